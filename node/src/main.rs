@@ -1,2 +1,2 @@
-//! Under construction.
+//! The binary `pontoon`; see the library of the same name.
 fn main() {}

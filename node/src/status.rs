@@ -1,0 +1,142 @@
+//! What a node says about itself: the body of its answer to a status request.
+//!
+//! The node fills these records and the client's verbs read them, so they are the one place where
+//! the two agree. They travel as JSON: the message is rare, and an operator may want to read it as
+//! it is (`pontoon status --json`). Fields are only ever added. A reader takes the default for
+//! what an older node did not send, and passes over what it does not know.
+
+use serde::{Deserialize, Serialize};
+
+/// A node, as it sees itself and its replicas.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// The cluster's id, 16 hex digits.
+    pub cluster: String,
+    /// The node's id.
+    pub node: u64,
+    /// The address under which the others reach it.
+    pub address: String,
+    /// The version of the binary.
+    pub version: String,
+    /// Seconds since it was ready.
+    pub uptime_s: u64,
+    /// CPU time that its process used so far, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory of its process, in bytes; 0 if the system does not tell.
+    pub resident_bytes: u64,
+    /// The version of the cluster's map that it works by.
+    pub map_version: u64,
+    /// Its replicas, the meta group's among them.
+    pub groups: Vec<GroupStatus>,
+    /// Its log.
+    pub log: LogStatus,
+    /// Its connections to other nodes.
+    pub transport: TransportStatus,
+}
+
+/// A replica's part in its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    #[default]
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// One replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: u64,
+    /// The shard that the group owns.
+    pub shard: u64,
+    /// The replica's id.
+    pub replica: u64,
+    /// What it does.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The node whose replica leads, as far as this one knows.
+    pub leader: Option<u64>,
+    /// The commit index.
+    pub commit: u64,
+    /// The applied index.
+    pub applied: u64,
+    /// The index of the last entry in its log.
+    pub last: u64,
+    /// The key range.
+    pub range: KeyRange,
+}
+
+/// `[start, end)`, both in base64, because keys are bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyRange {
+    /// The first key; empty: from the beginning.
+    pub start_b64: String,
+    /// The first key behind the range; none: to the end.
+    pub end_b64: Option<String>,
+}
+
+/// A node's log, counted since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogStatus {
+    /// Syncs.
+    pub syncs: u64,
+    /// Entries laid down.
+    pub entries: u64,
+    /// Bytes laid down, headers included.
+    pub bytes: u64,
+    /// Sealed batches.
+    pub batches: u64,
+    /// Segments that hold something still needed.
+    pub segments: u64,
+    /// Segments that wait to be used again.
+    pub segments_recycled: u64,
+    /// Bytes in the live segments.
+    pub live_bytes: u64,
+    /// Whether it takes no more proposals, because its bound is reached or the disk is full.
+    pub full: bool,
+}
+
+/// A node's traffic with other nodes, counted since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransportStatus {
+    /// Nodes that it is connected with.
+    pub connected: Vec<u64>,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Bytes sent in frames.
+    pub bytes_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Bytes received in frames.
+    pub bytes_received: u64,
+    /// Frames dropped because a peer's queue was full or the peer was away.
+    pub frames_dropped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_or_older_node_sends_can_be_read() {
+        let text = r#"{"node": 3, "later": {"x": 1}, "groups": [{"group": 7, "role": "leader"}]}"#;
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
+        assert_eq!(status.node, 3);
+        assert_eq!(status.groups[0].role, Role::Leader);
+        assert_eq!(status.groups[0].leader, None);
+        assert_eq!(status.log, LogStatus::default());
+    }
+}
