@@ -1,1 +1,45 @@
-//! Under construction.
+//! The ordered state of a node: multi-version, and without a log of its own.
+//!
+//! The Raft log is the only log. What this crate holds is what the groups' committed entries have
+//! made of it so far, in two layers:
+//!
+//! - A [`Store`]: an ordered map of bytes that takes a batch of rows together with the applied index
+//!   of every group in it, and keeps both together, in memory and on disk. A crash loses what no
+//!   flush had finished with, but never a part of a batch; so after opening, [`Store::applied`] says
+//!   exactly which entry of each group comes next, and replaying the log from there gives the state
+//!   that was lost. [`Durability`] says, from any thread, below which index a group's log may be cut.
+//!   [`LsmStore`] is on disk, [`ModelStore`] in memory for the simulator and for tests.
+//! - [`KvMachine`]: executes [`Command`](pontoon_types::Command)s of many groups in one batch, and
+//!   keeps the durable records of the replicas on this node. [`KvReader`] reads a pinned version.
+//!
+//! # How rows are named
+//!
+//! `tablet (8 bytes) | space (1 byte) | key`, see [`keys`]. Tablet 0 is the node's own and has the
+//! applied indexes, replica records and named rows; every other tablet has rows of one key range.
+//!
+//! # Threads
+//!
+//! A store and the machine on it belong to one apply thread. Views, readers and [`Durability`] may go
+//! anywhere. [`LsmStore`] flushes and compacts on threads of its own; [`ModelStore`] has none.
+//!
+//! # What is left to others
+//!
+//! Which entries are committed (`pontoon-raft`), where they come from after a restart (`pontoon-wal`),
+//! and who may have the directory (the node's lock file).
+
+mod batch;
+mod durability;
+mod error;
+pub mod keys;
+mod kv;
+mod lsm;
+mod model;
+mod store;
+
+pub use batch::WriteBatch;
+pub use durability::{AppliedIndexes, Durability};
+pub use error::StoreError;
+pub use kv::{KvMachine, KvReader, Outcome, ReadError, ReplicaRecord, ScanLimits, ScanPage};
+pub use lsm::{Compression, LsmSettings, LsmStats, LsmStore, LsmView};
+pub use model::{ModelStore, ModelView};
+pub use store::{Row, Store, View};

@@ -1,0 +1,68 @@
+//! How far each group's state has reached the disk.
+
+use parking_lot::Mutex;
+use pontoon_types::{GroupId, LogIndex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The applied index of every group at one moment.
+pub type AppliedIndexes = BTreeMap<GroupId, LogIndex>;
+
+/// A shared, cheap handle that tells up to where the state is durable, from any thread.
+///
+/// It moves only when a flush has **finished**, so a group's log may be cut up to and including
+/// [`Durability::applied`]: after any crash the store comes back with at least that.
+#[derive(Clone, Debug)]
+pub struct Durability(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    applied: Arc<AppliedIndexes>,
+    generation: u64,
+}
+
+impl Durability {
+    pub(crate) fn new(applied: Arc<AppliedIndexes>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            applied,
+            generation: 0,
+        })))
+    }
+
+    /// Up to which index `group` is durable; zero if nothing of it is.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> LogIndex {
+        self.0
+            .lock()
+            .applied
+            .get(&group)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// All groups at once, as of the last finished flush.
+    #[must_use]
+    pub fn all(&self) -> Arc<AppliedIndexes> {
+        Arc::clone(&self.0.lock().applied)
+    }
+
+    /// Changes whenever a flush has finished; for those who poll.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.lock().generation
+    }
+
+    /// A flush has finished that held everything up to `applied`.
+    pub(crate) fn advance(&self, applied: Arc<AppliedIndexes>) {
+        let mut state = self.0.lock();
+        for (group, durable) in state.applied.iter() {
+            let new = applied.get(group).copied().unwrap_or_default();
+            assert!(
+                new >= *durable,
+                "group {group} was durable up to {durable}, now only up to {new}"
+            );
+        }
+        state.applied = applied;
+        state.generation += 1;
+    }
+}

@@ -1,0 +1,101 @@
+//! What can go wrong in the store, and what to do about it.
+
+use pontoon_types::codec::DecodeError;
+use pontoon_types::{EntryError, GroupId, LogIndex};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// An error of the store or of the state machine on it.
+///
+/// When a call that writes returns one, it has changed nothing.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file system refused an operation.
+    #[error("the store at {} could not {operation}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The store's directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: Arc<io::Error>,
+    },
+    /// A table or manifest does not hold what was written to it. The groups with rows in it must be
+    /// rebuilt from their peers.
+    #[error("the store at {} is damaged, found when it was to {operation}: {source}", path.display())]
+    Damaged {
+        /// What was tried.
+        operation: &'static str,
+        /// The store's directory.
+        path: PathBuf,
+        /// What the tables' reader says.
+        source: Arc<lsm_tree::Error>,
+    },
+    /// A row of the node's own does not read back.
+    #[error("the store's row for {row} does not read back: {source}")]
+    DamagedRow {
+        /// Which row.
+        row: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// An entry handed to the state machine was changed since its leader encoded it. Its group must
+    /// be quarantined; the others can be applied without it.
+    #[error("entry {index} of group {group} was damaged before it was applied: {source}")]
+    DamagedEntry {
+        /// The entry's group.
+        group: GroupId,
+        /// Its index.
+        index: LogIndex,
+        /// What is wrong with it.
+        source: EntryError,
+    },
+    /// Memory for writes is full, and the flush that would free some has not finished in time. The
+    /// same call may be repeated.
+    #[error("the store took no write for {} s: {sealed} memtables wait for the disk (is it full?)", waited.as_secs())]
+    Stalled {
+        /// How long the call has waited.
+        waited: Duration,
+        /// How many memtables wait.
+        sealed: usize,
+    },
+    /// A background thread has ended by a bug of its own. Only a restart helps.
+    #[error("the store's {thread} thread has died; restart the node")]
+    ThreadDied {
+        /// Which one.
+        thread: &'static str,
+    },
+    /// No record of a replica of this group is in the store.
+    #[error("group {group} has no replica on this node")]
+    UnknownGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// A replica of the group is already here, with another record.
+    #[error("group {group} already has a replica on this node")]
+    ReplicaExists {
+        /// The group.
+        group: GroupId,
+    },
+    /// A record that no replica can have.
+    #[error("the record of a replica of group {group} is refused: {what}")]
+    InvalidRecord {
+        /// The record's group.
+        group: GroupId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk is full: nothing is wrong, and the call may succeed once there is room.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
+            || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}

@@ -1,0 +1,373 @@
+//! Applying committed entries.
+
+use super::{KvReader, ReplicaRecord};
+use crate::keys::{self, LOCAL_TABLET, MAX_STORED_KEY_BYTES, Space};
+use crate::{Durability, Store, StoreError, View, WriteBatch};
+use bytes::Bytes;
+use pontoon_types::{
+    Command, Entry, EntryKind, GroupId, LogIndex, Mutation, Operation, Request, TabletId,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What an entry did, or why it did nothing. The same on every replica.
+///
+/// Whatever it says, the entry has been applied and its group's applied index has moved past it; only
+/// [`Outcome::AlreadyApplied`] has changed nothing at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entry holds nothing for the state machine.
+    None,
+    /// All mutations were made.
+    Written,
+    /// The expected value was there, and the new one is.
+    Swapped,
+    /// Another value was there, and still is.
+    NotSwapped {
+        /// The value; `None`: there was none.
+        actual: Option<Bytes>,
+    },
+    /// The command was routed by another range epoch, or to another shard. Nothing was changed.
+    StaleEpoch,
+    /// A key is outside the shard's range. Nothing was changed, not for other keys either.
+    OutOfRange,
+    /// The payload is not a command that can be executed. Nothing was changed.
+    Malformed,
+    /// The entry was applied before, in this life of the process or an earlier one. It was skipped
+    /// (S10); what came of it then is not known here.
+    AlreadyApplied,
+}
+
+/// The key-value state machine over a store, for all groups of one apply thread.
+///
+/// Deterministic: the state after an entry, and the entry's outcome, follow from the entries applied
+/// so far, whatever batches they came in.
+pub struct KvMachine<S> {
+    store: S,
+    /// Shared with readers; copied if one is alive while a record changes.
+    records: Arc<BTreeMap<GroupId, Arc<ReplicaRecord>>>,
+    groups: HashMap<GroupId, Group>,
+    batch: WriteBatch,
+    /// The groups that the present call has entries of, each once.
+    touched: Vec<GroupId>,
+    /// Counts calls, to tell whether a group is in `touched`.
+    turn: u64,
+}
+
+/// What applying needs of a group at hand.
+struct Group {
+    record: Arc<ReplicaRecord>,
+    /// Within a call, ahead of the store by what the batch holds.
+    applied: LogIndex,
+    touched_in_turn: u64,
+}
+
+impl<S: Store> KvMachine<S> {
+    /// Takes a store and reads the records of the replicas in it.
+    ///
+    /// # Errors
+    /// If a record could not be read.
+    pub fn open(store: S) -> Result<Self, StoreError> {
+        let from = keys::prefix(LOCAL_TABLET, Space::Replica);
+        let to = keys::prefix_end(LOCAL_TABLET, Space::Replica);
+        let mut records = BTreeMap::new();
+        for row in store.view().range(&from, &to) {
+            let (key, value) = row?;
+            let damaged = |source| StoreError::DamagedRow {
+                row: format!("a replica's record (key {key:x?})"),
+                source,
+            };
+            let group = keys::group_of(&key).ok_or(damaged(
+                pontoon_types::codec::DecodeError::Invalid {
+                    what: "not a group",
+                },
+            ))?;
+            let record = ReplicaRecord::decode(group, &value).map_err(damaged)?;
+            records.insert(group, Arc::new(record));
+        }
+        let mut machine = Self {
+            store,
+            records: Arc::new(BTreeMap::new()),
+            groups: HashMap::new(),
+            batch: WriteBatch::new(),
+            touched: Vec::new(),
+            turn: 0,
+        };
+        for record in records.into_values() {
+            machine.adopt(record);
+        }
+        Ok(machine)
+    }
+
+    /// Makes replicas known that are new on this node, along with named local rows that belong to
+    /// the same step, such as the node's identity. All of it is durable, or none, when this returns.
+    ///
+    /// Records that are there already, unchanged, are left alone, so a step that was cut short may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// If a record is invalid, or contradicts one that is there, or the store could not write.
+    pub fn bootstrap(
+        &mut self,
+        records: &[ReplicaRecord],
+        named: &[(&str, &[u8])],
+    ) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::new();
+        let mut value = Vec::new();
+        for record in records {
+            let group = record.group;
+            record
+                .check()
+                .map_err(|what| StoreError::InvalidRecord { group, what })?;
+            match self.records.get(&group) {
+                Some(known) if **known == *record => continue,
+                Some(_) => return Err(StoreError::ReplicaExists { group }),
+                None => {}
+            }
+            value.clear();
+            record.encode(&mut value);
+            batch.put(LOCAL_TABLET, Space::Replica, &group.0.to_be_bytes(), &value);
+        }
+        for (name, value) in named {
+            batch.put(LOCAL_TABLET, Space::Named, name.as_bytes(), value);
+        }
+        self.store.write(&mut batch)?;
+        self.store.flush()?;
+        for record in records {
+            self.adopt(Arc::new(record.clone()));
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, record: Arc<ReplicaRecord>) {
+        let group = record.group;
+        let applied = self.store.applied(group);
+        Arc::make_mut(&mut self.records).insert(group, Arc::clone(&record));
+        self.groups.insert(
+            group,
+            Group {
+                record,
+                applied,
+                touched_in_turn: 0,
+            },
+        );
+    }
+
+    /// The records of all replicas on this node, by group.
+    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaRecord> {
+        self.records.values().map(|record| &**record)
+    }
+
+    /// The record of a group's replica.
+    #[must_use]
+    pub fn replica(&self, group: GroupId) -> Option<&ReplicaRecord> {
+        self.records.get(&group).map(|record| &**record)
+    }
+
+    /// Up to where a group has been applied. After opening, this is what was durable, and the log
+    /// must be replayed from the index behind it.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> LogIndex {
+        self.store.applied(group)
+    }
+
+    /// Writes a named local row; it is durable when this returns.
+    ///
+    /// # Errors
+    /// If the store could not write.
+    pub fn put_local(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.bootstrap(&[], &[(name, value)])
+    }
+
+    /// Reads a named local row.
+    ///
+    /// # Errors
+    /// If the store could not read.
+    pub fn get_local(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        self.store.get(&keys::stored_key(
+            LOCAL_TABLET,
+            Space::Named,
+            name.as_bytes(),
+        ))
+    }
+
+    /// Applies committed entries of any number of groups as one batch. `outcomes` is cleared first;
+    /// afterwards `outcomes[i]` answers `entries[i]`.
+    ///
+    /// An entry that was applied before is skipped and answered as such: after a restart the caller
+    /// may hand out entries from before the applied index, and no harm is done.
+    ///
+    /// # Errors
+    /// If an entry is damaged, its group is unknown or the store could not read or write. Nothing
+    /// has been applied then, of any group, and `outcomes` is empty: the caller may repeat the call,
+    /// without the group that the error names if it names one.
+    ///
+    /// # Panics
+    /// If a group's entries have a gap, before the first or between two: that is a bug of the caller,
+    /// and going on would break S4.
+    pub fn apply(
+        &mut self,
+        entries: &[Entry],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        outcomes.clear();
+        self.turn += 1;
+        self.touched.clear();
+        self.batch.clear();
+        let staged = self.stage(entries, outcomes);
+        let result = staged.and_then(|()| self.store.write(&mut self.batch));
+        if result.is_err() {
+            outcomes.clear();
+            for group in &self.touched {
+                if let Some(state) = self.groups.get_mut(group) {
+                    state.applied = self.store.applied(*group);
+                }
+            }
+        }
+        result
+    }
+
+    /// Executes the entries into the batch.
+    fn stage(&mut self, entries: &[Entry], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+        let Self {
+            store,
+            groups,
+            batch,
+            touched,
+            turn,
+            ..
+        } = self;
+        for run in entries.chunk_by(|a, b| a.group() == b.group()) {
+            let group = run[0].group();
+            let state = groups
+                .get_mut(&group)
+                .ok_or(StoreError::UnknownGroup { group })?;
+            if state.touched_in_turn != *turn {
+                state.touched_in_turn = *turn;
+                touched.push(group);
+            }
+            for entry in run {
+                let index = entry.index();
+                if index <= state.applied {
+                    outcomes.push(Outcome::AlreadyApplied);
+                    continue;
+                }
+                assert_eq!(
+                    index,
+                    state.applied.next(),
+                    "group {group}: the entry to apply must follow the last applied one"
+                );
+                entry.verify().map_err(|source| StoreError::DamagedEntry {
+                    group,
+                    index,
+                    source,
+                })?;
+                outcomes.push(match entry.kind() {
+                    EntryKind::Empty | EntryKind::ConfChange => Outcome::None,
+                    EntryKind::Command => execute(entry.payload(), &state.record, store, batch)?,
+                });
+                state.applied = index;
+            }
+        }
+        for group in &*touched {
+            let applied = groups[group].applied;
+            if applied > store.applied(*group) {
+                batch.set_applied(*group, applied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins the present version for reading.
+    #[must_use]
+    pub fn reader(&self) -> KvReader<S::View> {
+        KvReader::new(self.store.view(), Arc::clone(&self.records))
+    }
+
+    /// Tells what is durable, from any thread.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store below, to rotate and flush it.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.store
+    }
+}
+
+/// Executes one command. An error is the store's; whatever is wrong with the command is an outcome.
+fn execute<S: Store>(
+    payload: &[u8],
+    record: &ReplicaRecord,
+    store: &S,
+    batch: &mut WriteBatch,
+) -> Result<Outcome, StoreError> {
+    let Ok(Command {
+        request: Request { shard, epoch, .. },
+        operation,
+    }) = Command::decode(payload)
+    else {
+        return Ok(Outcome::Malformed);
+    };
+    if !record.is_current(shard, epoch) {
+        return Ok(Outcome::StaleEpoch);
+    }
+    for key in operation.keys() {
+        if key.is_empty() || key.len() > MAX_STORED_KEY_BYTES {
+            return Ok(Outcome::Malformed);
+        }
+        if !record.contains(key) {
+            return Ok(Outcome::OutOfRange);
+        }
+    }
+    let tablet = record.tablet;
+    match operation {
+        Operation::Write(mutations) => {
+            for mutation in mutations {
+                match mutation {
+                    Mutation::Put { key, value } => batch.put(tablet, Space::Data, key, value),
+                    Mutation::Delete { key } => batch.delete(tablet, Space::Data, key),
+                }
+            }
+            Ok(Outcome::Written)
+        }
+        Operation::CompareAndSwap { key, expect, set } => {
+            let actual = newest(store, batch, tablet, key)?;
+            if actual.as_deref() != expect {
+                return Ok(Outcome::NotSwapped { actual });
+            }
+            match set {
+                Some(value) => batch.put(tablet, Space::Data, key, value),
+                None => batch.delete(tablet, Space::Data, key),
+            }
+            Ok(Outcome::Swapped)
+        }
+    }
+}
+
+/// The value of a key as the commands before this one left it, those of the same batch included.
+fn newest<S: Store>(
+    store: &S,
+    batch: &mut WriteBatch,
+    tablet: TabletId,
+    key: &[u8],
+) -> Result<Option<Bytes>, StoreError> {
+    let stored = keys::stored_key(tablet, Space::Data, key);
+    match batch.staged(&stored) {
+        Some(value) => Ok(value.map(Bytes::copy_from_slice)),
+        None => store.get(&stored),
+    }
+}

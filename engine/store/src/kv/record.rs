@@ -1,0 +1,180 @@
+//! What a node knows of a replica it has, durably and by itself.
+
+use bytes::Bytes;
+use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
+use pontoon_types::{ConfState, Epoch, GroupId, ReplicaId, ShardId, TabletId};
+
+const VERSION: u8 = 1;
+
+/// The record of a local replica: which group, which part of the key space, where its rows are.
+///
+/// A restart reads it from the store and never from flags. The row's format, of which the group is
+/// the key:
+///
+/// ```text
+/// version      u8      1
+/// shard, replica, range epoch, member epoch, tablet      varints
+/// start, end   length-prefixed; an empty end is the end of the key space
+/// conf state   as `ConfState::encode`
+/// descriptor   length-prefixed
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaRecord {
+    /// The Raft group.
+    pub group: GroupId,
+    /// The shard that the group owns.
+    pub shard: ShardId,
+    /// This node's member of the group.
+    pub replica: ReplicaId,
+    /// The first key of the shard.
+    pub start: Bytes,
+    /// The first key behind the shard; empty: it has all keys from `start` on.
+    pub end: Bytes,
+    /// The shard's version.
+    pub epoch: Epoch,
+    /// Where its rows are.
+    pub tablet: TabletId,
+    /// The group's members as they are at the applied index.
+    pub conf_state: ConfState,
+    /// The shard's descriptor as the router encodes it, to answer those who were routed by an old
+    /// one. The store does not look into it.
+    pub descriptor: Bytes,
+}
+
+impl ReplicaRecord {
+    /// Whether `key` is in the shard's range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= &self.start[..] && (self.end.is_empty() || key < &self.end[..])
+    }
+
+    /// Whether a request was routed to this shard by its present range. Changes of members alone
+    /// leave a request valid: the group is still the owner of the same keys.
+    #[must_use]
+    pub fn is_current(&self, shard: ShardId, epoch: Epoch) -> bool {
+        self.shard == shard && self.epoch.range == epoch.range
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.tablet == crate::keys::LOCAL_TABLET {
+            Err("tablet 0 is the node's own")
+        } else if !self.end.is_empty() && self.end <= self.start {
+            Err("its range is empty")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Appends the row's encoding.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        let Epoch { range, membership } = self.epoch;
+        for number in [
+            self.shard.0,
+            self.replica.0,
+            range,
+            membership,
+            self.tablet.0,
+        ] {
+            put_varint(out, number);
+        }
+        put_bytes(out, &self.start);
+        put_bytes(out, &self.end);
+        self.conf_state.encode(out);
+        put_bytes(out, &self.descriptor);
+    }
+
+    /// Reads what [`ReplicaRecord::encode`] wrote.
+    pub(super) fn decode(group: GroupId, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(DecodeError::Invalid {
+                what: "a record of a newer version",
+            });
+        }
+        let record = Self {
+            group,
+            shard: ShardId(reader.varint()?),
+            replica: ReplicaId(reader.varint()?),
+            epoch: Epoch {
+                range: reader.varint()?,
+                membership: reader.varint()?,
+            },
+            tablet: TabletId(reader.varint()?),
+            start: Bytes::copy_from_slice(reader.bytes()?),
+            end: Bytes::copy_from_slice(reader.bytes()?),
+            conf_state: ConfState::decode(&mut reader)?,
+            descriptor: Bytes::copy_from_slice(reader.bytes()?),
+        };
+        reader.finish()?;
+        record
+            .check()
+            .map_err(|what| DecodeError::Invalid { what })?;
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> ReplicaRecord {
+        ReplicaRecord {
+            group: GroupId(7),
+            shard: ShardId(300),
+            replica: ReplicaId(2),
+            start: Bytes::from_static(b"b"),
+            end: Bytes::from_static(b"d"),
+            epoch: Epoch {
+                range: 4,
+                membership: 9,
+            },
+            tablet: TabletId(12),
+            conf_state: ConfState::of_voters([ReplicaId(1), ReplicaId(2)]),
+            descriptor: Bytes::from_static(b"opaque"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = ReplicaRecord::decode(GroupId(1), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_every_shortened_one_is_refused() {
+        let mut bytes = Vec::new();
+        record().encode(&mut bytes);
+        assert_eq!(ReplicaRecord::decode(GroupId(7), &bytes), Ok(record()));
+        for len in 0..bytes.len() {
+            assert!(
+                ReplicaRecord::decode(GroupId(7), &bytes[..len]).is_err(),
+                "{len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_has_its_start_and_not_its_end() {
+        let mut record = record();
+        let held = |record: &ReplicaRecord| {
+            ["a", "b", "c", "d"].map(|key| record.contains(key.as_bytes()))
+        };
+        assert_eq!(held(&record), [false, true, true, false]);
+        record.end = Bytes::new();
+        assert_eq!(held(&record), [false, true, true, true]);
+    }
+
+    #[test]
+    fn only_the_range_half_of_an_epoch_makes_a_request_stale() {
+        let record = record();
+        let epoch = |range, membership| Epoch { range, membership };
+        assert!(record.is_current(ShardId(300), epoch(4, 9)));
+        assert!(record.is_current(ShardId(300), epoch(4, 1)));
+        assert!(!record.is_current(ShardId(300), epoch(3, 9)));
+        assert!(!record.is_current(ShardId(301), epoch(4, 9)));
+    }
+}

@@ -1,0 +1,307 @@
+//! The two threads behind the store: one flushes, one compacts.
+//!
+//! They are two so that a compaction, which may take many seconds, never keeps a full memtable in
+//! memory. Both stop when told to; a compaction under way is broken off (`CompactionStop`).
+
+use super::pins::Pins;
+use crate::durability::AppliedIndexes;
+use crate::{Durability, StoreError};
+use lsm_tree::compaction::{CompactionStrategy, Leveled};
+use lsm_tree::{AbstractTree, AnyTree};
+use parking_lot::{Condvar, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a flush waits before it tries again on a full disk.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the apply thread and the two threads share.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) tree: AnyTree,
+    pub(super) pins: Arc<Pins>,
+    pub(super) durability: Durability,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Read by compactions on their way, which hold no lock.
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// For each sealed memtable that no flush has taken up: what it brings the groups to.
+    sealed: Vec<Arc<AppliedIndexes>>,
+    /// How many sealed memtables the flush under way holds.
+    flushing: usize,
+    compaction_wanted: bool,
+    compacting: bool,
+    stop: bool,
+    /// The store takes no more writes.
+    failed: Option<StoreError>,
+    /// The last flush or compaction met this; the store goes on.
+    trouble: Option<StoreError>,
+    flushes: u64,
+    compactions: u64,
+}
+
+/// Counters of the background's work.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) sealed: usize,
+    pub(super) flushes: u64,
+    pub(super) compactions: u64,
+    pub(super) trouble: Option<StoreError>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        path: PathBuf,
+        tree: AnyTree,
+        pins: Arc<Pins>,
+        durability: Durability,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            path,
+            tree,
+            pins,
+            durability,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stopping,
+        }
+    }
+
+    /// A memtable was sealed; with it the groups are at `applied`.
+    pub(super) fn hand_over(&self, applied: Arc<AppliedIndexes>) {
+        self.state.lock().sealed.push(applied);
+        self.changed.notify_all();
+    }
+
+    /// The error that ended the store, if one did.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match &self.state.lock().failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until fewer than `most` sealed memtables are left.
+    pub(super) fn wait_for_room(&self, most: usize, patience: Duration) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let mut state = self.state.lock();
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            let sealed = state.sealed.len() + state.flushing;
+            if sealed < most {
+                return Ok(());
+            }
+            let waited = started.elapsed();
+            if self
+                .changed
+                .wait_until(&mut state, started + patience)
+                .timed_out()
+            {
+                return Err(StoreError::Stalled { waited, sealed });
+            }
+        }
+    }
+
+    /// Waits until everything handed over is durable. Unlike [`Shared::wait_for_room`] it does not
+    /// wait out a full disk: the caller wants to know.
+    pub(super) fn wait_for_flush(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        state.trouble = None;
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.sealed.is_empty() && state.flushing == 0 {
+                return Ok(());
+            }
+            if let Some(error) = &state.trouble
+                && error.is_disk_full()
+            {
+                return Err(error.clone());
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Waits until no compaction is wanted or under way.
+    pub(super) fn wait_for_compaction(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        while state.compaction_wanted || state.compacting {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            self.changed.wait(&mut state);
+        }
+        Ok(())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let state = self.state.lock();
+        Progress {
+            sealed: state.sealed.len() + state.flushing,
+            flushes: state.flushes,
+            compactions: state.compactions,
+            trouble: state.trouble.clone(),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.state.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// What the tree's error means to callers.
+    pub(super) fn error(&self, operation: &'static str, error: lsm_tree::Error) -> StoreError {
+        let path = self.path.clone();
+        super::classify(operation, path, error)
+    }
+
+    /// Body of the flushing thread.
+    pub(super) fn flush_until_stopped(&self) {
+        let _guard = DeathWatch {
+            shared: self,
+            thread: "flush",
+        };
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return;
+            }
+            if state.sealed.is_empty() {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            // Taken before the flush begins: it writes every memtable sealed by then, so at least
+            // these. One sealed in between is written too, but only its own turn says so.
+            let taken = std::mem::take(&mut state.sealed);
+            state.flushing = taken.len();
+            drop(state);
+            let started = Instant::now();
+            let result = self.flush_sealed();
+            state = self.state.lock();
+            state.flushing = 0;
+            match result {
+                Ok(bytes) => {
+                    if let Some(applied) = taken.last() {
+                        self.durability.advance(Arc::clone(applied));
+                    }
+                    state.flushes += 1;
+                    state.trouble = None;
+                    state.compaction_wanted = true;
+                    tracing::debug!(bytes, elapsed = ?started.elapsed(), "flushed");
+                    self.changed.notify_all();
+                }
+                Err(error) if error.is_disk_full() => {
+                    tracing::warn!(%error, "flush put off, the disk is full");
+                    state.sealed.splice(0..0, taken);
+                    state.trouble = Some(error);
+                    self.changed.notify_all();
+                    self.changed.wait_for(&mut state, RETRY_INTERVAL);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "flush failed");
+                    state.failed = Some(error);
+                    self.changed.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn flush_sealed(&self) -> Result<u64, StoreError> {
+        let lock = self.tree.get_flush_lock();
+        let flushed = self.tree.flush(&lock, self.pins.watermark());
+        drop(lock);
+        let bytes = flushed.map_err(|error| self.error("flush a memtable", error))?;
+        self.forget_versions();
+        Ok(bytes.unwrap_or(0))
+    }
+
+    /// Lets go of versions that nobody can look at any more. The tree does so within a flush, but
+    /// for lack of a newer number not yet of the version, and so the memtables, just replaced; on a
+    /// node that falls idle they would stay in memory.
+    fn forget_versions(&self) {
+        let watermark = self.pins.watermark();
+        let mut versions = self.tree.get_version_history_lock();
+        if let Err(error) = versions.maintenance(&self.path, watermark) {
+            tracing::warn!(%error, "old versions of the store stay for now");
+        }
+    }
+
+    /// Body of the compacting thread.
+    pub(super) fn compact_until_stopped(&self) {
+        let _guard = DeathWatch {
+            shared: self,
+            thread: "compaction",
+        };
+        let strategy: Arc<dyn CompactionStrategy> = Arc::new(Leveled::default());
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return;
+            }
+            if !state.compaction_wanted {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            state.compaction_wanted = false;
+            state.compacting = true;
+            drop(state);
+            let result = self.compact_once(&strategy);
+            state = self.state.lock();
+            state.compacting = false;
+            match result {
+                Ok(changed) => {
+                    state.compactions += u64::from(changed);
+                    // One step often makes the next one due.
+                    state.compaction_wanted |= changed;
+                }
+                Err(_) if state.stop => return,
+                // The tables it would have merged are still there, and durability does not hang
+                // on it: the store goes on, and the next flush tries again.
+                Err(error) => {
+                    tracing::error!(%error, "compaction failed");
+                    state.trouble = Some(error);
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// One step of the strategy; whether it changed anything.
+    fn compact_once(&self, strategy: &Arc<dyn CompactionStrategy>) -> Result<bool, StoreError> {
+        let before = self.tree.current_version().id();
+        let result = self
+            .tree
+            .compact(Arc::clone(strategy), self.pins.watermark());
+        result.map_err(|error| self.error("compact tables", error))?;
+        self.forget_versions();
+        Ok(self.tree.current_version().id() != before)
+    }
+}
+
+/// Tells everyone who waits when a thread dies of a panic.
+struct DeathWatch<'a> {
+    shared: &'a Shared,
+    thread: &'static str,
+}
+
+impl Drop for DeathWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = self.thread;
+            self.shared.state.lock().failed = Some(StoreError::ThreadDied { thread });
+            self.shared.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The store of production: a log-structured merge tree (the crate `lsm-tree`) that is durable only
+//! by its flushes.
+//!
+//! One thread writes, see [`Store`]. A batch goes into the active memtable at one sequence number;
+//! when the memtable is full it is sealed together with the applied indexes of that moment, and a
+//! thread of the store's own writes it to tables. Only when that has finished does [`Durability`]
+//! move. A second thread merges tables.
+//!
+//! What the tree asks of its user, and how it is kept here:
+//!
+//! - After opening, both counters are raised above everything on disk, or new rows would hide behind
+//!   old ones ([`LsmStore::open`]).
+//! - Numbers come from the counter that the tree shares, because registering tables draws one too;
+//!   visibility is kept apart from it, because that may happen in the middle of a batch (`pins`).
+//! - No flush and no compaction is given a watermark above a living view (`pins`).
+//! - The tree syncs its manifest under a lock that every insert through its front door needs. The
+//!   apply thread, the only one that ever changes which memtable is active, therefore writes to the
+//!   memtable itself, and no sync of tables ever stops an apply.
+//! - A tree that is dropped while a compaction runs would commit half of it. The compacting thread
+//!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionStop`).
+
+mod background;
+mod pins;
+mod settings;
+mod view;
+
+pub use settings::{Compression, LsmSettings};
+pub use view::LsmView;
+
+use crate::durability::AppliedIndexes;
+use crate::keys::{self, LOCAL_TABLET, Space};
+use crate::{Durability, Store, StoreError, WriteBatch};
+use background::Shared;
+use bytes::Bytes;
+use lsm_tree::{
+    AbstractTree, AnyTree, Guard as _, InternalValue, Memtable, SequenceNumberCounter, Slice,
+    ValueType,
+};
+use pins::Pins;
+use pontoon_types::codec::DecodeError;
+use pontoon_types::{GroupId, LogIndex};
+use settings::CompactionStop;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+
+/// The ordered state of a node on disk. See the module's essay.
+///
+/// Dropping it stops its threads and leaves unflushed rows to the log; [`LsmStore::shutdown`] flushes
+/// them first. The directory must be this process's own: whoever opens it holds the node's lock file.
+pub struct LsmStore {
+    settings: LsmSettings,
+    shared: Arc<Shared>,
+    tree: AnyTree,
+    /// The tree's active memtable. Only [`LsmStore::rotate`] changes it.
+    memtable: Arc<Memtable>,
+    applied: AppliedIndexes,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the store holds and has done, for metrics and status.
+#[derive(Clone, Debug)]
+pub struct LsmStats {
+    /// Bytes in the active memtable.
+    pub memtable_bytes: u64,
+    /// Memtables that wait for their flush, the one under way included.
+    pub sealed_memtables: usize,
+    /// Tables on disk.
+    pub tables: usize,
+    /// Bytes of those tables.
+    pub disk_bytes: u64,
+    /// Flushes finished since opening.
+    pub flushes: u64,
+    /// Compactions finished since opening.
+    pub compactions: u64,
+    /// Views alive.
+    pub views: usize,
+    /// What the last flush or compaction met, if it failed.
+    pub trouble: Option<StoreError>,
+}
+
+impl LsmStore {
+    /// Opens the store in a directory, or makes it.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or written, or what is in it is damaged.
+    pub fn open(path: &Path, settings: LsmSettings) -> Result<Self, StoreError> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (seqno, visible) = <(SequenceNumberCounter, SequenceNumberCounter)>::default();
+        let tree = settings
+            .configure(path, seqno.clone(), visible.clone())
+            .with_compaction_filter_factory(Some(Arc::new(CompactionStop(Arc::clone(&stopping)))))
+            .open()
+            .map_err(|error| classify("open its tables", path.into(), error))?;
+        // One above everything on disk, and never 0: the tree takes 0 for "the oldest there is".
+        let next = tree.get_highest_seqno().map_or(1, |highest| highest + 1);
+        seqno.fetch_max(next);
+        visible.fetch_max(next);
+
+        let applied = read_applied(&tree, next, path)?;
+        let durability = Durability::new(Arc::new(applied.clone()));
+        let pins = Arc::new(Pins::new(seqno));
+        let shared = Shared::new(path.into(), tree.clone(), pins, durability, stopping);
+        let shared = Arc::new(shared);
+        let memtable = tree.active_memtable();
+        let mut store = Self {
+            settings,
+            shared,
+            tree,
+            memtable,
+            applied,
+            threads: Vec::new(),
+        };
+        store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
+        store.spawn("pontoon-compact", Shared::compact_until_stopped)?;
+        tracing::info!(
+            path = %path.display(),
+            groups = store.applied.len(),
+            tables = store.tree.table_count(),
+            disk_bytes = store.tree.disk_space(),
+            "store opened"
+        );
+        Ok(store)
+    }
+
+    fn spawn(&mut self, name: &str, body: fn(&Shared)) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || body(&shared));
+        self.threads.push(thread.map_err(|source| StoreError::Io {
+            operation: "start a thread",
+            path: self.shared.path.clone(),
+            source: Arc::new(source),
+        })?);
+        Ok(())
+    }
+
+    /// Makes everything durable and stops the store's threads.
+    ///
+    /// # Errors
+    /// If the last flush failed; the log still has what it would have written.
+    pub fn shutdown(mut self) -> Result<(), StoreError> {
+        self.flush()
+    }
+
+    /// Waits until the tables are merged as far as they should be. For tests and benches.
+    ///
+    /// # Errors
+    /// If the store has failed.
+    pub fn wait_for_compaction(&self) -> Result<(), StoreError> {
+        self.shared.wait_for_compaction()
+    }
+
+    /// What the store holds and has done.
+    #[must_use]
+    pub fn stats(&self) -> LsmStats {
+        let progress = self.shared.progress();
+        LsmStats {
+            memtable_bytes: self.memtable.size(),
+            sealed_memtables: progress.sealed,
+            tables: self.tree.table_count(),
+            disk_bytes: self.tree.disk_space(),
+            flushes: progress.flushes,
+            compactions: progress.compactions,
+            views: self.shared.pins.live(),
+            trouble: progress.trouble,
+        }
+    }
+
+    fn seal(&mut self) {
+        if self.tree.rotate_memtable().is_some() {
+            self.memtable = self.tree.active_memtable();
+            self.shared.hand_over(Arc::new(self.applied.clone()));
+        }
+    }
+}
+
+impl Store for LsmStore {
+    type View = LsmView;
+
+    fn write(&mut self, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        let LsmSettings {
+            max_sealed_memtables,
+            max_stall,
+            memtable_bytes,
+            ..
+        } = self.settings;
+        if self.memtable.size() >= memtable_bytes {
+            // One more memtable may be sealed only if that keeps to the bound (S11).
+            self.shared.wait_for_room(max_sealed_memtables, max_stall)?;
+            self.seal();
+        } else {
+            self.shared.check()?;
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let seqno = self.shared.pins.open_batch();
+        // One allocation for the whole batch; rows are slices of it. It lives as long as its
+        // memtable, which is as long as the rows would anyway.
+        let bytes = Bytes::copy_from_slice(batch.bytes());
+        for row in batch.rows() {
+            let key = Slice::from(bytes.slice(row.key));
+            let (value, kind) = match row.value {
+                Some(value) => (Slice::from(bytes.slice(value)), ValueType::Value),
+                None => (Slice::from(Bytes::new()), ValueType::Tombstone),
+            };
+            self.memtable
+                .insert(InternalValue::from_components(key, value, seqno, kind));
+        }
+        for (group, index) in batch.applied() {
+            let key = keys::group_key(Space::Applied, *group);
+            let value = index.0.to_be_bytes();
+            let row = InternalValue::from_components(key, value, seqno, ValueType::Value);
+            self.memtable.insert(row);
+            self.applied.insert(*group, *index);
+        }
+        self.shared.pins.publish();
+        batch.clear();
+        Ok(())
+    }
+
+    fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let seqno = self.shared.pins.visible();
+        let found = self.tree.get(stored_key, seqno);
+        let value = found.map_err(|error| self.shared.error("read a row", error))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn view(&self) -> LsmView {
+        LsmView::new(Arc::clone(&self.shared), self.shared.pins.pin())
+    }
+
+    fn applied(&self, group: GroupId) -> LogIndex {
+        self.applied.get(&group).copied().unwrap_or_default()
+    }
+
+    fn all_applied(&self) -> Vec<(GroupId, LogIndex)> {
+        self.applied
+            .iter()
+            .map(|(group, index)| (*group, *index))
+            .collect()
+    }
+
+    fn durability(&self) -> Durability {
+        self.shared.durability.clone()
+    }
+
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        self.shared.check()?;
+        self.seal();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.rotate()?;
+        self.shared.wait_for_flush()
+    }
+}
+
+impl Drop for LsmStore {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so in the log; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads back what the last finished flush brought the groups to.
+fn read_applied(tree: &AnyTree, seqno: u64, path: &Path) -> Result<AppliedIndexes, StoreError> {
+    let rows = tree.prefix(keys::prefix(LOCAL_TABLET, Space::Applied), seqno, None);
+    rows.map(|row| {
+        let (key, value) = row
+            .into_inner()
+            .map_err(|error| classify("read the applied indexes", path.into(), error))?;
+        let index = <[u8; 8]>::try_from(&*value).ok().map(u64::from_be_bytes);
+        match (keys::group_of(&key), index) {
+            (Some(group), Some(index)) => Ok((group, LogIndex(index))),
+            _ => Err(StoreError::DamagedRow {
+                row: format!("an applied index (key {key:x?})"),
+                source: DecodeError::Invalid {
+                    what: "not a group and an index",
+                },
+            }),
+        }
+    })
+    .collect()
+}
+
+/// Tells a refusing file system from damaged files.
+fn classify(operation: &'static str, path: PathBuf, error: lsm_tree::Error) -> StoreError {
+    match error {
+        lsm_tree::Error::Io(source)
+            if !matches!(
+                source.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+            ) =>
+        {
+            StoreError::Io {
+                operation,
+                path,
+                source: Arc::new(source),
+            }
+        }
+        source => StoreError::Damaged {
+            operation,
+            path,
+            source: Arc::new(source),
+        },
+    }
+}

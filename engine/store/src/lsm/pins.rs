@@ -1,0 +1,132 @@
+//! Which versions are in use, and so how far old ones may be forgotten.
+//!
+//! Every batch has one sequence number, drawn from the counter that the tree also draws from when
+//! it registers tables. A view at `seqno` sees what has a smaller one. The tree finds the tables
+//! and memtables that belong to a view by its number, and panics if they have been forgotten: that is
+//! why every flush and compaction is given a watermark that [`Pins`] holds at or below each living
+//! view and each view that may still be taken.
+
+use lsm_tree::{SeqNo, SequenceNumberCounter};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The book of living views and of the batch that is being written.
+pub(super) struct Pins {
+    seqno: SequenceNumberCounter,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the batch that is being written: it must stay invisible until it is whole.
+    open_batch: Option<SeqNo>,
+    /// How many views are at each number.
+    views: BTreeMap<SeqNo, usize>,
+}
+
+impl Pins {
+    /// `seqno` is the tree's own counter and is above everything that the tree holds.
+    pub(super) fn new(seqno: SequenceNumberCounter) -> Self {
+        Self {
+            seqno,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Draws the number of a batch, which stays invisible until [`Pins::publish`].
+    pub(super) fn open_batch(&self) -> SeqNo {
+        let mut state = self.state.lock();
+        let seqno = self.seqno.next();
+        assert_eq!(state.open_batch, None, "two batches are written at once");
+        state.open_batch = Some(seqno);
+        seqno
+    }
+
+    /// The open batch is whole: views taken from now on see it.
+    pub(super) fn publish(&self) {
+        self.state.lock().open_batch = None;
+    }
+
+    /// What a view taken now would be at.
+    pub(super) fn visible(&self) -> SeqNo {
+        self.visible_in(&self.state.lock())
+    }
+
+    fn visible_in(&self, state: &State) -> SeqNo {
+        state.open_batch.unwrap_or_else(|| self.seqno.get())
+    }
+
+    /// Pins the newest version that is whole.
+    pub(super) fn pin(self: &Arc<Self>) -> Pin {
+        let mut state = self.state.lock();
+        let seqno = self.visible_in(&state);
+        *state.views.entry(seqno).or_default() += 1;
+        Pin {
+            pins: Arc::clone(self),
+            seqno,
+        }
+    }
+
+    /// Below this, nobody looks or will look any more.
+    pub(super) fn watermark(&self) -> SeqNo {
+        let state = self.state.lock();
+        let visible = self.visible_in(&state);
+        state
+            .views
+            .first_key_value()
+            .map_or(visible, |(oldest, _)| visible.min(*oldest))
+    }
+
+    /// How many views live.
+    pub(super) fn live(&self) -> usize {
+        self.state.lock().views.values().sum()
+    }
+}
+
+/// Keeps one version alive.
+pub(super) struct Pin {
+    pins: Arc<Pins>,
+    seqno: SeqNo,
+}
+
+impl Pin {
+    pub(super) fn seqno(&self) -> SeqNo {
+        self.seqno
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.pins.state.lock();
+        if let Some(count) = state.views.get_mut(&self.seqno) {
+            *count -= 1;
+            if *count == 0 {
+                state.views.remove(&self.seqno);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watermark_is_never_above_a_view_or_an_open_batch() {
+        let pins = Arc::new(Pins::new(SequenceNumberCounter::new(5)));
+        assert_eq!(pins.watermark(), 5);
+        let old = pins.pin();
+        let batch = pins.open_batch();
+        assert_eq!((old.seqno(), batch), (5, 5));
+        // The tree draws a number of its own for a flush in the middle of the batch.
+        pins.seqno.next();
+        assert_eq!(pins.visible(), 5, "a view must not see half a batch");
+        pins.publish();
+        let new = pins.pin();
+        assert_eq!(new.seqno(), 7);
+        assert_eq!((pins.watermark(), pins.live()), (5, 2));
+        drop(old);
+        assert_eq!((pins.watermark(), pins.live()), (7, 1));
+    }
+}

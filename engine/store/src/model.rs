@@ -1,0 +1,193 @@
+//! The store as an ordered map in memory, with the flush and crash rules of the real one.
+//!
+//! It has two uses: tests hold [`LsmStore`](crate::LsmStore) to it, and the simulator runs whole nodes
+//! on it. So it has no threads and no clock. A flush that production does in the background is here a
+//! queue that [`ModelStore::finish_flush`] works off, one sealed memtable at a time, whenever the
+//! simulation wants a disk to have been that fast; and [`ModelStore::crash`] loses exactly what no
+//! finished flush held.
+
+use crate::durability::AppliedIndexes;
+use crate::{Durability, Row, Store, StoreError, View, WriteBatch};
+use bytes::Bytes;
+use pontoon_types::{GroupId, LogIndex};
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+type Rows = BTreeMap<Bytes, Bytes>;
+
+/// One change of a row; `None` removes it.
+type Change = (Bytes, Option<Bytes>);
+
+/// An ordered map in memory that forgets in a crash what was not flushed.
+pub struct ModelStore {
+    memtable_bytes: usize,
+    /// What is visible. Views share it; a write copies it if one is alive.
+    rows: Arc<Rows>,
+    applied: AppliedIndexes,
+    active: Memtable,
+    sealed: VecDeque<(Memtable, Arc<AppliedIndexes>)>,
+    /// What a crash leaves.
+    durable_rows: Rows,
+    durability: Durability,
+}
+
+#[derive(Default)]
+struct Memtable {
+    changes: Vec<Change>,
+    bytes: usize,
+    touched: bool,
+}
+
+impl ModelStore {
+    /// An empty store that seals a memtable by itself once it holds `memtable_bytes`.
+    #[must_use]
+    pub fn new(memtable_bytes: usize) -> Self {
+        Self::recovered(memtable_bytes, Rows::new(), AppliedIndexes::new())
+    }
+
+    fn recovered(memtable_bytes: usize, rows: Rows, applied: AppliedIndexes) -> Self {
+        Self {
+            memtable_bytes,
+            rows: Arc::new(rows.clone()),
+            applied: applied.clone(),
+            active: Memtable::default(),
+            sealed: VecDeque::new(),
+            durable_rows: rows,
+            durability: Durability::new(Arc::new(applied)),
+        }
+    }
+
+    /// The disk has finished writing the oldest sealed memtable; `false` if there is none.
+    pub fn finish_flush(&mut self) -> bool {
+        let Some((memtable, applied)) = self.sealed.pop_front() else {
+            return false;
+        };
+        for (key, value) in memtable.changes {
+            apply(&mut self.durable_rows, key, value);
+        }
+        self.durability.advance(applied);
+        true
+    }
+
+    /// How many sealed memtables wait for the disk.
+    #[must_use]
+    pub fn sealed_memtables(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// The store as the next process finds it.
+    #[must_use]
+    pub fn crash(self) -> Self {
+        let applied = (*self.durability.all()).clone();
+        Self::recovered(self.memtable_bytes, self.durable_rows, applied)
+    }
+
+    fn seal(&mut self) {
+        if self.active.touched {
+            let memtable = mem::take(&mut self.active);
+            self.sealed
+                .push_back((memtable, Arc::new(self.applied.clone())));
+        }
+    }
+}
+
+impl Store for ModelStore {
+    type View = ModelView;
+
+    fn write(&mut self, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        if self.active.bytes >= self.memtable_bytes {
+            self.seal();
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let bytes = Bytes::copy_from_slice(batch.bytes());
+        let rows = Arc::make_mut(&mut self.rows);
+        for row in batch.rows() {
+            let (key, value) = (
+                bytes.slice(row.key),
+                row.value.map(|value| bytes.slice(value)),
+            );
+            apply(rows, key.clone(), value.clone());
+            self.active.changes.push((key, value));
+        }
+        for (group, index) in batch.applied() {
+            self.applied.insert(*group, *index);
+        }
+        self.active.bytes += bytes.len();
+        self.active.touched = true;
+        batch.clear();
+        Ok(())
+    }
+
+    fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.get(stored_key).cloned())
+    }
+
+    fn view(&self) -> ModelView {
+        ModelView(Arc::clone(&self.rows))
+    }
+
+    fn applied(&self, group: GroupId) -> LogIndex {
+        self.applied.get(&group).copied().unwrap_or_default()
+    }
+
+    fn all_applied(&self) -> Vec<(GroupId, LogIndex)> {
+        self.applied
+            .iter()
+            .map(|(group, index)| (*group, *index))
+            .collect()
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability.clone()
+    }
+
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        self.seal();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.seal();
+        while self.finish_flush() {}
+        Ok(())
+    }
+}
+
+fn apply(rows: &mut Rows, key: Bytes, value: Option<Bytes>) {
+    match value {
+        Some(value) => {
+            rows.insert(key, value);
+        }
+        None => {
+            rows.remove(&key);
+        }
+    }
+}
+
+/// An immutable version of a [`ModelStore`].
+#[derive(Clone)]
+pub struct ModelView(Arc<Rows>);
+
+impl View for ModelView {
+    fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.0.get(stored_key).cloned())
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send {
+        let rows = (from < to).then(|| {
+            self.0.range::<[u8], _>((
+                std::ops::Bound::Included(from),
+                std::ops::Bound::Excluded(to),
+            ))
+        });
+        let rows = rows.into_iter().flatten();
+        rows.map(|(key, value)| Ok((key.clone(), value.clone())))
+    }
+}

@@ -1,0 +1,80 @@
+//! The two traits that the state machine stands on, and what every store keeps to.
+
+use crate::{Durability, StoreError, WriteBatch};
+use bytes::Bytes;
+use pontoon_types::{GroupId, LogIndex};
+
+/// A stored key and its value. Both share memory with the store and are cheap to clone.
+pub type Row = (Bytes, Bytes);
+
+/// An ordered, multi-version map from bytes to bytes, without a log of its own.
+///
+/// It is owned by one apply thread, the only one that writes and rotates. What it promises:
+///
+/// - A batch's rows and applied indexes become visible together, and reach the disk together.
+/// - After a crash it holds exactly the batches up to some point in their order, and that point is at
+///   least the last finished flush. [`Store::applied`] says which one; the Raft log has the rest.
+/// - A view never changes, whatever is written, flushed or compacted after it was taken.
+pub trait Store: Send + 'static {
+    /// A pinned version.
+    type View: View;
+
+    /// Applies a batch and empties it. It is visible when this returns, and durable after a later
+    /// flush has finished. May wait for a flush if too much memory waits for the disk.
+    ///
+    /// # Errors
+    /// If memory is full and the disk does not take it, or the store has failed; the batch is then
+    /// untouched, and so is the store.
+    fn write(&mut self, batch: &mut WriteBatch) -> Result<(), StoreError>;
+
+    /// The newest value of a row, for the apply thread itself.
+    ///
+    /// # Errors
+    /// If the row could not be read.
+    fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Pins the present version.
+    fn view(&self) -> Self::View;
+
+    /// Up to where `group` has been applied; zero if it is unknown. After opening, this is what was
+    /// durable.
+    fn applied(&self, group: GroupId) -> LogIndex;
+
+    /// [`Store::applied`] of every group, in their order.
+    fn all_applied(&self) -> Vec<(GroupId, LogIndex)>;
+
+    /// Tells what is durable, from any thread.
+    fn durability(&self) -> Durability;
+
+    /// Hands everything written so far to the next flush, and does not wait for it. The store does so
+    /// by itself when a memtable is full; whoever wants to cut the log of idle groups asks for it.
+    ///
+    /// # Errors
+    /// If the store has failed.
+    fn rotate(&mut self) -> Result<(), StoreError>;
+
+    /// Makes everything written so far durable before it returns.
+    ///
+    /// # Errors
+    /// If that was not possible; the log still has it.
+    fn flush(&mut self) -> Result<(), StoreError>;
+}
+
+/// An immutable version of a store, from which any thread may read.
+///
+/// While it lives it keeps memory and files alive: hold it for a batch of reads or for one transfer
+/// that makes progress, not longer.
+pub trait View: Clone + Send + 'static {
+    /// The value of a row.
+    ///
+    /// # Errors
+    /// If it could not be read.
+    fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// The rows from `from` up to, and without, `to`, in key order.
+    ///
+    /// # Errors
+    /// An item is an error if the row there could not be read; what follows it is not to be trusted.
+    fn range(&self, from: &[u8], to: &[u8])
+    -> impl Iterator<Item = Result<Row, StoreError>> + Send;
+}
