@@ -1,1 +1,3 @@
-//! Under construction.
+//! The client of a Pontoon cluster.
+
+pub mod protocol;

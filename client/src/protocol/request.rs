@@ -1,0 +1,324 @@
+//! What a client asks of a node.
+
+use super::{PROTOCOL_VERSION, ProtocolError, put_option, read_kind, read_option};
+use bytes::Bytes;
+use core::time::Duration;
+use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
+use pontoon_types::{Command, Epoch, ShardId};
+
+const COMMAND: u8 = 1;
+const GET: u8 = 2;
+const SCAN: u8 = 3;
+const HINTS: u8 = 4;
+const STATUS: u8 = 5;
+
+/// A request as a node reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// How long the client still waits, in whole milliseconds; what cannot be answered in that time need
+    /// not be started. A span and not a moment, because clocks of two machines cannot be compared.
+    pub budget: Duration,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestBody {
+    /// Propose a command. These are the bytes of a [`Command`], not decoded yet; as they are they become
+    /// the payload of the entry.
+    Command(Bytes),
+    /// Read a key, linearizably.
+    Get {
+        /// The shard it was routed to.
+        shard: ShardId,
+        /// The epoch by which it was routed.
+        epoch: Epoch,
+        /// The key.
+        key: Bytes,
+    },
+    /// Read a part of a shard in key order, linearizably: each page sees every write that was
+    /// acknowledged before the page was asked for.
+    Scan {
+        /// The shard it was routed to.
+        shard: ShardId,
+        /// The epoch by which it was routed.
+        epoch: Epoch,
+        /// Which rows of it.
+        range: ScanRange,
+    },
+    /// Who holds the meta group, and where the nodes are. Any node answers from what it knows.
+    Hints,
+    /// How the node is.
+    Status,
+}
+
+/// Which rows a scan asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRange {
+    /// The first key.
+    pub from: Bytes,
+    /// The key before which to stop; `None`: the end of the shard.
+    pub to: Option<Bytes>,
+    /// The most rows in the answer.
+    pub max_rows: u32,
+    /// The most bytes of keys and values in the answer, unless its first row alone is larger.
+    pub max_bytes: u32,
+}
+
+/// Appends a request with a command.
+pub fn encode_command(out: &mut Vec<u8>, budget: Duration, command: &Command<'_>) {
+    put_head(out, COMMAND, budget);
+    command.encode(out);
+}
+
+/// Appends a request to read a key.
+pub fn encode_get(out: &mut Vec<u8>, budget: Duration, shard: ShardId, epoch: Epoch, key: &[u8]) {
+    put_head(out, GET, budget);
+    put_route(out, shard, epoch);
+    out.extend_from_slice(key);
+}
+
+/// Appends a request to read a part of a shard.
+pub fn encode_scan(
+    out: &mut Vec<u8>,
+    budget: Duration,
+    shard: ShardId,
+    epoch: Epoch,
+    range: &ScanRange,
+) {
+    put_head(out, SCAN, budget);
+    put_route(out, shard, epoch);
+    put_bytes(out, &range.from);
+    put_option(out, range.to.as_deref());
+    put_varint(out, u64::from(range.max_rows));
+    put_varint(out, u64::from(range.max_bytes));
+}
+
+/// Appends a request for [`Hints`](super::Hints).
+pub fn encode_hints(out: &mut Vec<u8>, budget: Duration) {
+    put_head(out, HINTS, budget);
+}
+
+/// Appends a request for the node's status.
+pub fn encode_status(out: &mut Vec<u8>, budget: Duration) {
+    put_head(out, STATUS, budget);
+}
+
+fn put_head(out: &mut Vec<u8>, kind: u8, budget: Duration) {
+    let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&[PROTOCOL_VERSION, kind]);
+    put_varint(out, u64::from(budget_ms));
+}
+
+fn put_route(out: &mut Vec<u8>, shard: ShardId, epoch: Epoch) {
+    for number in [shard.0, epoch.range, epoch.membership] {
+        put_varint(out, number);
+    }
+}
+
+impl Request {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let budget = self.budget;
+        match &self.body {
+            RequestBody::Command(command) => {
+                put_head(out, COMMAND, budget);
+                out.extend_from_slice(command);
+            }
+            RequestBody::Get { shard, epoch, key } => encode_get(out, budget, *shard, *epoch, key),
+            RequestBody::Scan {
+                shard,
+                epoch,
+                range,
+            } => encode_scan(out, budget, *shard, *epoch, range),
+            RequestBody::Hints => encode_hints(out, budget),
+            RequestBody::Status => encode_status(out, budget),
+        }
+    }
+
+    /// Reads a whole request. Keys and the command share its memory. A command is not looked into, and
+    /// lengths of keys are not held against a cluster's limits: both are for the node to check.
+    ///
+    /// # Errors
+    /// If `message` is not exactly one request of a known version and kind.
+    pub fn decode(message: &Bytes) -> Result<Self, ProtocolError> {
+        let mut reader = Reader::new(message);
+        let kind = read_kind(&mut reader)?;
+        let budget = Duration::from_millis(u64::from(u32_of(&mut reader)?));
+        let body = match kind {
+            COMMAND => RequestBody::Command(message.slice(reader.position()..)),
+            GET => {
+                let (shard, epoch) = read_route(&mut reader)?;
+                RequestBody::Get {
+                    shard,
+                    epoch,
+                    key: message.slice(reader.position()..),
+                }
+            }
+            SCAN => {
+                let (shard, epoch) = read_route(&mut reader)?;
+                let range = ScanRange {
+                    from: message.slice_ref(reader.bytes()?),
+                    to: read_option(&mut reader)?.map(|to| message.slice_ref(to)),
+                    max_rows: u32_of(&mut reader)?,
+                    max_bytes: u32_of(&mut reader)?,
+                };
+                reader.finish()?;
+                RequestBody::Scan {
+                    shard,
+                    epoch,
+                    range,
+                }
+            }
+            HINTS | STATUS => {
+                reader.finish()?;
+                if kind == HINTS {
+                    RequestBody::Hints
+                } else {
+                    RequestBody::Status
+                }
+            }
+            kind => return Err(ProtocolError::UnknownKind { kind }),
+        };
+        Ok(Self { budget, body })
+    }
+}
+
+fn read_route(reader: &mut Reader<'_>) -> Result<(ShardId, Epoch), DecodeError> {
+    let shard = ShardId(reader.varint()?);
+    let epoch = Epoch {
+        range: reader.varint()?,
+        membership: reader.varint()?,
+    };
+    Ok((shard, epoch))
+}
+
+fn u32_of(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid {
+        what: "a number is over 32 bits",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_bytes() -> impl Strategy<Value = Bytes> {
+        any::<Vec<u8>>().prop_map(Bytes::from)
+    }
+
+    fn any_body() -> impl Strategy<Value = RequestBody> {
+        let route = any::<(u64, u64, u64)>()
+            .prop_map(|(shard, range, membership)| (ShardId(shard), Epoch { range, membership }));
+        let range = (any_bytes(), any::<Option<Vec<u8>>>(), any::<(u32, u32)>()).prop_map(
+            |(from, to, (max_rows, max_bytes))| ScanRange {
+                from,
+                to: to.map(Bytes::from),
+                max_rows,
+                max_bytes,
+            },
+        );
+        prop_oneof![
+            any_bytes().prop_map(RequestBody::Command),
+            (route.clone(), any_bytes()).prop_map(|((shard, epoch), key)| RequestBody::Get {
+                shard,
+                epoch,
+                key
+            }),
+            (route, range).prop_map(|((shard, epoch), range)| RequestBody::Scan {
+                shard,
+                epoch,
+                range
+            }),
+            Just(RequestBody::Hints),
+            Just(RequestBody::Status),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_reads_back(body in any_body(), budget_ms: u32) {
+            let request = Request { budget: Duration::from_millis(u64::from(budget_ms)), body };
+            let mut message = Vec::new();
+            request.encode(&mut message);
+            prop_assert_eq!(Request::decode(&message.into()), Ok(request));
+        }
+
+        #[test]
+        fn a_cut_request_is_never_taken_for_another_kind(body in any_body(), at: prop::sample::Index) {
+            let request = Request { budget: Duration::from_millis(777), body };
+            let mut message = Vec::new();
+            request.encode(&mut message);
+            message.truncate(at.index(message.len()));
+            if let Ok(back) = Request::decode(&message.into()) {
+                // Only what runs to the end of the message can be cut without a trace; the transport's
+                // frames carry the length of that.
+                prop_assert_eq!(
+                    core::mem::discriminant(&back.body),
+                    core::mem::discriminant(&request.body)
+                );
+                let open = matches!(back.body, RequestBody::Command(_) | RequestBody::Get { .. });
+                prop_assert!(open);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind: u8, bytes: Vec<u8>) {
+            let _ = Request::decode(&bytes.clone().into());
+            let message = [&[PROTOCOL_VERSION, kind % 8][..], &bytes].concat();
+            let _ = Request::decode(&message.into());
+        }
+    }
+
+    #[test]
+    fn a_command_travels_as_the_bytes_that_the_log_will_hold() {
+        use pontoon_types::{Mutation, Operation, Sequence, SessionId};
+        let command = Command {
+            request: pontoon_types::Request {
+                shard: ShardId(3),
+                epoch: Epoch {
+                    range: 1,
+                    membership: 1,
+                },
+                session: SessionId(9),
+                sequence: Sequence(4),
+            },
+            operation: Operation::Write(vec![Mutation::Delete { key: b"k" }]),
+        };
+        let mut message = Vec::new();
+        encode_command(&mut message, Duration::from_secs(1), &command);
+        let request = Request::decode(&message.into()).unwrap();
+        let RequestBody::Command(bytes) = request.body else {
+            panic!("{request:?}");
+        };
+        let mut alone = Vec::new();
+        command.encode(&mut alone);
+        assert_eq!(bytes, alone);
+        assert_eq!(Command::decode(&bytes), Ok(command));
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_is_named() {
+        let unknown = |bytes: &'static [u8]| Request::decode(&Bytes::from_static(bytes));
+        let version = 9;
+        assert_eq!(
+            unknown(&[9, 1, 0]),
+            Err(ProtocolError::UnknownVersion { version })
+        );
+        let kind = 99;
+        assert_eq!(
+            unknown(&[1, 99, 0]),
+            Err(ProtocolError::UnknownKind { kind })
+        );
+    }
+
+    #[test]
+    fn a_budget_without_end_is_cut_to_what_fits() {
+        let mut message = Vec::new();
+        encode_hints(&mut message, Duration::MAX);
+        let budget = Request::decode(&message.into()).unwrap().budget;
+        assert_eq!(budget, Duration::from_millis(u64::from(u32::MAX)));
+    }
+}
