@@ -40,8 +40,10 @@ struct State {
     stop: bool,
     /// The store takes no more writes.
     failed: Option<StoreError>,
-    /// The last flush or compaction met this; the store goes on.
-    trouble: Option<StoreError>,
+    /// The last flush met a full disk; it is tried again.
+    flush_trouble: Option<StoreError>,
+    /// The last compaction failed; the next flush tries again.
+    compaction_trouble: Option<StoreError>,
     flushes: u64,
     compactions: u64,
 }
@@ -115,7 +117,7 @@ impl Shared {
     /// wait out a full disk: the caller wants to know.
     pub(super) fn wait_for_flush(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        state.trouble = None;
+        state.flush_trouble = None;
         loop {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
@@ -123,9 +125,7 @@ impl Shared {
             if state.sealed.is_empty() && state.flushing == 0 {
                 return Ok(());
             }
-            if let Some(error) = &state.trouble
-                && error.is_disk_full()
-            {
+            if let Some(error) = &state.flush_trouble {
                 return Err(error.clone());
             }
             self.changed.wait(&mut state);
@@ -150,7 +150,12 @@ impl Shared {
             sealed: state.sealed.len() + state.flushing,
             flushes: state.flushes,
             compactions: state.compactions,
-            trouble: state.trouble.clone(),
+            trouble: state
+                .failed
+                .as_ref()
+                .or(state.flush_trouble.as_ref())
+                .or(state.compaction_trouble.as_ref())
+                .cloned(),
         }
     }
 
@@ -196,7 +201,7 @@ impl Shared {
                         self.durability.advance(Arc::clone(applied));
                     }
                     state.flushes += 1;
-                    state.trouble = None;
+                    state.flush_trouble = None;
                     state.compaction_wanted = true;
                     tracing::debug!(bytes, elapsed = ?started.elapsed(), "flushed");
                     self.changed.notify_all();
@@ -204,7 +209,7 @@ impl Shared {
                 Err(error) if error.is_disk_full() => {
                     tracing::warn!(%error, "flush put off, the disk is full");
                     state.sealed.splice(0..0, taken);
-                    state.trouble = Some(error);
+                    state.flush_trouble = Some(error);
                     self.changed.notify_all();
                     self.changed.wait_for(&mut state, RETRY_INTERVAL);
                 }
@@ -262,6 +267,7 @@ impl Shared {
             state.compacting = false;
             match result {
                 Ok(changed) => {
+                    state.compaction_trouble = None;
                     state.compactions += u64::from(changed);
                     // One step often makes the next one due.
                     state.compaction_wanted |= changed;
@@ -271,7 +277,7 @@ impl Shared {
                 // on it: the store goes on, and the next flush tries again.
                 Err(error) => {
                     tracing::error!(%error, "compaction failed");
-                    state.trouble = Some(error);
+                    state.compaction_trouble = Some(error);
                 }
             }
             self.changed.notify_all();
