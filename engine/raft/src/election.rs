@@ -1,0 +1,239 @@
+//! Terms and elections (Raft §5.2, §5.4.1; thesis §4.2.3, §6.2, §9.6).
+
+use crate::message::MessageBody;
+use crate::quorum::{Tally, tally};
+use crate::raft::{Raft, Role};
+use pontoon_types::{EntryKind, Instant, LogPosition, ReplicaId, Term};
+
+impl Raft {
+    /// Campaigns now, without waiting for a timeout; with a pre-vote first if that is on. Nothing
+    /// happens if this replica leads already or is not a voter.
+    pub fn campaign(&mut self, now: Instant) {
+        self.observe(now);
+        if !self.stopped && self.role != Role::Leader {
+            self.start_campaign();
+        }
+    }
+
+    pub(crate) fn start_campaign(&mut self) {
+        self.restart_election_timer();
+        if !self.is_voter() {
+            return;
+        }
+        self.leader = None;
+        self.heard_leader = None;
+        if self.config.pre_vote {
+            self.role = Role::PreCandidate;
+            self.request_votes(true);
+            // Its own answer to a mere question needs no disk.
+            self.count_vote(self.config.id, true);
+        } else {
+            self.start_election();
+        }
+    }
+
+    /// Raises the term and asks for votes in it. The requests carry the new term and so wait until it is
+    /// durable; the replica's own vote is counted at that same moment, in
+    /// [`Raft::handle_durable`].
+    fn start_election(&mut self) {
+        self.term = self.term.next();
+        self.vote = Some(self.config.id);
+        self.role = Role::Candidate;
+        self.leader = None;
+        self.ack = None;
+        self.request_votes(false);
+    }
+
+    fn request_votes(&mut self, pre: bool) {
+        self.votes.clear();
+        let term = if pre { self.term.next() } else { self.term };
+        let body = MessageBody::RequestVote {
+            last: self.log.last(),
+            pre,
+            transfer: false,
+        };
+        for at in 0..self.peers.len() {
+            let id = self.peers[at].id;
+            if self.conf.is_voter(id) {
+                self.say(id, term, body.clone());
+            }
+        }
+    }
+
+    /// Decides about a vote, or about what would be the answer.
+    pub(crate) fn handle_request_vote(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        last: LogPosition,
+        pre: bool,
+        transfer: bool,
+    ) {
+        // The election restriction (§5.4.1): nobody helps a log to lead that may lack what is committed.
+        let up_to_date = last >= self.log.last();
+        let granted = if pre {
+            // Not in this term or an earlier one, and not while the leader is well.
+            up_to_date && term > self.term && (transfer || !self.is_sticky())
+        } else {
+            let free = self.vote.is_none() && self.leader.is_none();
+            up_to_date && (self.vote == Some(from) || free)
+        };
+        if granted && !pre {
+            self.vote = Some(from);
+            self.restart_election_timer();
+        }
+        let term = if granted { term } else { self.term };
+        self.say(from, term, MessageBody::VoteResponse { granted, pre });
+    }
+
+    pub(crate) fn handle_vote_response(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        granted: bool,
+        pre: bool,
+    ) {
+        let expected = match self.role {
+            Role::PreCandidate => pre && (!granted || term == self.term.next()),
+            Role::Candidate => !pre && term == self.term,
+            Role::Follower | Role::Leader => false,
+        };
+        if expected && self.conf.is_voter(from) {
+            self.count_vote(from, granted);
+        }
+    }
+
+    pub(crate) fn count_vote(&mut self, from: ReplicaId, granted: bool) {
+        if self.votes.iter().any(|(id, _)| *id == from) {
+            return;
+        }
+        self.votes.push((from, granted));
+        let votes = &self.votes;
+        let answer = |voter| {
+            votes
+                .iter()
+                .find(|(id, _)| *id == voter)
+                .map(|(_, yes)| *yes)
+        };
+        match (tally(&self.conf, answer), self.role) {
+            (Tally::Won, Role::PreCandidate) => self.start_election(),
+            (Tally::Won, Role::Candidate) => {
+                // Others' votes may come first; the own one must be durable even if they suffice.
+                if self.durability.covers(self.term, self.vote) {
+                    self.become_leader();
+                }
+            }
+            (Tally::Lost, Role::PreCandidate | Role::Candidate) => {
+                self.become_follower(self.term, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn become_leader(&mut self) {
+        assert!(
+            self.durability.covers(self.term, Some(self.config.id)),
+            "leading term {} before the own vote in it is durable",
+            self.term
+        );
+        self.role = Role::Leader;
+        self.leader = Some(self.config.id);
+        self.votes.clear();
+        self.reads.restart();
+        let next = self.log.last_index().next();
+        for peer in &mut self.peers {
+            peer.reset(next);
+        }
+        self.heartbeat_due = false;
+        self.heartbeat_deadline = self.clock + self.config.heartbeat_interval;
+        self.quorum_deadline = self.clock + self.config.election_timeout;
+        // Only an entry of its own term lets a leader commit what it inherited (§5.4.2), and it tells
+        // everyone who leads (§8).
+        self.append(EntryKind::Empty, &[]);
+    }
+
+    /// Follows `leader`, or waits for one, in `term`.
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<ReplicaId>) {
+        assert!(term >= self.term, "term {term} after term {}", self.term);
+        if term > self.term {
+            self.term = term;
+            self.vote = None;
+            self.ack = None;
+        }
+        if self.role == Role::Leader {
+            self.reads.refuse_all();
+            self.heartbeat_due = false;
+            self.restart_election_timer();
+        }
+        self.role = Role::Follower;
+        self.leader = leader;
+        self.votes.clear();
+        if leader.is_none() {
+            self.heard_leader = None;
+        }
+    }
+
+    /// A message of a newer term. Returns whether it is to be handled any further.
+    pub(crate) fn meet_newer_term(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        body: &MessageBody,
+    ) -> bool {
+        match body {
+            // A question about a term raises none, and neither does the answer "yes".
+            MessageBody::RequestVote { pre: true, .. }
+            | MessageBody::VoteResponse {
+                granted: true,
+                pre: true,
+            } => {}
+            // While the leader is well, who does not hear it must not depose it (thesis §4.2.3).
+            MessageBody::RequestVote { transfer, .. } if !transfer && self.is_sticky() => {
+                return false;
+            }
+            MessageBody::Append { .. } | MessageBody::Heartbeat { .. } => {
+                self.become_follower(term, Some(from));
+            }
+            _ => self.become_follower(term, None),
+        }
+        true
+    }
+
+    /// A message of an older term changes nothing here. Its sender is told the present one if it
+    /// campaigns or leads: else a leader that this replica has outrun, and that everyone else is content
+    /// with, would never learn why it is not followed.
+    pub(crate) fn answer_older_term(&mut self, from: ReplicaId, body: &MessageBody) {
+        let answer = match *body {
+            MessageBody::RequestVote { pre, .. } => MessageBody::VoteResponse {
+                granted: false,
+                pre,
+            },
+            MessageBody::Append { .. } | MessageBody::Heartbeat { .. } => {
+                MessageBody::HeartbeatResponse { read_round: 0 }
+            }
+            _ => return,
+        };
+        self.say(from, self.term, answer);
+    }
+
+    /// Whether this replica is content with the leader it has, and refuses others.
+    fn is_sticky(&self) -> bool {
+        let heard_lately = || {
+            self.leader.is_some()
+                && self
+                    .heard_leader
+                    .is_some_and(|at| self.clock < at + self.config.election_timeout)
+        };
+        self.config.check_quorum && (self.role == Role::Leader || heard_lately())
+    }
+
+    pub(crate) fn hear_leader(&mut self) {
+        self.heard_leader = Some(self.clock);
+        self.restart_election_timer();
+    }
+
+    pub(crate) fn restart_election_timer(&mut self) {
+        let timeout = self.config.election_timeout;
+        self.election_deadline = self.clock + timeout + self.rng.below(timeout);
+    }
+}

@@ -1,0 +1,128 @@
+//! Why a call was refused.
+
+use pontoon_types::{LogIndex, ReplicaId, Term};
+use thiserror::Error;
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StepError {
+    /// The message is for another replica.
+    #[error("a message for replica {to} came to replica {id}")]
+    Misdirected {
+        /// Whom it names.
+        to: ReplicaId,
+        /// Who got it.
+        id: ReplicaId,
+    },
+    /// The message is one that no correct replica sends. Nothing was changed.
+    #[error("replica {from} sent a malformed message: {what}")]
+    Malformed {
+        /// The sender.
+        from: ReplicaId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Somebody claims to lead a term that another replica leads (S1). Nothing was changed.
+    #[error("replica {claimed} claims to lead term {term}, which replica {known} leads")]
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// The leader known so far.
+        known: ReplicaId,
+        /// The sender.
+        claimed: ReplicaId,
+    },
+    /// A leader's log contradicts what is committed here (S3, S4). The replica has stopped.
+    #[error(
+        "leader {from} has term {theirs} at index {index}, which is committed here in term {ours}"
+    )]
+    CommittedConflict {
+        /// The leader.
+        from: ReplicaId,
+        /// The first index at which the logs differ.
+        index: LogIndex,
+        /// Our entry's term.
+        ours: Term,
+        /// The leader's.
+        theirs: Term,
+    },
+    /// A leader knows that this replica has acknowledged more than its log holds: entries that were
+    /// durable are gone. The replica has stopped, because its votes and acknowledgements are worth nothing.
+    #[error("leader {from} knows us to hold index {acknowledged}, our log ends at {last}")]
+    LogLost {
+        /// The leader.
+        from: ReplicaId,
+        /// What we acknowledged once.
+        acknowledged: LogIndex,
+        /// Our last index.
+        last: LogIndex,
+    },
+    /// The replica has stopped before, by one of the two errors above.
+    #[error("replica {id} has stopped: its log contradicts its group's")]
+    Stopped {
+        /// The replica.
+        id: ReplicaId,
+    },
+}
+
+impl StepError {
+    /// Whether the replica has stopped: it says and does nothing more and must be rebuilt from its
+    /// peers. The node's other groups go on.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        matches!(
+            self,
+            Self::CommittedConflict { .. } | Self::LogLost { .. } | Self::Stopped { .. }
+        )
+    }
+}
+
+/// Why a proposal was refused. In every case it was not appended and can be made again elsewhere or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// Only leaders take proposals.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who is, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Too much is waiting to be committed.
+    #[error("{uncommitted_bytes} bytes are uncommitted, {limit_bytes} may be")]
+    Overloaded {
+        /// Bytes of entries that wait.
+        uncommitted_bytes: usize,
+        /// The setting that bounds them.
+        limit_bytes: usize,
+    },
+    /// No entry holds so much.
+    #[error("a payload of {payload_bytes} bytes is over the limit of {limit_bytes}")]
+    TooLarge {
+        /// The payload.
+        payload_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The replica has stopped; see [`StepError::is_fatal`].
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
+/// Why a read was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// Only leaders confirm reads.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who is, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Too many reads wait for a quorum.
+    #[error("{waiting} reads wait for a quorum")]
+    Overloaded {
+        /// How many.
+        waiting: usize,
+    },
+    /// The replica has stopped; see [`StepError::is_fatal`].
+    #[error("the replica has stopped")]
+    Stopped,
+}

@@ -1,0 +1,264 @@
+//! The leader's half of replication: appending, feeding peers, committing, confirming reads
+//! (Raft §5.3, §5.4.2; thesis §6.4, §10.2).
+
+use crate::error::StepError;
+use crate::message::{Message, MessageBody};
+use crate::progress::{FetchState, Progress, ProgressMode};
+use crate::quorum::{Tally, agreed, tally};
+use crate::raft::{Raft, Role};
+use crate::ready::{Fetch, FetchPurpose, Ready};
+use alloc::vec::Vec;
+use pontoon_types::{Entry, EntryKind, LogIndex, LogPosition, ReplicaId};
+
+impl Raft {
+    /// Appends an entry of this term to the own log; a leader never removes any (S1's companion,
+    /// Raft figure 3, "Leader Append-Only").
+    pub(crate) fn append(&mut self, kind: EntryKind, payload: &[u8]) -> LogPosition {
+        let index = self.log.last_index().next();
+        let entry = Entry::encode(self.config.group, self.term, index, kind, payload);
+        self.log.push(entry);
+        self.log.last()
+    }
+
+    pub(crate) fn handle_append_response(
+        &mut self,
+        from: ReplicaId,
+        matched: LogIndex,
+        read_round: u64,
+    ) -> Result<(), StepError> {
+        let last = self.log.last_index();
+        let Some(peer) = self.answering_peer(from, read_round)? else {
+            return Ok(());
+        };
+        if matched > last {
+            return Err(StepError::Malformed {
+                from,
+                what: "it matches more than there is",
+            });
+        }
+        peer.accepted(matched);
+        self.advance_commit();
+        self.confirm_reads();
+        Ok(())
+    }
+
+    pub(crate) fn handle_append_rejected(
+        &mut self,
+        from: ReplicaId,
+        rejected: LogIndex,
+        hint: LogPosition,
+        read_round: u64,
+    ) -> Result<(), StepError> {
+        // The follower skipped the terms it has and the leader lacks; here the leader skips those it
+        // has and the follower lacks. Each rejection so disposes of at least one term.
+        let agree = self.log.last_within(hint.index, hint.term).index;
+        if let Some(peer) = self.answering_peer(from, read_round)? {
+            peer.rejected(rejected, agree);
+            self.confirm_reads();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_heartbeat_response(
+        &mut self,
+        from: ReplicaId,
+        read_round: u64,
+    ) -> Result<(), StepError> {
+        let last = self.log.last_index();
+        if let Some(peer) = self.answering_peer(from, read_round)? {
+            peer.answered(last);
+            self.confirm_reads();
+        }
+        Ok(())
+    }
+
+    /// The peer that answers in this term, which proves that it followed this leader when it received
+    /// what it answers. `None` if nobody is asking.
+    fn answering_peer(
+        &mut self,
+        from: ReplicaId,
+        read_round: u64,
+    ) -> Result<Option<&mut Progress>, StepError> {
+        if self.role != Role::Leader {
+            return Ok(None);
+        }
+        if read_round > self.reads.round() {
+            return Err(StepError::Malformed {
+                from,
+                what: "it answers a round that has not begun",
+            });
+        }
+        let peer = self.peer_mut(from);
+        Ok(peer.map(|peer| {
+            peer.active = true;
+            peer.read_round = peer.read_round.max(read_round);
+            peer
+        }))
+    }
+
+    /// Commits what a quorum holds durably, the leader included only as far as its own disk is.
+    pub(crate) fn advance_commit(&mut self) {
+        let (id, durable) = (self.config.id, self.log.durable());
+        let held = |voter| {
+            if voter == id {
+                durable
+            } else {
+                self.peer(voter).map_or(LogIndex::ZERO, |peer| peer.matched)
+            }
+        };
+        let index = agreed(&self.conf, held);
+        // Counting replicas commits only entries of the own term; older ones follow with them
+        // (S5; Raft §5.4.2, figure 8).
+        if index > self.log.commit() && self.log.term_at(index) == Some(self.term) {
+            self.log.commit_to(index);
+        }
+        let held_by_peers = self.peers.iter().map(|peer| peer.matched).min();
+        let held_by_all = held_by_peers.map_or(durable, |index| index.min(durable));
+        self.learn_matched_by_all(held_by_all);
+    }
+
+    /// Releases the reads that a quorum has confirmed, itself included.
+    pub(crate) fn confirm_reads(&mut self) {
+        if !self.reads.awaits_confirmation() {
+            return;
+        }
+        let (id, round) = (self.config.id, self.reads.round());
+        let answered = |voter| {
+            if voter == id {
+                round
+            } else {
+                self.peer(voter).map_or(0, |peer| peer.read_round)
+            }
+        };
+        let confirmed = agreed(&self.conf, answered);
+        self.reads.confirm(confirmed);
+    }
+
+    pub(crate) fn handle_leader_timeout(&mut self) {
+        if self.heartbeat_deadline <= self.clock {
+            self.heartbeat_deadline = self.clock + self.config.heartbeat_interval;
+            self.heartbeat_due = true;
+            self.hint_due = true;
+        }
+        if self.config.check_quorum && self.quorum_deadline <= self.clock {
+            self.quorum_deadline = self.clock + self.config.election_timeout;
+            self.check_quorum();
+        }
+    }
+
+    /// Steps down if no quorum has been heard since the last check: then somebody else may lead by now,
+    /// and whoever waits here should learn it (thesis §6.2).
+    fn check_quorum(&mut self) {
+        let id = self.config.id;
+        let heard = |voter| {
+            let active = voter == id || self.peer(voter).is_some_and(|peer| peer.active);
+            active.then_some(true)
+        };
+        if tally(&self.conf, heard) == Tally::Won {
+            for peer in &mut self.peers {
+                peer.active = false;
+            }
+        } else {
+            self.become_follower(self.term, None);
+        }
+    }
+
+    /// What a leader has to say: a round of reads, Heartbeats, Appends.
+    pub(crate) fn lead(&mut self, ready: &mut Ready) {
+        // A leader won by votes that were counted after its own was durable, so nothing it says has to
+        // wait for its own disk (S6).
+        assert!(
+            self.durability.covers(self.term, self.vote),
+            "leading term {} before it is durable",
+            self.term
+        );
+        // A new leader does not know how far its predecessors committed until it has committed an entry
+        // of its own (thesis §6.4).
+        let knows_commit = self.log.term_at(self.log.commit()) == Some(self.term);
+        if knows_commit && self.reads.begin_round(self.log.commit()) {
+            self.heartbeat_due = true;
+            self.confirm_reads();
+        }
+        if self.heartbeat_due {
+            self.heartbeat_due = false;
+            self.send_heartbeats(&mut ready.messages);
+        }
+        for at in 0..self.peers.len() {
+            self.feed(at, ready);
+        }
+    }
+
+    fn send_heartbeats(&self, messages: &mut Vec<Message>) {
+        for peer in &self.peers {
+            let body = MessageBody::Heartbeat {
+                // Further on the peer's log may not be this one.
+                commit: self.log.commit().min(peer.matched),
+                matched_by_all: self.matched_by_all,
+                read_round: self.reads.round(),
+            };
+            messages.push(Message {
+                from: self.config.id,
+                to: peer.id,
+                term: self.term,
+                body,
+            });
+        }
+    }
+
+    /// Sends a peer as much as it may be sent.
+    fn feed(&mut self, at: usize, ready: &mut Ready) {
+        let Self {
+            config, log, peers, ..
+        } = self;
+        let Some(peer) = peers.get_mut(at) else {
+            return;
+        };
+        let last = log.last_index();
+        while peer.mode != ProgressMode::Snapshot {
+            let wanted = peer.next <= last && peer.may_send(config.max_inflight_appends);
+            if !wanted && !peer.probe_due {
+                return;
+            }
+            let index = LogIndex(peer.next.0 - 1);
+            let Some(term) = log.term_at(index) else {
+                peer.needs_snapshot();
+                return;
+            };
+            let mut entries = Vec::new();
+            if wanted && peer.next >= log.first_cached() {
+                log.copy_cached(peer.next, last, config.max_append_bytes, &mut entries);
+            } else if wanted && !peer.fetched.is_empty() {
+                entries = core::mem::take(&mut peer.fetched);
+            } else if wanted && peer.mode == ProgressMode::Pipeline {
+                if peer.fetch == FetchState::Idle {
+                    peer.fetch = FetchState::Outstanding;
+                    ready.fetches.push(Fetch {
+                        purpose: FetchPurpose::Send(peer.id),
+                        from: peer.next,
+                        to: LogIndex(log.first_cached().0 - 1),
+                        max_bytes: config.max_append_bytes,
+                    });
+                }
+                if !peer.probe_due {
+                    return;
+                }
+            }
+            // A probe of cold entries goes empty: where the logs agree is worth knowing before the disk
+            // is asked.
+            let last_sent = entries.last().map(Entry::index);
+            ready.messages.push(Message {
+                from: config.id,
+                to: peer.id,
+                term: self.term,
+                body: MessageBody::Append {
+                    previous: LogPosition { term, index },
+                    commit: log.commit(),
+                    matched_by_all: self.matched_by_all,
+                    read_round: self.reads.round(),
+                    entries,
+                },
+            });
+            peer.sent(last_sent);
+        }
+    }
+}

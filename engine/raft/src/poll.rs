@@ -1,0 +1,118 @@
+//! What comes out: one [`Ready`] for all that happened since the last.
+//!
+//! Here it is decided what may leave at once and what waits for the disk (S6):
+//!
+//! - A leader's messages leave at once. Its term is durable, and entries are not promises.
+//! - Everything else carries a term, and maybe a vote, and waits until both are durable.
+//! - An acknowledgement waits until the entries that it acknowledges are durable as well.
+
+use crate::message::{Message, MessageBody};
+use crate::progress::FetchState;
+use crate::raft::{Raft, Role};
+use crate::ready::{Fetch, FetchPurpose, Persist, Ready};
+use alloc::vec::Vec;
+use pontoon_types::{Entry, HardState, LogIndex};
+
+impl Raft {
+    /// Clears `ready` and fills it with all that is to be done. Returns whether there is anything.
+    ///
+    /// What is handed out is considered done, except that the calls named at each part of [`Ready`]
+    /// report its end. A shell that drops a [`Persist`] must not use this replica any more.
+    pub fn poll_ready(&mut self, ready: &mut Ready) -> bool {
+        let spare = ready.persist.take().map(|persist| persist.entries);
+        ready.clear();
+        if !self.stopped {
+            if self.role == Role::Leader {
+                self.lead(ready);
+            }
+            self.persist(ready, spare.unwrap_or_default());
+            self.release(ready);
+            self.hand_out_committed(ready);
+        }
+        self.reads
+            .hand_out(&mut ready.reads, &mut ready.reads_refused);
+        !ready.is_empty()
+    }
+
+    fn persist(&mut self, ready: &mut Ready, mut entries: Vec<Entry>) {
+        let state = HardState {
+            term: self.term,
+            vote: self.vote,
+            commit: self.log.commit(),
+        };
+        let stored = self.durability.offered();
+        let must_sync = (state.term, state.vote) != (stored.term, stored.vote)
+            || self.log.offered() < self.log.last_index();
+        // A commit index travels with whatever is stored anyway; by itself it goes only in quiet moments.
+        let lone_hint = self.hint_due && state != stored && !self.durability.awaits_sync();
+        self.hint_due = false;
+        if !must_sync && !lone_hint {
+            return;
+        }
+        entries.clear();
+        self.log.offer(&mut entries);
+        let last = self.log.last_index();
+        let sequence = self.durability.hand_out(state, last, must_sync);
+        ready.persist = Some(Persist {
+            sequence,
+            term: self.term,
+            hard_state: (state != stored).then_some(state),
+            entries,
+            must_sync,
+        });
+    }
+
+    /// Sorts what was said into what may leave now and what waits.
+    fn release(&mut self, ready: &mut Ready) {
+        let covered = self.durability.covers(self.term, self.vote);
+        if covered {
+            ready.messages.append(&mut self.outbox);
+        } else {
+            ready.messages_after_durable.append(&mut self.outbox);
+        }
+        if let Some(ack) = self.ack.take() {
+            let message = Message {
+                from: self.config.id,
+                to: ack.to,
+                term: self.term,
+                body: MessageBody::AppendResponse {
+                    matched: ack.matched,
+                    read_round: ack.read_round,
+                },
+            };
+            if covered && ack.matched <= self.log.durable() {
+                ready.messages.push(message);
+            } else {
+                ready.messages_after_durable.push(message);
+            }
+        }
+    }
+
+    fn hand_out_committed(&mut self, ready: &mut Ready) {
+        let max_bytes = self.config.max_apply_bytes;
+        let (from, to) = (LogIndex(self.log.applying().0 + 1), self.log.appliable());
+        if from > to || self.log.applier_is_full(max_bytes) {
+            return;
+        }
+        let first_cached = self.log.first_cached();
+        if from >= first_cached {
+            self.log
+                .copy_cached(from, to, max_bytes, &mut ready.committed);
+        } else if !self.apply_fetched.is_empty() {
+            ready.committed.append(&mut self.apply_fetched);
+        } else if self.apply_fetch == FetchState::Idle {
+            self.apply_fetch = FetchState::Outstanding;
+            ready.fetches.push(Fetch {
+                purpose: FetchPurpose::Apply,
+                from,
+                to: to.min(LogIndex(first_cached.0 - 1)),
+                max_bytes,
+            });
+        }
+        if let Some(last) = ready.committed.last() {
+            let last = last.index();
+            let bytes = ready.committed.iter().map(Entry::encoded_len).sum();
+            self.log.hand_out(last, bytes);
+        }
+    }
+}

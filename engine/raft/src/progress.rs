@@ -1,0 +1,231 @@
+//! What a leader knows about each of its peers, and what that allows it to send.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use pontoon_types::{Entry, Instant, LogIndex, ReplicaId};
+
+/// How a leader feeds a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProgressMode {
+    /// It is not known where the logs agree: one Append at a time, until one is accepted.
+    Probe,
+    /// The logs agree up to `matched`: Appends follow each other without waiting, up to a limit.
+    Pipeline,
+    /// What the peer needs has been compacted away here: only Heartbeats go to it, until it has
+    /// caught up from a snapshot.
+    Snapshot,
+}
+
+/// What an observer may know of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgressView {
+    /// The last index that the peer holds durably, as far as the leader knows.
+    pub matched: LogIndex,
+    /// How it is fed.
+    pub mode: ProgressMode,
+    /// Appends that are unanswered in pipeline mode.
+    pub inflight: usize,
+}
+
+/// A read of cold entries for one purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FetchState {
+    /// None is wanted or asked for.
+    Idle,
+    /// Asked for.
+    Outstanding,
+    /// The last one brought nothing; not before this moment again.
+    Backoff(Instant),
+}
+
+/// Invariants: `matched < next`; in pipeline mode everything between is in flight or was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    pub(crate) id: ReplicaId,
+    pub(crate) mode: ProgressMode,
+    pub(crate) matched: LogIndex,
+    /// The first entry to send next.
+    pub(crate) next: LogIndex,
+    /// In probe mode: an Append is out and unanswered.
+    paused: bool,
+    /// An Append is wanted even if it is empty, to find out what became of earlier ones.
+    pub(crate) probe_due: bool,
+    /// The last index of each unanswered Append in pipeline mode.
+    inflight: VecDeque<LogIndex>,
+    /// Whether it was heard of since the leader last checked its quorum.
+    pub(crate) active: bool,
+    /// The latest round of reads that it has answered.
+    pub(crate) read_round: u64,
+    pub(crate) fetch: FetchState,
+    /// Fetched entries that begin at `next`, or none.
+    pub(crate) fetched: Vec<Entry>,
+}
+
+impl Progress {
+    pub(crate) fn new(id: ReplicaId) -> Self {
+        Self {
+            id,
+            mode: ProgressMode::Probe,
+            matched: LogIndex::ZERO,
+            next: LogIndex(1),
+            paused: false,
+            probe_due: false,
+            inflight: VecDeque::new(),
+            active: false,
+            read_round: 0,
+            fetch: FetchState::Idle,
+            fetched: Vec::new(),
+        }
+    }
+
+    /// The start of a leadership: nothing is known of the peer, so it is tried at the log's end.
+    pub(crate) fn reset(&mut self, next: LogIndex) {
+        self.matched = LogIndex::ZERO;
+        self.active = false;
+        self.read_round = 0;
+        self.fetch = FetchState::Idle;
+        self.probe_at(next);
+    }
+
+    fn probe_at(&mut self, next: LogIndex) {
+        self.mode = ProgressMode::Probe;
+        self.paused = false;
+        self.probe_due = false;
+        self.inflight.clear();
+        self.move_next(next);
+    }
+
+    fn move_next(&mut self, next: LogIndex) {
+        if self.next != next {
+            self.next = next;
+            self.fetched.clear();
+        }
+    }
+
+    /// Whether entries may be sent now.
+    pub(crate) fn may_send(&self, max_inflight: usize) -> bool {
+        match self.mode {
+            ProgressMode::Probe => !self.paused,
+            ProgressMode::Pipeline => self.inflight.len() < max_inflight,
+            ProgressMode::Snapshot => false,
+        }
+    }
+
+    /// An Append with entries up to `last` left; `None` if it had none.
+    pub(crate) fn sent(&mut self, last: Option<LogIndex>) {
+        self.probe_due = false;
+        match (self.mode, last) {
+            (ProgressMode::Probe, _) => self.paused = true,
+            (ProgressMode::Pipeline, Some(last)) => {
+                self.inflight.push_back(last);
+                self.move_next(last.next());
+            }
+            (ProgressMode::Pipeline | ProgressMode::Snapshot, _) => {}
+        }
+    }
+
+    /// The peer holds everything up to `matched`.
+    pub(crate) fn accepted(&mut self, matched: LogIndex) {
+        if matched < self.matched {
+            return; // Overtaken by a later answer.
+        }
+        self.matched = matched;
+        if self.mode == ProgressMode::Pipeline {
+            self.move_next(self.next.max(matched.next()));
+        } else {
+            self.probe_at(matched.next());
+            self.mode = ProgressMode::Pipeline;
+        }
+        while self.inflight.front().is_some_and(|last| *last <= matched) {
+            self.inflight.pop_front();
+        }
+    }
+
+    /// The peer refused an Append after `rejected`; if that is news, the next one goes after `agree`, the
+    /// last position where the logs can agree. In pipeline mode `matched` is known to be one.
+    pub(crate) fn rejected(&mut self, rejected: LogIndex, agree: LogIndex) {
+        match self.mode {
+            // Whatever it refused came before something that it accepted later.
+            ProgressMode::Pipeline if rejected <= self.matched => {}
+            ProgressMode::Pipeline => self.probe_at(self.matched.next()),
+            // An answer to an earlier probe.
+            ProgressMode::Probe if self.next.previous() != Some(rejected) => {}
+            ProgressMode::Probe => {
+                let lower = rejected.min(LogIndex(agree.0.saturating_add(1)));
+                self.probe_at(lower.max(self.matched.next()));
+            }
+            ProgressMode::Snapshot => {}
+        }
+    }
+
+    /// The peer answered a Heartbeat: it is there, so whatever is unanswered may have been lost.
+    pub(crate) fn answered(&mut self, last: LogIndex) {
+        self.paused = false;
+        self.probe_due |= self.matched < last;
+        if matches!(self.fetch, FetchState::Backoff(_)) {
+            self.fetch = FetchState::Idle;
+        }
+    }
+
+    /// What was sent to the peer is lost.
+    pub(crate) fn unreachable(&mut self) {
+        if self.mode == ProgressMode::Pipeline {
+            self.probe_at(self.matched.next());
+        }
+    }
+
+    /// The log no longer holds what the peer needs.
+    pub(crate) fn needs_snapshot(&mut self) {
+        self.mode = ProgressMode::Snapshot;
+        self.inflight.clear();
+        self.fetched.clear();
+    }
+
+    pub(crate) fn view(&self) -> ProgressView {
+        ProgressView {
+            matched: self.matched,
+            mode: self.mode,
+            inflight: self.inflight.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accepted_probe_opens_the_pipeline_and_a_rejection_closes_it() {
+        let mut peer = Progress::new(ReplicaId(2));
+        peer.reset(LogIndex(11));
+        assert!(peer.may_send(3));
+        peer.sent(Some(LogIndex(11)));
+        assert!(!peer.may_send(3));
+        peer.accepted(LogIndex(11));
+        for last in [12, 13, 14] {
+            assert!(peer.may_send(3));
+            peer.sent(Some(LogIndex(last)));
+        }
+        assert!(!peer.may_send(3));
+        peer.accepted(LogIndex(13));
+        assert_eq!(peer.view().inflight, 1);
+        peer.rejected(LogIndex(12), LogIndex(0));
+        assert_eq!(peer.mode, ProgressMode::Pipeline, "a stale rejection");
+        peer.rejected(LogIndex(14), LogIndex(0));
+        assert_eq!((peer.mode, peer.next), (ProgressMode::Probe, LogIndex(14)));
+    }
+
+    #[test]
+    fn late_answers_neither_lower_what_is_known_nor_move_a_probe() {
+        let mut peer = Progress::new(ReplicaId(2));
+        peer.reset(LogIndex(21));
+        peer.sent(None);
+        peer.rejected(LogIndex(20), LogIndex(7));
+        assert_eq!(peer.next, LogIndex(8));
+        peer.rejected(LogIndex(20), LogIndex(3));
+        assert_eq!(peer.next, LogIndex(8));
+        peer.accepted(LogIndex(7));
+        peer.accepted(LogIndex(5));
+        assert_eq!(peer.matched, LogIndex(7));
+    }
+}

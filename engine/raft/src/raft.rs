@@ -1,0 +1,605 @@
+//! The replica: its state, what goes in, and what can be seen of it.
+//!
+//! The rules are in the modules beside this one, each a part of the same `impl`: elections in
+//! `election`, the leader's half of replication in `leader`, the follower's half in `follower`, and what
+//! comes out in `poll`.
+
+use crate::config::{Config, ConfigError, MAX_PAYLOAD_BYTES, Restored};
+use crate::durability::Durability;
+use crate::error::{ProposeError, ReadError, StepError};
+use crate::log::Log;
+use crate::message::{Message, MessageBody};
+use crate::progress::{FetchState, Progress, ProgressMode, ProgressView};
+use crate::read_index::{MAX_WAITING_READS, ReadIndex};
+use crate::ready::{AppendSequence, FetchPurpose};
+use crate::rng::Rng;
+use alloc::vec::Vec;
+use pontoon_types::{
+    ConfState, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, ReplicaId, Term,
+};
+
+/// What a replica is in its term (Raft §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether it could win an election (thesis §9.6).
+    PreCandidate,
+    /// It asks for votes.
+    Candidate,
+    /// It leads its term.
+    Leader,
+}
+
+/// One replica of one group.
+///
+/// The contract is in the [crate's documentation](crate). Every call that takes `now` first moves the
+/// replica's clock to it; a `now` before one seen earlier counts as that one.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    pub(crate) config: Config,
+    pub(crate) conf: ConfState,
+    pub(crate) rng: Rng,
+    /// The latest moment that anybody told.
+    pub(crate) clock: Instant,
+
+    /// Never falls. Spoken of only once it is durable; see `poll`.
+    pub(crate) term: Term,
+    /// Changes from `None` to a candidate at most once per term (S1).
+    pub(crate) vote: Option<ReplicaId>,
+    pub(crate) role: Role,
+    /// The leader of `term`, if known.
+    pub(crate) leader: Option<ReplicaId>,
+    pub(crate) log: Log,
+    pub(crate) durability: Durability,
+    /// Everything up to here is committed and held durably by every member.
+    pub(crate) matched_by_all: LogIndex,
+
+    /// When the leader was last heard of.
+    pub(crate) heard_leader: Option<Instant>,
+    /// When a follower or candidate campaigns.
+    pub(crate) election_deadline: Instant,
+    /// When a leader sends Heartbeats.
+    pub(crate) heartbeat_deadline: Instant,
+    /// When a leader checks that it has heard a quorum since the last check.
+    pub(crate) quorum_deadline: Instant,
+
+    /// Answers to the present campaign, by voter.
+    pub(crate) votes: Vec<(ReplicaId, bool)>,
+    /// All other members, by id. Meaningful while leading.
+    pub(crate) peers: Vec<Progress>,
+    pub(crate) reads: ReadIndex,
+
+    /// Messages that speak of term and vote and nothing else.
+    pub(crate) outbox: Vec<Message>,
+    /// The acknowledgement that the leader of `term` is owed; several Appends share one.
+    pub(crate) ack: Option<Ack>,
+    pub(crate) heartbeat_due: bool,
+    /// A quiet moment came, in which the commit hint may be stored for its own sake.
+    pub(crate) hint_due: bool,
+    pub(crate) apply_fetch: FetchState,
+    /// Fetched entries that begin right after `log.applying()`, or none.
+    pub(crate) apply_fetched: Vec<Entry>,
+    /// The log contradicts the group's; see [`StepError::is_fatal`].
+    pub(crate) stopped: bool,
+}
+
+/// An AppendResponse in the making.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ack {
+    pub(crate) to: ReplicaId,
+    pub(crate) matched: LogIndex,
+    pub(crate) read_round: u64,
+}
+
+impl Raft {
+    /// A replica as its disk remembers it. It starts as a follower that knows no leader (Raft §5.2);
+    /// entries that are committed and not yet applied come out of [`Raft::poll_ready`] at once.
+    ///
+    /// # Errors
+    /// If the settings cannot work or `restored` is not the state of a replica.
+    pub fn new(config: Config, restored: Restored, now: Instant) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let log = restored.log()?;
+        let conf = restored.conf_state;
+        let mut members: Vec<ReplicaId> = [&conf.voters, &conf.outgoing, &conf.learners]
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|id| *id != config.id)
+            .collect();
+        members.sort_unstable();
+        members.dedup();
+        let mut raft = Self {
+            rng: Rng::new(config.seed, config.group.0, config.id.0),
+            clock: now,
+            term: restored.hard_state.term,
+            vote: restored.hard_state.vote,
+            role: Role::Follower,
+            leader: None,
+            log,
+            durability: Durability::new(restored.hard_state),
+            matched_by_all: LogIndex::ZERO,
+            heard_leader: None,
+            election_deadline: now,
+            heartbeat_deadline: now,
+            quorum_deadline: now,
+            votes: Vec::new(),
+            peers: members.into_iter().map(Progress::new).collect(),
+            reads: ReadIndex::default(),
+            outbox: Vec::new(),
+            ack: None,
+            heartbeat_due: false,
+            hint_due: false,
+            apply_fetch: FetchState::Idle,
+            apply_fetched: Vec::new(),
+            stopped: false,
+            conf,
+            config,
+        };
+        raft.restart_election_timer();
+        Ok(raft)
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// If it is not one that a correct replica sends to this one; then nothing has changed, unless
+    /// [`StepError::is_fatal`] says that the replica has stopped.
+    pub fn step(&mut self, message: Message, now: Instant) -> Result<(), StepError> {
+        self.observe(now);
+        if self.stopped {
+            return Err(StepError::Stopped { id: self.config.id });
+        }
+        self.check(&message)?;
+        let Message {
+            from, term, body, ..
+        } = message;
+        if term < self.term {
+            self.answer_older_term(from, &body);
+            return Ok(());
+        }
+        if term > self.term && !self.meet_newer_term(from, term, &body) {
+            return Ok(());
+        }
+        match body {
+            MessageBody::RequestVote {
+                last,
+                pre,
+                transfer,
+            } => {
+                self.handle_request_vote(from, term, last, pre, transfer);
+                Ok(())
+            }
+            MessageBody::VoteResponse { granted, pre } => {
+                self.handle_vote_response(from, term, granted, pre);
+                Ok(())
+            }
+            MessageBody::Append {
+                previous,
+                commit,
+                matched_by_all,
+                read_round,
+                entries,
+            } => {
+                self.follow(from)?;
+                self.handle_append(from, previous, commit, read_round, entries)?;
+                self.learn_matched_by_all(matched_by_all);
+                Ok(())
+            }
+            MessageBody::Heartbeat {
+                commit,
+                matched_by_all,
+                read_round,
+            } => {
+                self.follow(from)?;
+                self.handle_heartbeat(from, commit, read_round)?;
+                self.learn_matched_by_all(matched_by_all);
+                Ok(())
+            }
+            MessageBody::AppendResponse {
+                matched,
+                read_round,
+            } => self.handle_append_response(from, matched, read_round),
+            MessageBody::AppendRejected {
+                rejected,
+                hint,
+                read_round,
+            } => self.handle_append_rejected(from, rejected, hint, read_round),
+            MessageBody::HeartbeatResponse { read_round } => {
+                self.handle_heartbeat_response(from, read_round)
+            }
+        }
+    }
+
+    /// Appends a command. Its bytes are encoded here, once; it leaves with the next
+    /// [`Raft::poll_ready`], together with everything else that was proposed until then.
+    ///
+    /// The position tells its fate: if an entry of that index *and term* is applied, it was this one; if
+    /// one of another term is, it was not and never will be.
+    ///
+    /// # Errors
+    /// If it was not appended.
+    pub fn propose(&mut self, payload: &[u8], now: Instant) -> Result<LogPosition, ProposeError> {
+        self.observe(now);
+        if self.stopped {
+            return Err(ProposeError::Stopped);
+        }
+        if self.role != Role::Leader {
+            let leader = self.leader;
+            return Err(ProposeError::NotLeader { leader });
+        }
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(ProposeError::TooLarge {
+                payload_bytes: payload.len(),
+                limit_bytes: MAX_PAYLOAD_BYTES,
+            });
+        }
+        let uncommitted_bytes = self.log.uncommitted_bytes();
+        let limit_bytes = self.config.max_uncommitted_bytes;
+        let after = uncommitted_bytes + pontoon_types::ENTRY_HEADER_BYTES + payload.len();
+        if uncommitted_bytes > 0 && after > limit_bytes {
+            return Err(ProposeError::Overloaded {
+                uncommitted_bytes,
+                limit_bytes,
+            });
+        }
+        Ok(self.append(EntryKind::Command, payload))
+    }
+
+    /// Asks for an index at which a read is linearizable. Answered in
+    /// [`Ready::reads`](crate::Ready::reads) or [`Ready::reads_refused`](crate::Ready::reads_refused)
+    /// with the same `context`, after at least one exchange with a quorum, which the next
+    /// [`Raft::poll_ready`] begins.
+    ///
+    /// # Errors
+    /// If it cannot be asked here.
+    pub fn read_index(&mut self, context: u64, now: Instant) -> Result<(), ReadError> {
+        self.observe(now);
+        if self.stopped {
+            return Err(ReadError::Stopped);
+        }
+        if self.role != Role::Leader {
+            let leader = self.leader;
+            return Err(ReadError::NotLeader { leader });
+        }
+        let waiting = self.reads.waiting();
+        if waiting >= MAX_WAITING_READS {
+            return Err(ReadError::Overloaded { waiting });
+        }
+        self.reads.ask(context);
+        Ok(())
+    }
+
+    /// Does what is due. Early calls are harmless, late ones only make the group slower.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.observe(now);
+        if self.stopped {
+            return;
+        }
+        let clock = self.clock;
+        let fetches = self.peers.iter_mut().map(|peer| &mut peer.fetch);
+        for fetch in fetches.chain([&mut self.apply_fetch]) {
+            if matches!(*fetch, FetchState::Backoff(until) if until <= clock) {
+                *fetch = FetchState::Idle;
+            }
+        }
+        if self.role == Role::Leader {
+            self.handle_leader_timeout();
+        } else if self.election_deadline <= clock {
+            self.start_campaign();
+        }
+    }
+
+    /// When [`Raft::handle_timeout`] is next wanted, if nothing comes in before. May be in the past.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.stopped {
+            return None;
+        }
+        let role = if self.role == Role::Leader {
+            let quorum = self.config.check_quorum.then_some(self.quorum_deadline);
+            let both = quorum.map_or(self.heartbeat_deadline, |at| {
+                at.min(self.heartbeat_deadline)
+            });
+            (!self.peers.is_empty()).then_some(both)
+        } else {
+            self.is_voter().then_some(self.election_deadline)
+        };
+        let fetches = self.peers.iter().map(|peer| peer.fetch);
+        fetches
+            .chain([self.apply_fetch])
+            .filter_map(|fetch| match fetch {
+                FetchState::Backoff(until) => Some(until),
+                FetchState::Idle | FetchState::Outstanding => None,
+            })
+            .chain(role)
+            .min()
+    }
+
+    /// Everything handed out up to and including the [`Persist`](crate::Persist) of this sequence and
+    /// term is durable. Only now does it count: as this replica's part of a quorum, as its own vote, as
+    /// something that it may apply.
+    ///
+    /// # Panics
+    /// If no such [`Persist`](crate::Persist) was handed out: whoever says so lost track of its disk.
+    pub fn handle_durable(&mut self, sequence: AppendSequence, term: Term, now: Instant) {
+        self.observe(now);
+        let Some(last) = self.durability.acknowledge(sequence, term) else {
+            return;
+        };
+        self.log.durable_to(last);
+        if self.stopped {
+            return;
+        }
+        match self.role {
+            Role::Leader => self.advance_commit(),
+            // The candidate's own vote, no earlier than it would count anybody else's (S6).
+            Role::Candidate if self.durability.covers(self.term, self.vote) => {
+                self.count_vote(self.config.id, true);
+            }
+            Role::Candidate | Role::PreCandidate | Role::Follower => {}
+        }
+        self.evict();
+    }
+
+    /// The state machine has applied everything up to `index`.
+    ///
+    /// # Panics
+    /// If that was never handed out.
+    pub fn handle_applied(&mut self, index: LogIndex) {
+        self.log.applied_to(index);
+        self.evict();
+    }
+
+    /// The leader of `term` was heard of in another way than by a message of this group.
+    /// Hearsay of other terms or other leaders is ignored: only the group's own messages settle those.
+    pub fn handle_leader_contact(&mut self, leader: ReplicaId, term: Term, now: Instant) {
+        self.observe(now);
+        if !self.stopped && term == self.term && self.leader == Some(leader) {
+            self.hear_leader();
+        }
+    }
+
+    /// `peer` was heard of in another way than by a message of this group, and follows this leader in
+    /// `term`.
+    pub fn handle_peer_contact(&mut self, peer: ReplicaId, term: Term, now: Instant) {
+        self.observe(now);
+        if self.role == Role::Leader
+            && term == self.term
+            && let Some(peer) = self.peer_mut(peer)
+        {
+            peer.active = true;
+        }
+    }
+
+    /// The answer to a [`Fetch`](crate::Fetch): entries from its `from` on, maybe fewer than were asked
+    /// for, none if they cannot be read. Without entries it is asked again a heartbeat interval later.
+    pub fn handle_fetched(&mut self, purpose: FetchPurpose, mut entries: Vec<Entry>) {
+        let retry = FetchState::Backoff(self.clock + self.config.heartbeat_interval);
+        let log = &self.log;
+        match purpose {
+            FetchPurpose::Apply if self.apply_fetch == FetchState::Outstanding => {
+                let from = LogIndex(log.applying().0 + 1);
+                let usable = !entries.is_empty() && log.holds(&entries, from, log.appliable());
+                self.apply_fetch = if usable { FetchState::Idle } else { retry };
+                if usable {
+                    self.apply_fetched = entries;
+                }
+            }
+            FetchPurpose::Send(id) if self.role == Role::Leader => {
+                let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) else {
+                    return;
+                };
+                if peer.fetch != FetchState::Outstanding {
+                    return; // The answer to an earlier leadership's fetch.
+                }
+                // What was asked for may have been sent or skipped since: then ask for what is next.
+                let skipped = entries.iter().take_while(|entry| entry.index() < peer.next);
+                let skipped = skipped.count();
+                let came = !entries.is_empty();
+                entries.drain(..skipped);
+                let usable = came && log.holds(&entries, peer.next, log.last_index());
+                peer.fetch = if usable { FetchState::Idle } else { retry };
+                if usable {
+                    peer.fetched = entries;
+                }
+            }
+            FetchPurpose::Apply | FetchPurpose::Send(_) => {}
+        }
+    }
+
+    /// Messages to `peer` were lost: what is in flight to it will not be answered.
+    pub fn handle_unreachable(&mut self, peer: ReplicaId) {
+        if self.role == Role::Leader
+            && let Some(peer) = self.peer_mut(peer)
+        {
+            peer.unreachable();
+        }
+    }
+
+    /// The log no longer holds anything up to `up_to`. What is not applied is kept in any case.
+    pub fn compact(&mut self, up_to: LogIndex) {
+        self.log.compact(up_to);
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.config.group
+    }
+
+    /// This replica.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.config.id
+    }
+
+    /// The present term; maybe not durable yet.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whom it voted for in this term; maybe not durable yet.
+    #[must_use]
+    pub fn vote(&self) -> Option<ReplicaId> {
+        self.vote
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Who leads this term, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.leader
+    }
+
+    /// The commit index.
+    #[must_use]
+    pub fn commit(&self) -> LogIndex {
+        self.log.commit()
+    }
+
+    /// What the state machine has said it applied.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.log.applied()
+    }
+
+    /// The last index that is durable here.
+    #[must_use]
+    pub fn durable(&self) -> LogIndex {
+        self.log.durable()
+    }
+
+    /// The first index of the log; one past the last if the log is empty.
+    #[must_use]
+    pub fn first_index(&self) -> LogIndex {
+        self.log.compacted().index.next()
+    }
+
+    /// The last position of the log.
+    #[must_use]
+    pub fn last_position(&self) -> LogPosition {
+        self.log.last()
+    }
+
+    /// The term at `index`, for the last compacted index and the whole log.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The members.
+    #[must_use]
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf
+    }
+
+    /// What a leader knows of `peer`; `None` from others, and for who is not a peer.
+    #[must_use]
+    pub fn progress(&self, peer: ReplicaId) -> Option<ProgressView> {
+        if self.role != Role::Leader {
+            return None;
+        }
+        self.peer(peer).map(Progress::view)
+    }
+
+    /// Everything up to here is committed and held durably by every member of the group: nobody needs it
+    /// from a peer's log any more. Followers learn it from leaders; it never falls.
+    #[must_use]
+    pub fn matched_by_all(&self) -> LogIndex {
+        self.matched_by_all
+    }
+
+    /// Bytes of entries in memory that are not known to be committed. Entries from before a restart are
+    /// on disk only and do not count.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.log.uncommitted_bytes()
+    }
+
+    /// Bytes of entries in memory.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.log.cached_bytes()
+    }
+
+    /// Whether the replica has stopped; see [`StepError::is_fatal`].
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether nothing is under way: the log is committed, durable and applied to its end, and a leader
+    /// has no read waiting and no peer that lags.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let last = self.log.last_index();
+        let settled = self.log.commit() == last
+            && self.log.durable() == last
+            && self.log.applied() == last
+            && self.durability.covers(self.term, self.vote);
+        settled
+            && match self.role {
+                Role::Leader => {
+                    self.reads.waiting() == 0
+                        && self
+                            .peers
+                            .iter()
+                            .all(|peer| peer.mode == ProgressMode::Pipeline && peer.matched == last)
+                }
+                Role::Follower => true,
+                Role::Candidate | Role::PreCandidate => false,
+            }
+    }
+
+    pub(crate) fn observe(&mut self, now: Instant) {
+        self.clock = self.clock.max(now);
+    }
+
+    pub(crate) fn is_voter(&self) -> bool {
+        self.conf.is_voter(self.config.id)
+    }
+
+    pub(crate) fn peer(&self, id: ReplicaId) -> Option<&Progress> {
+        let at = self.peers.binary_search_by_key(&id, |peer| peer.id).ok()?;
+        self.peers.get(at)
+    }
+
+    pub(crate) fn peer_mut(&mut self, id: ReplicaId) -> Option<&mut Progress> {
+        let at = self.peers.binary_search_by_key(&id, |peer| peer.id).ok()?;
+        self.peers.get_mut(at)
+    }
+
+    /// Queues a message about term and vote.
+    pub(crate) fn say(&mut self, to: ReplicaId, term: Term, body: MessageBody) {
+        let from = self.config.id;
+        self.outbox.push(Message {
+            from,
+            to,
+            term,
+            body,
+        });
+    }
+
+    /// The log contradicts its group's: this replica says and does nothing more (DESIGN §3.5).
+    pub(crate) fn stop(&mut self, reason: StepError) -> StepError {
+        self.become_follower(self.term, None);
+        self.stopped = true;
+        self.outbox.clear();
+        self.ack = None;
+        reason
+    }
+
+    fn evict(&mut self) {
+        let soft = self.config.max_cached_bytes;
+        let hard = soft.saturating_add(self.config.max_uncommitted_bytes);
+        self.log.evict(soft, hard);
+    }
+}

@@ -1,0 +1,115 @@
+//! What a replica asks its shell to do.
+
+use crate::message::Message;
+use alloc::vec::Vec;
+use core::fmt;
+use pontoon_types::{Entry, HardState, LogIndex, ReplicaId, Term};
+
+/// The number of a [`Persist`] within one life of a [`Raft`](crate::Raft), from 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppendSequence(pub u64);
+
+impl fmt::Display for AppendSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Everything that came out of the calls since the last [`Raft::poll_ready`](crate::Raft::poll_ready).
+///
+/// The shell keeps one and lends it to every group in turn, so that its buffers are reused. Each part
+/// may be carried out independently of the others, except where it says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Ready {
+    /// May leave at once, also before `persist` is written: a leader's own sync is not waited for
+    /// (thesis §10.2.1), and nothing here speaks of state that is not durable.
+    pub messages: Vec<Message>,
+    /// Must reach the log, after those handed out earlier. Acknowledged with
+    /// [`Raft::handle_durable`](crate::Raft::handle_durable).
+    pub persist: Option<Persist>,
+    /// Leave only when `persist`, or if that is `None` the last [`Persist`] handed out before, is
+    /// durable: they promise what it holds. Losing them is allowed, sending them early is not.
+    pub messages_after_durable: Vec<Message>,
+    /// Entries for the state machine: committed *and* durable here, in order, each exactly once.
+    /// Acknowledged with [`Raft::handle_applied`](crate::Raft::handle_applied).
+    pub committed: Vec<Entry>,
+    /// Reads that may be served as soon as their index is applied.
+    pub reads: Vec<ReadReady>,
+    /// The contexts of reads that will not be answered because leadership was lost. They may be
+    /// asked again, of the new leader.
+    pub reads_refused: Vec<u64>,
+    /// Entries wanted from the log. Each is answered with
+    /// [`Raft::handle_fetched`](crate::Raft::handle_fetched), with nothing if it cannot be read.
+    pub fetches: Vec<Fetch>,
+}
+
+/// A step of the log: written, in the order of the sequence, as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// Its number; the acknowledgement repeats it.
+    pub sequence: AppendSequence,
+    /// The replica's term when it was handed out; the acknowledgement repeats it.
+    pub term: Term,
+    /// The hard state to store, if it changed.
+    pub hard_state: Option<HardState>,
+    /// Consecutive entries. What the log holds at and after the first one's index is replaced.
+    pub entries: Vec<Entry>,
+    /// `false` if only the commit hint moved: then it may wait for whatever is synced next.
+    pub must_sync: bool,
+}
+
+/// A read that a quorum has confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadReady {
+    /// What the asker called it.
+    pub context: u64,
+    /// The state machine must have applied up to here before it answers.
+    pub index: LogIndex,
+}
+
+/// What fetched entries are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FetchPurpose {
+    /// To be sent to a peer that lags behind the cache.
+    Send(ReplicaId),
+    /// To be applied.
+    Apply,
+}
+
+/// Asks for entries that are durable but no longer in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// What for. At most one fetch per purpose is outstanding.
+    pub purpose: FetchPurpose,
+    /// The first index wanted; an answer begins exactly here.
+    pub from: LogIndex,
+    /// The last index wanted; an answer may end earlier.
+    pub to: LogIndex,
+    /// Entry bytes wanted at most, but at least one entry.
+    pub max_bytes: usize,
+}
+
+impl Ready {
+    /// Empties all of it and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.persist = None;
+        self.messages_after_durable.clear();
+        self.committed.clear();
+        self.reads.clear();
+        self.reads_refused.clear();
+        self.fetches.clear();
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.persist.is_none()
+            && self.messages_after_durable.is_empty()
+            && self.committed.is_empty()
+            && self.reads.is_empty()
+            && self.reads_refused.is_empty()
+            && self.fetches.is_empty()
+    }
+}
