@@ -35,6 +35,14 @@ pub enum StoreError {
         /// What the tables' reader says.
         source: Arc<lsm_tree::Error>,
     },
+    /// A file that the store cannot be opened without is not what was written.
+    #[error("the store's file {} is damaged: {what}", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A row of the node's own does not read back.
     #[error("the store's row for {row} does not read back: {source}")]
     DamagedRow {

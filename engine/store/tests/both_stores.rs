@@ -1,4 +1,5 @@
 //! What must hold of the state machine on either store, crash and replay above all.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod common;
 

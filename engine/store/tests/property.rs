@@ -1,4 +1,5 @@
 //! The store on disk is held to the model: the same random operations, the same rows ever after.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod common;
 
@@ -37,7 +38,10 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn key(number: u8) -> (TabletId, Vec<u8>) {
     // Keys of several lengths, one of them empty and some the prefix of others.
-    (TabletId(1 + u64::from(number % 2)), vec![b'k'; usize::from(number / 2)])
+    (
+        TabletId(1 + u64::from(number % 2)),
+        vec![b'k'; usize::from(number / 2)],
+    )
 }
 
 struct Pair {
@@ -52,7 +56,13 @@ impl Pair {
     fn new() -> Self {
         let mut harness = Lsm::new();
         let (lsm, model) = (harness.open(), Model.open());
-        Self { harness, lsm, model, views: Vec::new(), batches: 0 }
+        Self {
+            harness,
+            lsm,
+            model,
+            views: Vec::new(),
+            batches: 0,
+        }
     }
 
     fn run(mut self, op: Op) -> Self {
@@ -96,10 +106,16 @@ impl Pair {
                 self.views.clear();
                 self.lsm = self.harness.crash(self.lsm);
                 let found = self.lsm.applied(COUNTER);
-                assert!(found >= promised, "durable up to {promised}, {found} after the crash");
+                assert!(
+                    found >= promised,
+                    "durable up to {promised}, {found} after the crash"
+                );
                 // Production's flushes run by themselves; let the model's disk be as fast.
                 while self.model.durability().applied(COUNTER) < found {
-                    assert!(self.model.finish_flush(), "{found} is no point between memtables");
+                    assert!(
+                        self.model.finish_flush(),
+                        "{found} is no point between memtables"
+                    );
                 }
                 self.model = self.model.crash();
                 self.batches = found.0;

@@ -120,7 +120,7 @@ mod tests {
         let batch = pins.open_batch();
         assert_eq!((old.seqno(), batch), (5, 5));
         // The tree draws a number of its own for a flush in the middle of the batch.
-        pins.seqno.next();
+        assert_eq!(pins.seqno.next(), 6);
         assert_eq!(pins.visible(), 5, "a view must not see half a batch");
         pins.publish();
         let new = pins.pin();

@@ -12,17 +12,17 @@ use pontoon_types::{
 };
 use std::collections::BTreeMap;
 
-pub const EPOCH: Epoch = Epoch {
+pub(crate) const EPOCH: Epoch = Epoch {
     range: 3,
     membership: 5,
 };
-pub const NO_LIMIT: ScanLimits = ScanLimits {
+pub(crate) const NO_LIMIT: ScanLimits = ScanLimits {
     rows: usize::MAX,
     bytes: usize::MAX,
 };
 
 /// A store that can be opened, crashed and opened again.
-pub trait Harness {
+pub(crate) trait Harness {
     type Store: Store;
     fn new() -> Self;
     fn open(&mut self) -> Self::Store;
@@ -32,7 +32,7 @@ pub trait Harness {
     fn settle(store: &Self::Store);
 }
 
-pub struct Lsm(pub tempfile::TempDir);
+pub(crate) struct Lsm(pub tempfile::TempDir);
 
 impl Harness for Lsm {
     type Store = LsmStore;
@@ -56,7 +56,7 @@ impl Harness for Lsm {
     }
 }
 
-pub struct Model;
+pub(crate) struct Model;
 
 impl Harness for Model {
     type Store = ModelStore;
@@ -77,7 +77,7 @@ impl Harness for Model {
 }
 
 /// Group g owns shard 10 g with the keys from "g" up to "g~", in tablet 100 g.
-pub fn record(group: u64) -> ReplicaRecord {
+pub(crate) fn record(group: u64) -> ReplicaRecord {
     ReplicaRecord {
         group: GroupId(group),
         shard: ShardId(10 * group),
@@ -91,22 +91,25 @@ pub fn record(group: u64) -> ReplicaRecord {
     }
 }
 
-pub fn machine<H: Harness>(harness: &mut H, groups: u64) -> KvMachine<H::Store> {
+pub(crate) fn machine<H: Harness>(harness: &mut H, groups: u64) -> KvMachine<H::Store> {
     let mut machine = KvMachine::open(harness.open()).unwrap();
     let records: Vec<_> = (1..=groups).map(record).collect();
     machine.bootstrap(&records, &[]).unwrap();
     machine
 }
 
-pub fn reopen<H: Harness>(harness: &mut H, machine: KvMachine<H::Store>) -> KvMachine<H::Store> {
+pub(crate) fn reopen<H: Harness>(
+    harness: &mut H,
+    machine: KvMachine<H::Store>,
+) -> KvMachine<H::Store> {
     KvMachine::open(harness.crash(machine.into_store())).unwrap()
 }
 
-pub fn entry(group: u64, index: u64, kind: EntryKind, payload: &[u8]) -> Entry {
+pub(crate) fn entry(group: u64, index: u64, kind: EntryKind, payload: &[u8]) -> Entry {
     Entry::encode(GroupId(group), Term(1), LogIndex(index), kind, payload)
 }
 
-pub fn command(
+pub(crate) fn command(
     group: u64,
     index: u64,
     shard: ShardId,
@@ -124,11 +127,11 @@ pub fn command(
     entry(group, index, EntryKind::Command, &payload)
 }
 
-pub fn operation(group: u64, index: u64, operation: Operation<'_>) -> Entry {
+pub(crate) fn operation(group: u64, index: u64, operation: Operation<'_>) -> Entry {
     command(group, index, ShardId(10 * group), EPOCH, operation)
 }
 
-pub fn put(group: u64, index: u64, key: &str, value: &str) -> Entry {
+pub(crate) fn put(group: u64, index: u64, key: &str, value: &str) -> Entry {
     let (key, value) = (key.as_bytes(), value.as_bytes());
     operation(
         group,
@@ -137,7 +140,7 @@ pub fn put(group: u64, index: u64, key: &str, value: &str) -> Entry {
     )
 }
 
-pub fn delete(group: u64, index: u64, key: &str) -> Entry {
+pub(crate) fn delete(group: u64, index: u64, key: &str) -> Entry {
     let key = key.as_bytes();
     operation(
         group,
@@ -146,13 +149,19 @@ pub fn delete(group: u64, index: u64, key: &str) -> Entry {
     )
 }
 
-pub fn swap(group: u64, index: u64, key: &str, expect: Option<&str>, set: Option<&str>) -> Entry {
+pub(crate) fn swap(
+    group: u64,
+    index: u64,
+    key: &str,
+    expect: Option<&str>,
+    set: Option<&str>,
+) -> Entry {
     let key = key.as_bytes();
     let (expect, set) = (expect.map(str::as_bytes), set.map(str::as_bytes));
     operation(group, index, Operation::CompareAndSwap { key, expect, set })
 }
 
-pub fn apply<S: Store>(machine: &mut KvMachine<S>, entries: &[Entry]) -> Vec<Outcome> {
+pub(crate) fn apply<S: Store>(machine: &mut KvMachine<S>, entries: &[Entry]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     machine.apply(entries, &mut outcomes).unwrap();
     assert_eq!(outcomes.len(), entries.len());
@@ -160,7 +169,7 @@ pub fn apply<S: Store>(machine: &mut KvMachine<S>, entries: &[Entry]) -> Vec<Out
 }
 
 /// All rows of a group.
-pub fn rows<V: View>(reader: &KvReader<V>, group: u64) -> BTreeMap<String, String> {
+pub(crate) fn rows<V: View>(reader: &KvReader<V>, group: u64) -> BTreeMap<String, String> {
     let from = format!("{group}");
     let range = (from.as_bytes(), &b""[..]);
     let page = reader
@@ -175,12 +184,12 @@ pub fn rows<V: View>(reader: &KvReader<V>, group: u64) -> BTreeMap<String, Strin
 }
 
 /// Everything in a version, local rows included.
-pub fn dump<V: View>(view: &V) -> Vec<Row> {
+pub(crate) fn dump<V: View>(view: &V) -> Vec<Row> {
     view.range(&[], &[0xff; 9])
         .map(|row| row.unwrap())
         .collect()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }

@@ -1,0 +1,121 @@
+//! What the store on disk does by itself: seal, flush, merge, hold writers back, stop.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+mod common;
+
+use common::*;
+use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, Store};
+use pontoon_types::{GroupId, LogIndex};
+use std::time::{Duration, Instant};
+
+fn small(compression: Compression) -> LsmSettings {
+    LsmSettings {
+        memtable_bytes: 64 << 10,
+        compression,
+        ..LsmSettings::default()
+    }
+}
+
+fn fill(machine: &mut KvMachine<LsmStore>, indexes: std::ops::RangeInclusive<u64>) {
+    let entries: Vec<_> = indexes
+        .map(|i| {
+            put(
+                1,
+                i,
+                &format!("1key{:04}", i * 7919 % 3000),
+                &"abcdefgh".repeat(16),
+            )
+        })
+        .collect();
+    for batch in entries.chunks(50) {
+        apply(machine, batch);
+    }
+}
+
+#[test]
+fn a_full_memtable_is_flushed_unasked_and_memory_stays_within_its_bound() {
+    let harness = Lsm::new();
+    let settings = small(Compression::Lz4);
+    let store = LsmStore::open(harness.0.path(), settings).unwrap();
+    let mut machine = KvMachine::open(store).unwrap();
+    machine.bootstrap(&[record(1)], &[]).unwrap();
+    let durability = machine.durability();
+    let old = machine.reader();
+    for round in 0..40 {
+        fill(&mut machine, round * 500 + 1..=(round + 1) * 500);
+        let stats = machine.store().stats();
+        assert!(
+            stats.sealed_memtables <= settings.max_sealed_memtables,
+            "{stats:?}"
+        );
+        // One batch of 50 entries over the limit at most.
+        assert!(
+            stats.memtable_bytes < settings.memtable_bytes + (64 << 10),
+            "{stats:?}"
+        );
+        assert!(durability.applied(GroupId(1)) <= machine.applied(GroupId(1)));
+    }
+    machine.store_mut().flush().unwrap();
+    machine.store().wait_for_compaction().unwrap();
+    let stats = machine.store().stats();
+    assert!(stats.flushes > 10 && stats.compactions > 0, "{stats:?}");
+    assert_eq!((stats.sealed_memtables, stats.views), (0, 1), "{stats:?}");
+    assert!(stats.trouble.is_none(), "{stats:?}");
+    assert_eq!(durability.applied(GroupId(1)), LogIndex(20_000));
+    assert_eq!(rows(&machine.reader(), 1).len(), 3000);
+    assert!(rows(&old, 1).is_empty(), "a view from before it all");
+}
+
+#[test]
+fn compression_makes_merged_tables_smaller_and_reads_back_under_either_setting() {
+    let bytes_of = |compression| {
+        let harness = Lsm::new();
+        let store = LsmStore::open(harness.0.path(), small(compression)).unwrap();
+        let mut machine = KvMachine::open(store).unwrap();
+        machine.bootstrap(&[record(1)], &[]).unwrap();
+        fill(&mut machine, 1..=6000);
+        machine.store_mut().flush().unwrap();
+        machine.store().wait_for_compaction().unwrap();
+        let (whole, stats) = (rows(&machine.reader(), 1), machine.store().stats());
+        drop(machine);
+        let other = LsmStore::open(harness.0.path(), small(Compression::None)).unwrap();
+        assert_eq!(rows(&KvMachine::open(other).unwrap().reader(), 1), whole);
+        stats.disk_bytes
+    };
+    let (plain, packed) = (bytes_of(Compression::None), bytes_of(Compression::Lz4));
+    assert!(packed * 3 < plain * 2, "{packed} of {plain} bytes");
+}
+
+#[test]
+fn dropping_the_store_waits_for_no_compaction_and_loses_nothing_durable() {
+    let harness = Lsm::new();
+    for life in 0..5 {
+        let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
+        let mut machine = KvMachine::open(store).unwrap();
+        machine.bootstrap(&[record(1)], &[]).unwrap();
+        let first = machine.applied(GroupId(1)).0;
+        assert!(life == 0 || first > 0);
+        let durable = machine.durability();
+        fill(&mut machine, first + 1..=first + 4000);
+        let promised = durable.applied(GroupId(1));
+        let began = Instant::now();
+        drop(machine);
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
+        assert!(store.applied(GroupId(1)) >= promised);
+    }
+}
+
+#[test]
+fn two_lives_of_one_store_never_reuse_a_number() {
+    // Were the counters not raised after opening, the second life's rows would hide behind the
+    // first one's.
+    let mut harness = Lsm::new();
+    let mut machine = machine(&mut harness, 1);
+    for life in 1..=5 {
+        apply(&mut machine, &[put(1, life, "1k", &format!("life {life}"))]);
+        machine.store_mut().flush().unwrap();
+        machine = reopen(&mut harness, machine);
+        assert_eq!(rows(&machine.reader(), 1)["1k"], format!("life {life}"));
+    }
+}
