@@ -1,0 +1,214 @@
+//! The door: incoming connections until it is known who they are and what they speak.
+//!
+//! Until the certificate has been verified a stranger may open no stream, so nothing but a bounded
+//! handshake is held for it. Then protocol and name decide: a node's certificate and `pontoon/1`
+//! lead to the peer's task, `pontoon-client/1` to the clients' side, and a client's certificate with
+//! `pontoon/1` out again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, Incoming, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::config::MAX_APPEND_LANES;
+use crate::error::{CloseCode, LinkError};
+use crate::gate::{Admission, Place};
+use crate::handler::{ClientHandler, NodeHandler};
+use crate::name::PeerName;
+use crate::peer::{Candidate, close, read_hello};
+use crate::server;
+use crate::shared::Shared;
+use crate::tls::{CLIENT_ALPN, NODE_ALPN};
+
+/// Streams that a node may open: its append lanes and control.
+pub(crate) const NODE_STREAMS: u32 = MAX_APPEND_LANES as u32 + 1;
+
+/// A client reads and writes a few streams; this much of them may be under way.
+const CLIENT_WINDOW_STREAMS: u64 = 2;
+
+/// Takes connections until the transport stops.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    nodes: Arc<dyn NodeHandler>,
+    clients: Arc<dyn ClientHandler>,
+) {
+    let warnings = Arc::new(Sparingly::default());
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let address = incoming.remote_address().ip();
+        let proven = incoming.remote_address_validated();
+        match shared.gate.admit(address, proven) {
+            Admission::Enter(place) => {
+                let door = Door {
+                    shared: shared.clone(),
+                    nodes: nodes.clone(),
+                    clients: clients.clone(),
+                    warnings: warnings.clone(),
+                };
+                tokio::spawn(door.enter(incoming, place));
+            }
+            Admission::Prove => {
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().refuse();
+                }
+            }
+            Admission::Refuse => {
+                shared.connections_refused.add(1);
+                incoming.refuse();
+            }
+        }
+    }
+}
+
+struct Door {
+    shared: Arc<Shared>,
+    nodes: Arc<dyn NodeHandler>,
+    clients: Arc<dyn ClientHandler>,
+    warnings: Arc<Sparingly>,
+}
+
+impl Door {
+    async fn enter(self, incoming: Incoming, place: Place) {
+        let remote = incoming.remote_address();
+        let limit = self.shared.limits().handshake_timeout;
+        let handshake = async {
+            let connecting = incoming.accept()?;
+            connecting.await
+        };
+        let failed = match timeout(limit, handshake).await {
+            Ok(Ok(connection)) => match introduced(&connection) {
+                Ok((name, protocol)) => {
+                    return self.lead_on(connection, name, &protocol, place).await;
+                }
+                Err(error) => {
+                    close(&connection, CloseCode::Identity, &error.to_string());
+                    error
+                }
+            },
+            Ok(Err(error)) => LinkError::from_connection(error, NODE_ALPN),
+            Err(_) => LinkError::TimedOut,
+        };
+        self.shared.handshakes_failed.add(1);
+        self.complain(&format!("refused a connection from {remote}: {failed}"));
+    }
+
+    /// Strangers must not be able to fill a log.
+    fn complain(&self, line: &str) {
+        if self.warnings.now() {
+            warn!("{line}");
+        } else {
+            debug!("{line}");
+        }
+    }
+
+    async fn lead_on(self, connection: Connection, name: PeerName, protocol: &[u8], place: Place) {
+        let remote = connection.remote_address();
+        if protocol == CLIENT_ALPN {
+            let Some(client) = self.shared.gate.admit_client(remote.ip()) else {
+                self.shared.connections_refused.add(1);
+                self.complain(&format!("refused a client at {remote}: there are too many"));
+                close(&connection, CloseCode::TooMany, "too many clients");
+                return;
+            };
+            let limits = self.shared.limits();
+            let window = limits.stream_window_bytes * CLIENT_WINDOW_STREAMS;
+            connection.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
+            connection.set_send_window(window);
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.client_streams));
+            drop(place);
+            server::serve(self.shared, self.clients, connection, name, client).await;
+            return;
+        }
+        if let Err((code, reason)) = self.lead_node_on(&connection, name).await {
+            self.shared.handshakes_failed.add(1);
+            self.complain(&format!("refused {name} at {remote}: {reason}"));
+            close(&connection, code, &reason.to_string());
+        }
+    }
+
+    async fn lead_node_on(
+        &self,
+        connection: &Connection,
+        name: PeerName,
+    ) -> Result<(), (CloseCode, LinkError)> {
+        let refused = |code, reason: &str| {
+            let reason = reason.to_owned();
+            (code, LinkError::Hello { reason })
+        };
+        let PeerName::Node { node, .. } = name else {
+            return Err(refused(
+                CloseCode::Identity,
+                "a client's certificate does not permit speaking as a node",
+            ));
+        };
+        if node == self.shared.node {
+            return Err(refused(
+                CloseCode::Identity,
+                "its certificate is this node's own",
+            ));
+        }
+        let Some(peer) = self.shared.peers.get(&node) else {
+            return Err(refused(
+                CloseCode::UnknownNode,
+                "it is not one of this node's peers",
+            ));
+        };
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(NODE_STREAMS));
+        let hello = async {
+            let stream = connection
+                .accept_uni()
+                .await
+                .map_err(|error| LinkError::from_connection(error, NODE_ALPN))
+                .map_err(|error| (CloseCode::Protocol, error))?;
+            read_hello(&self.shared, node, self.nodes.as_ref(), stream).await
+        };
+        let (hello, control_in) = timeout(self.shared.limits().handshake_timeout, hello)
+            .await
+            .unwrap_or(Err((CloseCode::HandshakeTimeout, LinkError::TimedOut)))?;
+        peer.offer(Candidate {
+            connection: connection.clone(),
+            control_in,
+            hello,
+        });
+        Ok(())
+    }
+}
+
+/// Who is at the other end, by its verified certificate, and what it speaks.
+fn introduced(connection: &Connection) -> Result<(PeerName, Vec<u8>), LinkError> {
+    let refused = |reason: &str| LinkError::CertificateRefused {
+        by: crate::error::Side::Here,
+        reason: reason.to_owned(),
+    };
+    let chain = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| refused("there is none"))?;
+    let leaf = chain.first().ok_or_else(|| refused("there is none"))?;
+    let name = PeerName::from_certificate(leaf).map_err(|error| refused(&error.to_string()))?;
+    let protocol = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol)
+        .ok_or(LinkError::NoCommonProtocol { ours: "pontoon/1" })?;
+    Ok((name, protocol))
+}
+
+/// Permits one thing a second.
+#[derive(Debug, Default)]
+struct Sparingly {
+    last: AtomicU64,
+}
+
+impl Sparingly {
+    fn now(&self) -> bool {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        self.last.swap(now, Ordering::Relaxed) != now
+    }
+}

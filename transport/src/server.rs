@@ -1,0 +1,400 @@
+//! The clients' side of a node: requests in, answers out, many at a time.
+//!
+//! A client keeps one or a few long-lived streams open and sends numbered requests on them. Two tasks
+//! serve a stream: the reader decodes all requests that a wake-up brought and hands them to the host
+//! in one go; the writer takes all answers that have been gathered and writes them with one call. The
+//! host answers through a [`Responder`], from any thread, by encoding into the stream's outgoing
+//! buffer.
+//!
+//! Everything that a client can make a node hold is bounded: requests under way by count and bytes
+//! (reading pauses), answers that it does not read (it is cut off).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use pontoon_types::codec::Reader;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::config::Limits;
+use crate::error::{CloseCode, LinkError};
+use crate::frame::{Bodies, FrameError, FrameKind};
+use crate::gate::Place;
+use crate::gather::Gather;
+use crate::handler::ClientHandler;
+use crate::hello::{CLIENT_VERSION, ClientHello, ServerHello};
+use crate::link::task_failed;
+use crate::name::PeerName;
+use crate::outbox::{Outbox, OutboxError};
+use crate::peer::close;
+use crate::shared::Shared;
+use crate::stats::ClientCounters;
+use crate::stream::{FrameReader, write_error};
+use crate::tls::CLIENT_ALPN;
+
+/// The longest first frame of a client.
+const MAX_CLIENT_HELLO_BYTES: usize = 256;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct ClientConnection {
+    connection: Connection,
+    name: PeerName,
+    limits: Limits,
+    counters: Arc<ClientCounters>,
+    requests: AtomicUsize,
+    request_bytes: AtomicUsize,
+    /// Streams whose readers wait until there is room again.
+    paused: AtomicUsize,
+    resume: Notify,
+}
+
+impl ClientConnection {
+    /// Who the client is, by its certificate: a client, or a node that acts as one.
+    #[must_use]
+    pub fn name(&self) -> PeerName {
+        self.name
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    fn is_over_bounds(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) >= self.limits.max_in_flight
+            || self.request_bytes.load(Ordering::SeqCst) >= self.limits.max_in_flight_bytes
+    }
+
+    fn take_place(&self, bytes: usize) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        self.request_bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    fn leave_place(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::SeqCst);
+        self.request_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if self.paused.load(Ordering::SeqCst) > 0 && !self.is_over_bounds() {
+            self.resume.notify_waiters();
+        }
+    }
+
+    fn cut_off(&self) {
+        if self.connection.close_reason().is_none() {
+            self.counters.cut_off.add(1);
+            let remote = self.connection.remote_address();
+            debug!(%remote, "cut off a client that does not read its answers");
+            close(
+                &self.connection,
+                CloseCode::SlowReader,
+                "answers are not being read",
+            );
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ClientStream {
+    client: Arc<ClientConnection>,
+    outbox: Outbox,
+}
+
+impl ClientStream {
+    fn has_too_much_unread(&self) -> bool {
+        self.outbox.len() > self.client.limits.max_unread_bytes / 8
+    }
+
+    /// Waits until the client has room for more requests.
+    async fn room(&self) {
+        let client = &self.client;
+        let full = || client.is_over_bounds() || self.has_too_much_unread();
+        while full() {
+            client.paused.fetch_add(1, Ordering::SeqCst);
+            // Told first and asked again afterwards: what is answered in between is not missed.
+            let resumed = client.resume.notified();
+            tokio::pin!(resumed);
+            resumed.as_mut().enable();
+            if full() {
+                resumed.await;
+            }
+            client.paused.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The way to answer one request, once, from any thread, without waiting. Dropped without an answer,
+/// it tells the client that none will come.
+#[derive(Debug)]
+pub struct Responder {
+    stream: Arc<ClientStream>,
+    id: u64,
+    request_bytes: usize,
+    answered: bool,
+}
+
+impl Responder {
+    /// The connection that the request came on.
+    #[must_use]
+    pub fn connection(&self) -> &Arc<ClientConnection> {
+        &self.stream.client
+    }
+
+    /// Answers with a copy of `body`.
+    pub fn respond(self, body: &[u8]) {
+        self.respond_with(|out| out.extend_from_slice(body));
+    }
+
+    /// Answers with `body`; if it is long it is not copied.
+    pub fn respond_bytes(mut self, body: Bytes) {
+        let max = self.stream.client.limits.max_request_bytes;
+        if body.len() <= max {
+            let id = self.id;
+            self.push(|gather| gather.put_message_bytes(FrameKind::Response, id, body));
+        }
+    }
+
+    /// Answers with what `encode` appends to the outgoing buffer. It runs under the buffer's lock, so
+    /// it must only encode.
+    pub fn respond_with(mut self, encode: impl FnOnce(&mut BytesMut)) {
+        let (id, max) = (self.id, self.stream.client.limits.max_request_bytes);
+        self.push(|gather| {
+            if !gather.put_message(FrameKind::Response, id, max, encode) {
+                gather.put_message(FrameKind::Abandoned, id, max, |_| {});
+            }
+        });
+    }
+
+    fn push(&mut self, encode: impl FnOnce(&mut Gather)) {
+        self.answered = true;
+        let max = self.stream.client.limits.max_unread_bytes;
+        match self.stream.outbox.push(max, |gather, _| encode(gather)) {
+            Ok(()) | Err(OutboxError::Closed) => {}
+            Err(OutboxError::Full) => self.stream.client.cut_off(),
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if !self.answered {
+            let id = self.id;
+            self.push(|gather| {
+                gather.put_message(FrameKind::Abandoned, id, usize::MAX, |_| {});
+            });
+        }
+        self.stream.client.leave_place(self.request_bytes);
+    }
+}
+
+/// Serves a client until it goes or the transport stops.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    handler: Arc<dyn ClientHandler>,
+    connection: Connection,
+    name: PeerName,
+    _place: Place,
+) {
+    let remote = connection.remote_address();
+    debug!(%remote, %name, "a client connected");
+    let client = Arc::new(ClientConnection {
+        connection: connection.clone(),
+        name,
+        limits: shared.limits.clone(),
+        counters: shared.client_counters.clone(),
+        requests: AtomicUsize::new(0),
+        request_bytes: AtomicUsize::new(0),
+        paused: AtomicUsize::new(0),
+        resume: Notify::new(),
+    });
+    let mut stop = shared.stop.subscribe();
+    let mut streams = JoinSet::new();
+    let mut outboxes: Vec<std::sync::Weak<ClientStream>> = Vec::new();
+    let reason = loop {
+        tokio::select! {
+            accepted = connection.accept_bi() => match accepted {
+                Ok((send, recv)) => {
+                    let stream = Arc::new(ClientStream {
+                        client: client.clone(),
+                        outbox: Outbox::new(),
+                    });
+                    outboxes.retain(|other| other.strong_count() > 0);
+                    outboxes.push(Arc::downgrade(&stream));
+                    let (shared, handler) = (shared.clone(), handler.clone());
+                    streams.spawn(serve_stream(shared, handler, stream, send, recv));
+                }
+                Err(error) => break LinkError::from_connection(error, CLIENT_ALPN),
+            },
+            Some(ended) = streams.join_next() => match ended.unwrap_or_else(|e| Err(task_failed(e))) {
+                Ok(()) => {}
+                Err(error) => break error,
+            },
+            _ = stop.wait_for(|stop| *stop) => break LinkError::ClosedHere,
+        }
+    };
+    if matches!(reason, LinkError::ClosedHere) && connection.close_reason().is_none() {
+        for stream in outboxes.iter().filter_map(std::sync::Weak::upgrade) {
+            stream.outbox.close();
+        }
+        // What has been answered should still arrive.
+        let _ = timeout(FLUSH_TIMEOUT, async {
+            while streams.join_next().await.is_some() {}
+        })
+        .await;
+    }
+    let code = match &reason {
+        LinkError::Protocol(_) | LinkError::Hello { .. } => CloseCode::Protocol,
+        LinkError::TimedOut => CloseCode::HandshakeTimeout,
+        _ => CloseCode::Shutdown,
+    };
+    close(&connection, code, &reason.to_string());
+    streams.shutdown().await;
+    for stream in outboxes.iter().filter_map(std::sync::Weak::upgrade) {
+        stream.outbox.discard();
+    }
+    debug!(%remote, %reason, "a client is gone");
+}
+
+/// How long a stopping node waits for answers to be read.
+const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+
+async fn serve_stream(
+    shared: Arc<Shared>,
+    handler: Arc<dyn ClientHandler>,
+    stream: Arc<ClientStream>,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<(), LinkError> {
+    let mut reader = FrameReader::new(recv, MAX_CLIENT_HELLO_BYTES, Bodies::Slices, CLIENT_ALPN);
+    let limit = shared.limits.handshake_timeout;
+    let hello = timeout(limit, reader.first(FrameKind::Hello))
+        .await
+        .map_err(|_| LinkError::TimedOut)??;
+    check_hello(&shared, &hello)?;
+    let answer = ServerHello {
+        version: CLIENT_VERSION,
+        features: 0,
+        cluster: shared.cluster,
+        node: shared.node,
+        max_request_bytes: shared.limits.max_request_bytes as u64,
+    };
+    let _ = stream.outbox.push(usize::MAX, |gather, _| {
+        gather.put_plain(FrameKind::Hello, &answer.encode());
+    });
+    // A request's frame also holds its number.
+    reader.set_max_len(shared.limits.max_request_bytes + 10);
+    let mut writer = std::pin::pin!(write_answers(&stream, send));
+    tokio::select! {
+        read = read_requests(&stream, handler.as_ref(), reader) => {
+            read?;
+            // The client sends no more; what it asked for is still answered.
+            writer.await
+        }
+        written = &mut writer => written,
+    }
+}
+
+fn check_hello(shared: &Shared, body: &[u8]) -> Result<(), LinkError> {
+    let refused = |reason: String| LinkError::Hello { reason };
+    let hello = ClientHello::decode(body).map_err(|error| refused(error.to_string()))?;
+    if hello.version != CLIENT_VERSION {
+        let reason = format!("it speaks version {}, not {CLIENT_VERSION}", hello.version);
+        return Err(refused(reason));
+    }
+    if hello.cluster != shared.cluster {
+        let reason = format!(
+            "it asks for cluster {}, this is {}",
+            hello.cluster, shared.cluster
+        );
+        return Err(refused(reason));
+    }
+    Ok(())
+}
+
+async fn read_requests(
+    stream: &Arc<ClientStream>,
+    handler: &dyn ClientHandler,
+    mut reader: FrameReader,
+) -> Result<(), LinkError> {
+    let client = &stream.client;
+    let mut requests = Vec::new();
+    loop {
+        let (mut count, mut bytes) = (0, 0);
+        for (kind, frame) in reader.frames.drain(..) {
+            let (id, body) = request(kind, frame)?;
+            client.take_place(body.len());
+            (count, bytes) = (count + 1, bytes + body.len() as u64);
+            let responder = Responder {
+                stream: stream.clone(),
+                id,
+                request_bytes: body.len(),
+                answered: false,
+            };
+            requests.push((responder, body));
+        }
+        if count > 0 {
+            client.counters.requests.add(count);
+            client.counters.bytes_received.add(bytes);
+            handler.handle_requests(&mut requests);
+            requests.clear();
+        }
+        stream.room().await;
+        if !reader.fill().await? {
+            return Ok(());
+        }
+    }
+}
+
+fn request(kind: FrameKind, mut frame: Bytes) -> Result<(u64, Bytes), LinkError> {
+    let unexpected = |what| LinkError::Protocol(FrameError::Unexpected { what });
+    if kind != FrameKind::Request {
+        return Err(unexpected("a client's frame that is no request"));
+    }
+    let mut numbers = Reader::new(&frame);
+    let id = numbers
+        .varint()
+        .map_err(|_| unexpected("a request without a number"))?;
+    let at = numbers.position();
+    Ok((id, frame.split_off(at)))
+}
+
+async fn write_answers(stream: &ClientStream, mut send: SendStream) -> Result<(), LinkError> {
+    let client = &stream.client;
+    let mut gather = Gather::default();
+    while stream.outbox.ready().await {
+        // Everything else that is ready to run goes first: it may have more to answer, and then one
+        // write and one packet carry all of it.
+        tokio::task::yield_now().await;
+        let answers = stream.outbox.take(&mut gather);
+        let bytes = gather.len() as u64;
+        for part in gather.finish().chunks_mut(WRITE_CHUNKS) {
+            match timeout(client.limits.stall_timeout, send.write_all_chunks(part)).await {
+                Ok(written) => written.map_err(|error| write_error(error, CLIENT_ALPN))?,
+                Err(_) => {
+                    client.cut_off();
+                    return Err(LinkError::ClosedHere);
+                }
+            }
+        }
+        gather.clear();
+        client.counters.responses.add(answers);
+        client.counters.writes.add(1);
+        client.counters.bytes_sent.add(bytes);
+        if client.paused.load(Ordering::SeqCst) > 0 {
+            client.resume.notify_waiters();
+        }
+    }
+    // Closed by us or by the client's end of requests: what was written should still arrive.
+    if send.finish().is_ok() {
+        let _ = send.stopped().await;
+    }
+    Ok(())
+}
+
+/// Slices per write call, so that the time-out is one of progress and not of a whole backlog.
+const WRITE_CHUNKS: usize = 64;
