@@ -1,0 +1,71 @@
+//! The settings of a log, and whose log it is.
+
+use crate::WalError;
+use crate::format::segment::SEGMENT_HEADER_BYTES;
+use pontoon_types::{ClusterId, NodeId};
+use std::time::Duration;
+
+/// How a log uses its directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalConfig {
+    /// The size of a segment file in bytes, a multiple of 4 KiB. A batch that does not fit gets a
+    /// larger segment of its own.
+    pub segment_bytes: u64,
+    /// The bound on all segments that hold something needed. Two segments below it the log reports
+    /// [`Pressure::Full`](crate::Pressure::Full), so that what was accepted before still has room.
+    pub max_bytes: u64,
+    /// How many files that hold nothing needed any more are kept for reuse.
+    pub max_recycled: usize,
+    /// How long after the last batch the durable mark is written a second time, at the latest.
+    pub mark_after_idle: Duration,
+}
+
+impl Default for WalConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            max_bytes: 8 << 30,
+            max_recycled: 2,
+            mark_after_idle: Duration::from_millis(500),
+        }
+    }
+}
+
+impl WalConfig {
+    /// The smallest segment: a header page and three more.
+    pub const MIN_SEGMENT_BYTES: u64 = 4 * SEGMENT_HEADER_BYTES as u64;
+    /// The largest segment: offsets in it have 32 bits.
+    pub const MAX_SEGMENT_BYTES: u64 = (u32::MAX as u64 + 1) / 2;
+
+    pub(crate) fn check(&self) -> Result<(), WalError> {
+        let invalid = |setting, value, allowed| {
+            Err(WalError::Config {
+                setting,
+                value,
+                allowed,
+            })
+        };
+        if !(Self::MIN_SEGMENT_BYTES..=Self::MAX_SEGMENT_BYTES).contains(&self.segment_bytes)
+            || !self.segment_bytes.is_multiple_of(4096)
+        {
+            return invalid(
+                "segment_bytes",
+                self.segment_bytes,
+                "a multiple of 4096 from 16 KiB to 2 GiB",
+            );
+        }
+        if self.max_bytes < 4 * self.segment_bytes {
+            return invalid("max_bytes", self.max_bytes, "at least four segments");
+        }
+        Ok(())
+    }
+}
+
+/// Whose log it is. Written into every segment, so that a file of another node is refused by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogIdentity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node in it.
+    pub node: NodeId,
+}

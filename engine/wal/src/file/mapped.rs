@@ -1,0 +1,298 @@
+//! Real files, mapped. All of the crate's `unsafe` is in this file.
+#![allow(unsafe_code)]
+
+use super::{Directory, LogFile};
+use crate::error::{Operation, WalError};
+use crate::format::PAGE_BYTES;
+use bytes::Bytes;
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+const LOCK_FILE: &str = "LOCK";
+const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+/// From this size on a record goes by `pwrite`: one call costs less than the page faults.
+const PWRITE_BYTES: usize = 64 << 10;
+/// statfs types of file systems whose pages another machine can change: NFS, SMB, CIFS, SMB2, Ceph,
+/// AFS (linux/magic.h and the file systems' own headers).
+const NETWORK_FILE_SYSTEMS: [u64; 6] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x00c3_6400,
+    0x5346_414f,
+];
+
+/// A directory of the file system, held by a lock file for as long as this lives.
+#[derive(Debug)]
+pub struct FsDirectory {
+    path: PathBuf,
+    directory: File,
+    _lock: File,
+}
+
+impl FsDirectory {
+    /// Opens a directory, which is made if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`WalError::Locked`] if another process has it, [`WalError::NetworkFileSystem`] if it is not on
+    /// a local disk, [`WalError::Io`] if the system refuses.
+    pub fn open(path: &Path) -> Result<Self, WalError> {
+        let name = path.display().to_string();
+        std::fs::create_dir_all(path).map_err(WalError::io(Operation::Create, &name))?;
+        Self::open_existing(path)
+    }
+
+    /// Like [`FsDirectory::open`], for a directory that must be there.
+    ///
+    /// # Errors
+    /// As [`FsDirectory::open`].
+    pub fn open_existing(path: &Path) -> Result<Self, WalError> {
+        let name = path.display().to_string();
+        let directory = File::open(path).map_err(WalError::io(Operation::Open, &name))?;
+        let kind = rustix::fs::fstatfs(&directory)
+            .map_err(io::Error::from)
+            .map_err(WalError::io(Operation::Open, &name))?
+            .f_type as u64
+            & 0xffff_ffff;
+        if NETWORK_FILE_SYSTEMS.contains(&kind) {
+            return Err(WalError::NetworkFileSystem {
+                directory: path.to_owned(),
+                kind,
+            });
+        }
+        let lock = Self::lock(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            _lock: lock,
+        })
+    }
+
+    /// The lock is the kernel's and goes with the process; the id in the file is only for people.
+    fn lock(path: &Path) -> Result<File, WalError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK_FILE))
+            .map_err(WalError::io(Operation::Lock, LOCK_FILE))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let holder = match (&mut file).take(32).read_to_string(&mut text) {
+                    Ok(_) => text.trim().parse().ok(),
+                    Err(_) => None,
+                };
+                return Err(WalError::Locked {
+                    directory: path.to_owned(),
+                    holder,
+                });
+            }
+            Err(errno) => return Err(WalError::io(Operation::Lock, LOCK_FILE)(errno.into())),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(WalError::io(Operation::Lock, LOCK_FILE))?;
+        Ok(file)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Directory for FsDirectory {
+    type File = MappedFile;
+
+    fn create(&self, name: &str) -> io::Result<MappedFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        options.open(self.path.join(name)).map(MappedFile::new)
+    }
+
+    fn open(&self, name: &str) -> io::Result<MappedFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        options.open(self.path.join(name)).map(MappedFile::new)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is not one of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn salt(&self) -> u64 {
+        // The standard library seeds each state from the system's randomness.
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        hasher.finish()
+    }
+}
+
+/// A file that is written through a shared map once it is attached, and by `pwrite` before.
+///
+/// Both go to the same pages of the cache. The map lives as long as the file does, and views of it keep
+/// the file alive; the file is never made shorter, so a mapped page always has a block behind it.
+#[derive(Debug)]
+pub struct MappedFile {
+    file: File,
+    map: OnceLock<MmapRaw>,
+}
+
+impl MappedFile {
+    const fn new(file: File) -> Self {
+        Self {
+            file,
+            map: OnceLock::new(),
+        }
+    }
+
+    /// The map, and a checked pointer to a range of it.
+    fn mapped(&self, offset: u64, length: usize) -> Option<*mut u8> {
+        let map = self.map.get()?;
+        let offset = usize::try_from(offset).ok()?;
+        if offset.checked_add(length)? > map.len() {
+            return None;
+        }
+        // SAFETY: the range was just checked to lie within the one allocation of the map.
+        Some(unsafe { map.as_mut_ptr().add(offset) })
+    }
+}
+
+impl LogFile for MappedFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+            // A file system without fallocate gets its blocks from the zeros and the sync that follow.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes zeros page by page: after larger writes the page cache holds larger folios, and then one
+    /// small store through the map makes the next sync write a whole folio, up to 1 MiB.
+    fn zero(&self, from: u64, to: u64) -> io::Result<()> {
+        // Folios that reading left behind are dropped, as far as they are clean. It is advice: where
+        // it is not followed the log is slower and not wrong.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
+        let mut offset = from;
+        while offset < to {
+            let page_end = (offset / PAGE_BYTES as u64 + 1) * PAGE_BYTES as u64;
+            let length = (page_end.min(to) - offset) as usize;
+            self.file.write_all_at(&ZEROS[..length], offset)?;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    fn attach(&self, from: u64) -> io::Result<()> {
+        if self.map.get().is_some() {
+            return Ok(());
+        }
+        let length = usize::try_from(self.bytes()?).map_err(io::Error::other)?;
+        let map = MmapOptions::new().len(length).map_raw(&self.file)?;
+        map.advise(Advice::Random)?;
+        let from = (from as usize / PAGE_BYTES * PAGE_BYTES).min(length);
+        if from < length {
+            // Kernels before 5.14 do not know this advice; then the log's thread takes the faults.
+            let _ = map.advise_range(Advice::PopulateRead, from, length - from);
+        }
+        // Whoever else attached at the same time has made the same map.
+        let _ = self.map.set(map);
+        Ok(())
+    }
+
+    #[inline]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() < PWRITE_BYTES
+            && let Some(target) = self.mapped(offset, bytes.len())
+        {
+            // SAFETY: `target` has `bytes.len()` bytes in the map. Nobody else writes a file while the log
+            // does, and no view or peek covers bytes that are still to be written (the index names
+            // only records that are laid), so nothing else reads them now. The blocks exist.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // fdatasync also writes the pages that were dirtied through the map.
+        self.file.sync_data()
+    }
+
+    fn peek(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let Some(source) = self.mapped(offset, buffer.len()) else {
+            return false;
+        };
+        // SAFETY: `source` has `buffer.len()` bytes in the map, which the caller knows to be laid
+        // and so never written again while this file is what it is.
+        unsafe { std::ptr::copy_nonoverlapping(source, buffer.as_mut_ptr(), buffer.len()) };
+        true
+    }
+
+    fn view(self: &Arc<Self>, offset: u64, length: usize) -> Option<Bytes> {
+        let start = self.mapped(offset, length)?;
+        Some(Bytes::from_owner(View {
+            _file: Arc::clone(self),
+            start,
+            length,
+        }))
+    }
+}
+
+/// A range of a map that keeps the map alive.
+struct View {
+    _file: Arc<MappedFile>,
+    start: *const u8,
+    length: usize,
+}
+
+// SAFETY: the pointer is to shared memory that is only read through it, and the file that it holds on
+// to is itself `Send` and `Sync`.
+unsafe impl Send for View {}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the range lies in the map of `_file`, which lives as long as this; its bytes are laid
+        // and are not written again before the last handle on the file is gone.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}

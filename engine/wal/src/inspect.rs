@@ -1,0 +1,147 @@
+//! Looking at the log of a stopped node, for `pontoon wal verify` and `pontoon wal stat`.
+//!
+//! Both take the lock, so that a running node is refused, and change nothing else.
+
+use crate::space::segment_name;
+use crate::{Damage, FsDirectory, LogIdentity, Lsn, RecordKind, RecoveryReport, WalError};
+use pontoon_types::GroupId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What a log holds.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Whose log it is; `None` if no file says so.
+    pub identity: Option<LogIdentity>,
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentReport>,
+    /// Whole batches.
+    pub batches: u64,
+    /// Records in them, by kind.
+    pub records: BTreeMap<RecordKind, u64>,
+    /// Its groups, by id.
+    pub groups: BTreeMap<GroupId, GroupReport>,
+    /// Groups that have lost something durable, or may have.
+    pub damaged_groups: BTreeSet<GroupId>,
+    /// What was durable and cannot be read; the first is the place to look at.
+    pub damage: Vec<Damage>,
+    /// Bytes of batches that were torn by a crash; opening the log cuts them.
+    pub torn_bytes: u64,
+    /// Bytes of batches, needed or not.
+    pub bytes: u64,
+    /// Bytes of the segments that hold something needed, and of the last one.
+    pub live_bytes: u64,
+    /// The highest position that anything says was durable.
+    pub durable: Lsn,
+    /// Where the log ends.
+    pub end: Lsn,
+    /// Whether the second place of the durable mark could be read.
+    pub mark_found: bool,
+}
+
+impl Report {
+    /// Whether everything that was durable can be read.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty() && self.damaged_groups.is_empty()
+    }
+}
+
+/// One segment of a [`Report`].
+#[derive(Clone, Debug)]
+pub struct SegmentReport {
+    /// The file's name.
+    pub file: String,
+    /// Its generation.
+    pub generation: u32,
+    /// The length of the file.
+    pub bytes: u64,
+    /// Where its last whole batch ends.
+    pub used_bytes: u64,
+    /// Whether an entry in it is needed.
+    pub needed: bool,
+}
+
+/// One group of a [`Report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Its first index that is held, or would be.
+    pub first: pontoon_types::LogIndex,
+    /// Its last index.
+    pub last: pontoon_types::LogIndex,
+    /// Its term.
+    pub term: pontoon_types::Term,
+    /// How many entries are held.
+    pub entries: u64,
+}
+
+/// Checks every byte that was durable and reports what was found, damage and all.
+///
+/// # Errors
+/// If the directory holds no log, is in use, or was written by a newer version.
+pub fn verify(directory: &Path) -> Result<Report, WalError> {
+    let disk = FsDirectory::open_existing(directory)?;
+    let scan = crate::recovery::scan(&disk, None)?;
+    if scan.segments.is_empty() && !scan.mark_exists {
+        return Err(WalError::NotALog {
+            directory: directory.to_owned(),
+        });
+    }
+    let RecoveryReport {
+        batches,
+        records,
+        bytes,
+        torn_bytes,
+        durable,
+        end,
+        mark_found,
+        damage,
+        ..
+    } = scan.report;
+    let mut report = Report {
+        identity: scan.identity,
+        batches,
+        records,
+        damage,
+        torn_bytes,
+        bytes,
+        durable,
+        end,
+        mark_found,
+        ..Report::default()
+    };
+    for segment in &scan.segments {
+        let needed = scan.pins.holds(segment.generation);
+        if needed || segment.generation == end.generation() {
+            report.live_bytes += segment.bytes;
+        }
+        report.segments.push(SegmentReport {
+            file: segment_name(segment.generation),
+            generation: segment.generation,
+            bytes: segment.bytes,
+            used_bytes: u64::from(segment.end),
+            needed,
+        });
+    }
+    for (id, group) in &scan.groups {
+        if group.damaged {
+            report.damaged_groups.insert(*id);
+        }
+        let group = GroupReport {
+            first: group.first(),
+            last: group.last.index,
+            term: group.hard_state.term,
+            entries: group.len() as u64,
+        };
+        report.groups.insert(*id, group);
+    }
+    Ok(report)
+}
+
+/// How much of what there is.
+///
+/// # Errors
+/// As [`verify`].
+pub fn stat(directory: &Path) -> Result<Report, WalError> {
+    verify(directory)
+}

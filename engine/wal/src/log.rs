@@ -1,0 +1,375 @@
+//! The log itself: one owner, no threads, no clock, any [`Directory`].
+//!
+//! The owner appends sealed batches, syncs, and runs the chores that the log asks for. Production does
+//! that on the log's thread ([`crate::Wal`]); the simulator does it step by step, with the same code.
+
+mod append;
+mod open;
+
+use crate::error::{Operation, WalError};
+use crate::file::{Directory, LogFile};
+use crate::format::mark::{MARK_FILE_BYTES, Mark};
+use crate::index::Pins;
+use crate::reader::Shared;
+use crate::space::{Chore, Done, MARK_FILE, Recycled, Segment};
+use crate::stats::{Pressure, WalStats};
+use crate::{LogIdentity, LogReader, Lsn, WalConfig};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A log that one owner drives.
+///
+/// ```
+/// use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};
+/// use pontoon_wal::{BatchBuilder, Log, LogIdentity, MemoryDisk, WalConfig};
+///
+/// let identity = LogIdentity { cluster: ClusterId(7), node: NodeId(1) };
+/// let disk = MemoryDisk::new();
+/// let config = WalConfig { segment_bytes: 64 << 10, ..WalConfig::default() };
+/// let (mut log, _) = Log::open(disk.clone(), config.clone(), identity)?;
+///
+/// let mut batch = BatchBuilder::new();
+/// batch.append(&Entry::encode(GroupId(2), Term(1), LogIndex(1), EntryKind::Command, b"payload"));
+/// let end = log.append(&batch.seal())?;
+/// assert_eq!(log.sync()?, end);
+///
+/// // The power fails; what was synced is there again.
+/// let (log, recovered) = Log::open(disk.crash(1), config, identity)?;
+/// assert_eq!(recovered.groups[&GroupId(2)].last, LogIndex(1));
+/// let entries = log.reader().read(GroupId(2), LogIndex(1), LogIndex(1), 1024)?;
+/// assert_eq!(entries[0].payload(), b"payload");
+/// # Ok::<(), pontoon_wal::WalError>(())
+/// ```
+pub struct Log<D: Directory> {
+    directory: Arc<D>,
+    config: WalConfig,
+    identity: LogIdentity,
+    shared: Arc<Shared<D::File>>,
+    active: Arc<Segment<D::File>>,
+    /// Where the next batch goes in `active`.
+    cursor: u32,
+    /// The last batch and its header's checksum.
+    last_batch: (Lsn, u32),
+    durable: Lsn,
+    /// Segments that were left since the last sync, and are not synced yet.
+    left: Vec<Arc<Segment<D::File>>>,
+    pins: Pins,
+    spare: Spare<D::File>,
+    next_generation: u32,
+    recycled: Vec<Recycled<D::File>>,
+    /// Segments that nothing needs; some may still be read.
+    unneeded: VecDeque<Arc<Segment<D::File>>>,
+    /// Retirements that are under way and will give a file to recycle.
+    retiring: usize,
+    mark_file: D::File,
+    mark: Mark,
+    poisoned: Option<WalError>,
+}
+
+/// The segment after the active one.
+enum Spare<F> {
+    /// Nobody is making it yet.
+    Wanted,
+    /// It is being made elsewhere.
+    Coming,
+    /// It could not be made; someone must ask again.
+    Failed,
+    Ready(Arc<Segment<F>>),
+}
+
+impl<D: Directory> Log<D> {
+    /// Everything below is durable.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    /// Where the next batch goes, or would without a new segment.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.active.generation, self.cursor)
+    }
+
+    /// A handle that reads entries from any thread.
+    #[must_use]
+    pub fn reader(&self) -> LogReader<D::File> {
+        LogReader::new(Arc::clone(&self.shared))
+    }
+
+    /// What was counted since the log was opened.
+    #[must_use]
+    pub fn stats(&self) -> WalStats {
+        self.shared.stats()
+    }
+
+    /// Whether there is room for proposals.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.shared.pressure()
+    }
+
+    /// Makes everything that was appended durable and returns the position up to which that is.
+    ///
+    /// # Errors
+    /// If a sync fails, and from then on always: what is on the disk is then not known.
+    pub fn sync(&mut self) -> Result<Lsn, WalError> {
+        self.check()?;
+        let end = self.end();
+        if self.durable == end {
+            return Ok(end);
+        }
+        for segment in std::mem::take(&mut self.left) {
+            self.sync_segment(&segment)?;
+        }
+        let active = Arc::clone(&self.active);
+        self.sync_segment(&active)?;
+        self.durable = end;
+        self.take_back();
+        Ok(end)
+    }
+
+    fn sync_segment(&mut self, segment: &Segment<D::File>) -> Result<(), WalError> {
+        let name = crate::space::segment_name(segment.generation);
+        let result = segment.file.sync();
+        self.shared.counters.syncs.fetch_add(1, Relaxed);
+        result.map_err(|error| self.poison(WalError::io(Operation::Sync, &name)(error)))
+    }
+
+    /// Whether the second place of the durable mark is behind.
+    #[must_use]
+    pub fn mark_is_stale(&self) -> bool {
+        self.mark.durable != self.durable
+    }
+
+    /// Writes the durable mark to its second place; to be called soon after the last sync before a pause.
+    ///
+    /// # Errors
+    /// If it cannot be written and synced; the log is then poisoned.
+    pub fn write_mark(&mut self) -> Result<(), WalError> {
+        self.check()?;
+        let mark = Mark {
+            identity: self.identity,
+            sequence: self.mark.sequence + 1,
+            durable: self.durable,
+        };
+        let written = self
+            .mark_file
+            .write_at(mark.offset(), &mark.encode())
+            .map_err(WalError::io(Operation::Write, MARK_FILE))
+            .and_then(|()| {
+                let synced = self.mark_file.sync();
+                synced.map_err(WalError::io(Operation::Sync, MARK_FILE))
+            });
+        written.map_err(|error| self.poison(error))?;
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Does all chores at once, for an owner without other threads.
+    ///
+    /// # Errors
+    /// [`WalError::NoSpace`] if there is no room for the next segment; the log then goes on with what
+    /// it has.
+    pub fn maintain(&mut self) -> Result<(), WalError> {
+        self.retry_chores();
+        while let Some(chore) = self.poll_chore() {
+            self.handle_chore(chore.run())?;
+        }
+        Ok(())
+    }
+
+    /// The next chore, if there is one; its result must come back by [`Log::handle_chore`].
+    pub(crate) fn poll_chore(&mut self) -> Option<Chore<D>> {
+        if self.poisoned.is_some() {
+            return None;
+        }
+        for _ in 0..self.unneeded.len() {
+            let segment = self.unneeded.pop_front()?;
+            let (generation, bytes) = (segment.generation, segment.bytes);
+            match Arc::try_unwrap(segment) {
+                Ok(segment) => match Arc::try_unwrap(segment.file) {
+                    Ok(file) => {
+                        let keep = bytes == self.config.segment_bytes
+                            && self.recycled.len() + self.retiring < self.config.max_recycled;
+                        self.retiring += usize::from(keep);
+                        return Some(Chore::Retire {
+                            directory: Arc::clone(&self.directory),
+                            generation,
+                            file,
+                            keep,
+                        });
+                    }
+                    // Entries that were read from it are still in someone's hands.
+                    Err(file) => self
+                        .unneeded
+                        .push_back(Arc::new(Segment { file, ..segment })),
+                },
+                Err(segment) => self.unneeded.push_back(segment),
+            }
+        }
+        if matches!(self.spare, Spare::Wanted) {
+            let chore = self.prepare_chore(self.config.segment_bytes).ok()?;
+            self.spare = Spare::Coming;
+            return Some(chore);
+        }
+        None
+    }
+
+    fn prepare_chore(&mut self, bytes: u64) -> Result<Chore<D>, WalError> {
+        let generation = self.next_generation;
+        self.next_generation = generation.checked_add(1).ok_or(WalError::OutOfSegments)?;
+        let recycled = if bytes == self.config.segment_bytes {
+            self.recycled.pop()
+        } else {
+            None
+        };
+        self.shared
+            .counters
+            .segments_recycled
+            .store(self.recycled.len() as u64, Relaxed);
+        Ok(Chore::Prepare {
+            directory: Arc::clone(&self.directory),
+            identity: self.identity,
+            generation,
+            bytes,
+            recycled,
+        })
+    }
+
+    /// Takes the result of a chore.
+    ///
+    /// # Errors
+    /// What kept the chore from being done. The log goes on; a failed preparation is asked for again
+    /// after [`Log::retry_chores`].
+    pub(crate) fn handle_chore(&mut self, done: Done<D::File>) -> Result<(), WalError> {
+        match done {
+            Done::Prepared(Ok(segment)) => {
+                let segment = Arc::new(segment);
+                if segment.generation > self.active.generation {
+                    self.spare = Spare::Ready(segment);
+                } else {
+                    // A larger one overtook it.
+                    self.spare = Spare::Wanted;
+                    self.unneeded.push_back(segment);
+                }
+                self.shared.no_room.store(false, Relaxed);
+            }
+            Done::Prepared(Err(error)) => {
+                self.spare = Spare::Failed;
+                self.shared.no_room.store(true, Relaxed);
+                self.update_pressure();
+                return Err(error);
+            }
+            Done::Retired(Ok(recycled)) => {
+                if let Some(file) = recycled {
+                    self.retiring -= 1;
+                    self.recycled.push(file);
+                }
+                self.shared
+                    .counters
+                    .segments_recycled
+                    .store(self.recycled.len() as u64, Relaxed);
+                self.retry_chores();
+            }
+            Done::Retired(Err(error)) => {
+                self.retiring = self.retiring.saturating_sub(1);
+                return Err(error);
+            }
+        }
+        self.update_pressure();
+        Ok(())
+    }
+
+    /// Lets a chore that failed be tried again.
+    pub(crate) fn retry_chores(&mut self) {
+        if matches!(self.spare, Spare::Failed) {
+            self.spare = Spare::Wanted;
+        }
+    }
+
+    /// Whether a spare is being made elsewhere.
+    pub(crate) fn spare_is_coming(&self) -> bool {
+        matches!(self.spare, Spare::Coming)
+    }
+
+    /// Whether there is no spare and none coming.
+    pub(crate) fn spare_failed(&self) -> bool {
+        matches!(self.spare, Spare::Failed)
+    }
+
+    /// Whether segments wait for their last reader.
+    pub(crate) fn has_unneeded(&self) -> bool {
+        !self.unneeded.is_empty()
+    }
+
+    /// Takes segments out of the table in which no group needs anything. Only after a sync: what made
+    /// them unneeded, and the checkpoint of the active segment, are durable then.
+    fn take_back(&mut self) {
+        let active = self.active.generation;
+        let pins = &self.pins;
+        let mut segments = self.shared.segments.write();
+        if segments
+            .keys()
+            .all(|held| *held == active || pins.holds(*held))
+        {
+            return;
+        }
+        let gone: Vec<u32> = segments
+            .keys()
+            .copied()
+            .filter(|held| *held != active && !pins.holds(*held))
+            .collect();
+        for generation in gone {
+            self.unneeded.extend(segments.remove(&generation));
+        }
+        drop(segments);
+        self.update_pressure();
+    }
+
+    fn update_pressure(&self) {
+        let segments = self.shared.segments.read();
+        let live: u64 = segments.values().map(|segment| segment.bytes).sum();
+        let counters = &self.shared.counters;
+        counters.segments_live.store(segments.len() as u64, Relaxed);
+        counters.live_bytes.store(live, Relaxed);
+        let full = live + 2 * self.config.segment_bytes > self.config.max_bytes;
+        self.shared.over_bound.store(full, Relaxed);
+    }
+
+    fn check(&self) -> Result<(), WalError> {
+        match &self.poisoned {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Stops the log for good and returns what everybody gets from now on.
+    fn poison(&mut self, cause: WalError) -> WalError {
+        let error = WalError::Poisoned {
+            durable: self.durable,
+            cause: Arc::new(cause),
+        };
+        tracing::error!(%error, "the log stops");
+        self.poisoned.get_or_insert(error).clone()
+    }
+}
+
+/// Opens the mark's file, or makes it.
+fn open_mark_file<D: Directory>(directory: &D, exists: bool) -> Result<D::File, WalError> {
+    let file = if exists {
+        directory.open(MARK_FILE)
+    } else {
+        directory.create(MARK_FILE)
+    };
+    let file = file.map_err(WalError::io(Operation::Create, MARK_FILE))?;
+    let bytes = file
+        .bytes()
+        .map_err(WalError::io(Operation::Read, MARK_FILE))?;
+    if bytes < MARK_FILE_BYTES {
+        file.allocate(MARK_FILE_BYTES)
+            .and_then(|()| file.zero(bytes, MARK_FILE_BYTES))
+            .map_err(WalError::io(Operation::Allocate, MARK_FILE))?;
+    }
+    Ok(file)
+}

@@ -1,0 +1,317 @@
+//! Laying batches: one pass over the records, one copy of each, and the header last.
+
+use super::{Log, Spare};
+use crate::batch::{Record, SealedBatch};
+use crate::error::{Operation, WalError};
+use crate::file::{Directory, LogFile};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind};
+use crate::format::record::{
+    CHECKPOINT_BYTES, ENTRY_CHECKED_BYTES, FLAG_DAMAGED, RECORD_HEADER_BYTES, RecordHeader,
+    RecordKind, encode_checkpoint, encode_extent, encode_hard_state, record_bytes,
+};
+use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::format::{PAGE_BYTES, aligned};
+use crate::index::{GroupLog, Sequenced};
+use crate::space::{Segment, segment_name};
+use crate::{Lsn, WalConfig};
+use pontoon_types::{GroupId, LogPosition};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<D: Directory> Log<D> {
+    /// Lays a batch and returns the log's end. It is durable when [`Log::sync`] has returned a position
+    /// that is not below that.
+    ///
+    /// # Errors
+    /// [`WalError::NoSpace`] and [`WalError::BatchTooLarge`] if nothing was laid, and it may be tried again;
+    /// [`WalError::Poisoned`] if the log has stopped, also because an entry does not follow its
+    /// group's log.
+    pub fn append(&mut self, batch: &SealedBatch) -> Result<Lsn, WalError> {
+        self.check()?;
+        if batch.is_empty() {
+            return Ok(self.end());
+        }
+        self.make_room(batch.bytes() as u64)?;
+        let laid = self.lay_records(batch);
+        laid.map_err(|error| self.poison(error))?;
+        let counters = &self.shared.counters;
+        counters.batches.fetch_add(1, Relaxed);
+        counters.entries.fetch_add(batch.entries as u64, Relaxed);
+        counters
+            .records
+            .fetch_add(batch.records.len() as u64, Relaxed);
+        counters.bytes.fetch_add(batch.bytes() as u64, Relaxed);
+        Ok(self.end())
+    }
+
+    /// Whether a batch needs a new segment, and that will be ready without the owner waiting for it.
+    pub(crate) fn must_wait(&self, batch: &SealedBatch) -> bool {
+        u64::from(self.cursor) + batch.bytes() as u64 > self.active.bytes
+            && !matches!(self.spare, Spare::Ready(_))
+            && self.poisoned.is_none()
+    }
+
+    fn lay_records(&mut self, batch: &SealedBatch) -> Result<(), WalError> {
+        let segment = Arc::clone(&self.active);
+        let shared = Arc::clone(&self.shared);
+        let mut lay = Laying::new(&segment, self.cursor);
+        let mut records = batch.records.iter().peekable();
+        while let Some(group) = records.peek().map(|record| record.group()) {
+            // Records of one group in a row cost one lock and one look-up.
+            let mut shard = shared.index.shard(group);
+            let state = shard.entry(group).or_insert_with(GroupLog::new);
+            while let Some(record) = records.next_if(|record| record.group() == group) {
+                lay.record(record, group, state, &mut self.pins)?;
+            }
+        }
+        self.finish_batch(lay, BatchKind::Records)
+    }
+
+    /// Writes the header of what was laid behind it.
+    fn finish_batch(&mut self, lay: Laying<'_, D::File>, kind: BatchKind) -> Result<(), WalError> {
+        let position = Lsn::new(self.active.generation, lay.start);
+        let header = BatchHeader {
+            position,
+            durable: self.durable,
+            previous: self.last_batch.0,
+            chain: self.last_batch.1,
+            body_checksum: lay.checksum,
+            body_bytes: lay.cursor - lay.start - BATCH_HEADER_BYTES as u32,
+            records: lay.records,
+            kind,
+        };
+        let (bytes, checksum) = header.encode(self.active.seed);
+        lay.write(lay.start, &bytes)?;
+        self.cursor = lay.cursor;
+        self.last_batch = (position, checksum);
+        Ok(())
+    }
+
+    /// Lays every group's state except its entries, so that no older segment is needed for it.
+    pub(super) fn lay_checkpoint(&mut self) -> Result<(), WalError> {
+        let bytes = self.checkpoint_bytes();
+        if u64::from(self.cursor) + bytes > self.active.bytes {
+            return self.roll(0);
+        }
+        let laid = self.lay_checkpoint_here();
+        laid.map_err(|error| self.poison(error))
+    }
+
+    fn lay_checkpoint_here(&mut self) -> Result<(), WalError> {
+        let segment = Arc::clone(&self.active);
+        let mut lay = Laying::new(&segment, self.cursor);
+        let groups = self.shared.index.map_all(|group| Checkpoint {
+            payload: encode_checkpoint(&group.hard_state, &group.extent()),
+            link: group.link,
+            damaged: group.damaged,
+        });
+        for (id, checkpoint) in groups {
+            let flags = u8::from(checkpoint.damaged) * FLAG_DAMAGED;
+            let at = lay.small(
+                RecordKind::Checkpoint,
+                flags,
+                id,
+                checkpoint.link,
+                &checkpoint.payload,
+            )?;
+            if let Some(group) = self.shared.index.shard(id).get_mut(&id) {
+                group.link = at;
+            }
+        }
+        self.finish_batch(lay, BatchKind::Checkpoint)
+    }
+
+    fn checkpoint_bytes(&self) -> u64 {
+        (BATCH_HEADER_BYTES + self.shared.index.len() * record_bytes(CHECKPOINT_BYTES)) as u64
+    }
+
+    /// Sees to it that `bytes` fit behind the cursor, if need be in a new segment.
+    fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
+        if u64::from(self.cursor) + bytes <= self.active.bytes {
+            return Ok(());
+        }
+        self.roll(bytes)
+    }
+
+    /// Goes on in a new segment that has room for `bytes` behind its checkpoint.
+    pub(super) fn roll(&mut self, bytes: u64) -> Result<(), WalError> {
+        let needed = SEGMENT_HEADER_BYTES as u64 + self.checkpoint_bytes() + bytes;
+        if needed > WalConfig::MAX_SEGMENT_BYTES {
+            return Err(WalError::BatchTooLarge { bytes });
+        }
+        let next = self.next_segment(needed)?;
+        let previous = std::mem::replace(&mut self.active, Arc::clone(&next));
+        self.left.push(previous);
+        self.cursor = SEGMENT_HEADER_BYTES as u32;
+        self.shared.segments.write().insert(next.generation, next);
+        self.update_pressure();
+        let laid = self.lay_checkpoint_here();
+        laid.map_err(|error| self.poison(error))
+    }
+
+    fn next_segment(&mut self, needed: u64) -> Result<Arc<Segment<D::File>>, WalError> {
+        if let Spare::Ready(segment) = &self.spare
+            && segment.bytes >= needed
+        {
+            let segment = Arc::clone(segment);
+            self.spare = Spare::Wanted;
+            return Ok(segment);
+        }
+        // Nothing is ready, or it is too small: the owner waits for this one.
+        let bytes = needed
+            .next_multiple_of(PAGE_BYTES as u64)
+            .max(self.config.segment_bytes);
+        let coming = self.spare_is_coming();
+        let before = std::mem::replace(&mut self.spare, Spare::Wanted);
+        let chore = self.prepare_chore(bytes)?;
+        if let Err(error) = self.handle_chore(chore.run()) {
+            if let Spare::Ready(_) = before {
+                self.spare = before;
+            }
+            if matches!(error, WalError::NoSpace { .. }) {
+                return Err(error);
+            }
+            return Err(self.poison(error));
+        }
+        if let Spare::Ready(small) = before {
+            self.unneeded.push_back(small);
+        }
+        let after = if coming { Spare::Coming } else { Spare::Wanted };
+        match std::mem::replace(&mut self.spare, after) {
+            Spare::Ready(segment) => Ok(segment),
+            _ => Err(WalError::NoSpace {
+                file: segment_name(self.next_generation),
+            }),
+        }
+    }
+}
+
+struct Checkpoint {
+    payload: [u8; CHECKPOINT_BYTES],
+    link: Lsn,
+    damaged: bool,
+}
+
+/// A batch on its way into a segment.
+struct Laying<'a, F> {
+    segment: &'a Segment<F>,
+    start: u32,
+    cursor: u32,
+    checksum: u32,
+    records: u32,
+}
+
+impl<'a, F: LogFile> Laying<'a, F> {
+    fn new(segment: &'a Segment<F>, start: u32) -> Self {
+        Self {
+            segment,
+            start,
+            cursor: start + BATCH_HEADER_BYTES as u32,
+            checksum: segment.seed.at(start),
+            records: 0,
+        }
+    }
+
+    #[inline]
+    fn record(
+        &mut self,
+        record: &Record,
+        group: GroupId,
+        state: &mut GroupLog,
+        pins: &mut crate::index::Pins,
+    ) -> Result<(), WalError> {
+        let link = state.link;
+        state.link = match record {
+            Record::Entry(entry) => {
+                let at = self.entry(group, link, entry.as_bytes())?;
+                if state.append(entry.position(), at, pins) == Sequenced::No {
+                    return Err(out_of_order(group, entry.position(), state));
+                }
+                at
+            }
+            Record::HardState(_, hard_state) => {
+                state.hard_state = *hard_state;
+                let payload = encode_hard_state(hard_state);
+                self.small(RecordKind::HardState, 0, group, link, &payload)?
+            }
+            Record::Compact(_, up_to) => {
+                state.compact(*up_to, pins);
+                let payload = encode_extent(&state.extent());
+                self.small(RecordKind::Compact, 0, group, link, &payload)?
+            }
+        };
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&mut self, group: GroupId, previous: Lsn, envelope: &[u8]) -> Result<Lsn, WalError> {
+        let header = RecordHeader {
+            length: envelope.len() as u32,
+            kind: RecordKind::Entry as u8,
+            flags: 0,
+            group,
+            previous,
+        };
+        // The checksum covers the record's header and the first bytes of the envelope, its length and
+        // own checksum, which lie side by side; they are gathered here to go through it in one piece.
+        let mut checked = [0; RECORD_HEADER_BYTES + ENTRY_CHECKED_BYTES];
+        checked[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
+        checked[RECORD_HEADER_BYTES..].copy_from_slice(&envelope[..ENTRY_CHECKED_BYTES]);
+        self.checksum = crc32c::crc32c_append(self.checksum, &checked);
+        self.write(self.cursor, &checked[..RECORD_HEADER_BYTES])?;
+        self.write(self.cursor + RECORD_HEADER_BYTES as u32, envelope)?;
+        Ok(self.advance(envelope.len()))
+    }
+
+    fn small(
+        &mut self,
+        kind: RecordKind,
+        flags: u8,
+        group: GroupId,
+        previous: Lsn,
+        payload: &[u8],
+    ) -> Result<Lsn, WalError> {
+        let header = RecordHeader {
+            length: payload.len() as u32,
+            kind: kind as u8,
+            flags,
+            group,
+            previous,
+        }
+        .encode();
+        self.checksum = crc32c::crc32c_append(self.checksum, &header);
+        self.checksum = crc32c::crc32c_append(self.checksum, payload);
+        self.write(self.cursor, &header)?;
+        self.write(self.cursor + RECORD_HEADER_BYTES as u32, payload)?;
+        Ok(self.advance(payload.len()))
+    }
+
+    fn advance(&mut self, payload: usize) -> Lsn {
+        let at = Lsn::new(self.segment.generation, self.cursor);
+        self.cursor += (RECORD_HEADER_BYTES + aligned(payload)) as u32;
+        self.records += 1;
+        at
+    }
+
+    #[inline]
+    fn write(&self, offset: u32, bytes: &[u8]) -> Result<(), WalError> {
+        let written = self.segment.file.write_at(u64::from(offset), bytes);
+        written.map_err(|error| self.failed(error))
+    }
+
+    #[cold]
+    fn failed(&self, error: io::Error) -> WalError {
+        WalError::io(Operation::Write, &segment_name(self.segment.generation))(error)
+    }
+}
+
+#[cold]
+fn out_of_order(group: GroupId, position: LogPosition, state: &GroupLog) -> WalError {
+    WalError::OutOfOrder {
+        group,
+        index: position.index,
+        first: state.first(),
+        last: state.last.index,
+    }
+}

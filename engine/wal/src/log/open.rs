@@ -1,0 +1,258 @@
+//! Opening: recovery, and making the disk agree with it before anybody speaks.
+
+use super::{Log, Spare, open_mark_file};
+use crate::error::{Operation, WalError};
+use crate::file::{Directory, LogFile};
+use crate::format::PAGE_BYTES;
+use crate::format::mark::Mark;
+use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::index::Index;
+use crate::reader::Shared;
+use crate::recovery::{Recovered, RecoveredGroup, Scan, Scanned, scan};
+use crate::space::{Chore, Done, Recycled, Segment, is_recycled, is_unfinished, segment_name};
+use crate::{LogIdentity, Lsn, WalConfig};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// [`BatchHeader::previous`](crate::format::batch::BatchHeader) of the first batch after an end that is
+/// damaged: it follows nothing, so every later recovery finds the damage again.
+const FOLLOWS_DAMAGE: Lsn = Lsn(u64::MAX);
+
+impl<D: Directory> Log<D> {
+    /// Opens the log of a directory, or starts one there.
+    ///
+    /// What lies above the durable mark is written again and synced before this returns: it may be in the
+    /// page cache of a killed process and not on the disk. What was torn is overwritten with zeros.
+    ///
+    /// # Errors
+    /// If the directory cannot be used, belongs to someone else, or was written by a newer version.
+    /// Damage is not an error here: it is in [`Recovered`].
+    pub fn open(
+        directory: D,
+        config: WalConfig,
+        identity: LogIdentity,
+    ) -> Result<(Self, Recovered), WalError> {
+        config.check()?;
+        let scan = scan(&directory, Some(identity))?;
+        let directory = Arc::new(directory);
+        let recycled = tidy(&*directory, &config)?;
+        let mark_file = open_mark_file(&*directory, scan.mark_exists)?;
+        let highest = scan
+            .segments
+            .last()
+            .map_or(0, |segment| segment.generation)
+            .max(scan.report.durable.generation());
+        let mut next_generation = highest.checked_add(1).ok_or(WalError::OutOfSegments)?;
+
+        let Scan {
+            groups,
+            mut pins,
+            mut segments,
+            kept,
+            last_batch,
+            sealed,
+            mark,
+            report,
+            ..
+        } = scan;
+        for hole in &report.damage {
+            // The only witness of a loss must not be recycled.
+            pins.add(hole.start.generation());
+        }
+        discard(&*directory, segments.split_off(kept))?;
+        let recovered = describe(&groups, report);
+        let end = recovered.report.end;
+        let mut table = BTreeMap::new();
+        let mut tail = None;
+        for segment in segments {
+            let usable = !sealed && segment.generation == end.generation();
+            match repair(segment, recovered.report.durable, end, usable)? {
+                Some(segment) => {
+                    let segment = Arc::new(segment);
+                    if usable {
+                        tail = Some(Arc::clone(&segment));
+                    }
+                    table.insert(segment.generation, segment);
+                }
+                None => continue,
+            }
+        }
+        let (active, cursor) = match tail {
+            Some(segment) => (segment, end.offset()),
+            None => {
+                let chore = Chore::Prepare {
+                    directory: Arc::clone(&directory),
+                    identity,
+                    generation: next_generation,
+                    bytes: config.segment_bytes,
+                    recycled: None,
+                };
+                next_generation += 1;
+                let Done::Prepared(segment) = chore.run() else {
+                    unreachable!("preparing gives a prepared segment");
+                };
+                let segment = Arc::new(segment?);
+                table.insert(segment.generation, Arc::clone(&segment));
+                (segment, SEGMENT_HEADER_BYTES as u32)
+            }
+        };
+        let mut log = Self {
+            shared: Arc::new(Shared::new(Index::new(groups), table)),
+            durable: Lsn::new(active.generation, cursor),
+            directory,
+            config,
+            identity,
+            active,
+            cursor,
+            last_batch: if sealed {
+                (FOLLOWS_DAMAGE, 0)
+            } else {
+                last_batch
+            },
+            left: Vec::new(),
+            pins,
+            spare: Spare::Wanted,
+            next_generation,
+            recycled,
+            unneeded: VecDeque::new(),
+            retiring: 0,
+            mark: mark.unwrap_or(Mark {
+                identity,
+                sequence: 0,
+                durable: Lsn::ZERO,
+            }),
+            mark_file,
+            poisoned: None,
+        };
+        log.lay_checkpoint()?;
+        log.sync()?;
+        log.update_pressure();
+        log.write_mark()?;
+        Ok((log, recovered))
+    }
+}
+
+/// Removes what a stopped process left unfinished, and finds files to recycle.
+fn tidy<D: Directory>(
+    directory: &D,
+    config: &WalConfig,
+) -> Result<Vec<Recycled<D::File>>, WalError> {
+    let mut recycled = Vec::new();
+    let names = directory
+        .list()
+        .map_err(WalError::io(Operation::List, "."))?;
+    for name in names {
+        if is_recycled(&name) && recycled.len() < config.max_recycled {
+            let file = directory
+                .open(&name)
+                .map_err(WalError::io(Operation::Open, &name))?;
+            let bytes = file.bytes().map_err(WalError::io(Operation::Read, &name))?;
+            if bytes == config.segment_bytes {
+                recycled.push(Recycled {
+                    name,
+                    file,
+                    cold: true,
+                });
+                continue;
+            }
+        }
+        if is_recycled(&name) || is_unfinished(&name) {
+            directory
+                .remove(&name)
+                .map_err(WalError::io(Operation::Remove, &name))?;
+        }
+    }
+    Ok(recycled)
+}
+
+/// Removes segments above a cut, and spares that nothing was written to. The names must be gone for
+/// good before their generations could mean anything else.
+fn discard<D: Directory>(directory: &D, segments: Vec<Scanned<D::File>>) -> Result<(), WalError> {
+    for segment in segments {
+        let name = segment_name(segment.generation);
+        directory
+            .remove(&name)
+            .map_err(WalError::io(Operation::Remove, &name))?;
+    }
+    directory
+        .sync()
+        .map_err(WalError::io(Operation::Sync, "the directory"))
+}
+
+/// Makes the disk hold what was read. `None` for a segment whose header is lost: nobody can read it.
+fn repair<F: LogFile>(
+    segment: Scanned<F>,
+    durable: Lsn,
+    end: Lsn,
+    usable: bool,
+) -> Result<Option<Segment<F>>, WalError> {
+    let Scanned {
+        generation,
+        file,
+        header,
+        bytes,
+        end: segment_end,
+    } = segment;
+    let name = segment_name(generation);
+    let Some(header) = header else {
+        return Ok(None);
+    };
+    let start = if durable.generation() < generation {
+        0
+    } else {
+        durable.offset() / PAGE_BYTES as u32 * PAGE_BYTES as u32
+    };
+    let above_mark = durable < Lsn::new(generation, segment_end);
+    if above_mark {
+        let mut page = [0; PAGE_BYTES];
+        let pages = (start..segment_end).step_by(PAGE_BYTES);
+        for offset in pages {
+            let length = PAGE_BYTES.min((segment_end - offset) as usize);
+            let page = &mut page[..length];
+            file.read_at(u64::from(offset), page)
+                .map_err(WalError::io(Operation::Read, &name))?;
+            file.write_at(u64::from(offset), page)
+                .map_err(WalError::io(Operation::Write, &name))?;
+        }
+    }
+    if above_mark || usable {
+        file.sync().map_err(WalError::io(Operation::Sync, &name))?;
+    }
+    if usable {
+        file.zero(u64::from(end.offset()), bytes)
+            .map_err(WalError::io(Operation::Write, &name))?;
+        file.sync().map_err(WalError::io(Operation::Sync, &name))?;
+        file.attach(u64::from(end.offset()))
+            .map_err(WalError::io(Operation::Map, &name))?;
+    }
+    Ok(Some(Segment {
+        generation,
+        bytes,
+        seed: header.seed(),
+        file: Arc::new(file),
+    }))
+}
+
+fn describe<'a>(
+    groups: impl IntoIterator<Item = (&'a pontoon_types::GroupId, &'a crate::index::GroupLog)>,
+    report: crate::RecoveryReport,
+) -> Recovered {
+    let mut recovered = Recovered {
+        report,
+        ..Recovered::default()
+    };
+    for (id, group) in groups {
+        if group.damaged {
+            recovered.damaged.insert(*id);
+        }
+        let group = RecoveredGroup {
+            hard_state: group.hard_state,
+            compacted: group.compacted,
+            terms: group.terms(),
+            last: group.last.index,
+            damaged: group.damaged,
+        };
+        recovered.groups.insert(*id, group);
+    }
+    recovered
+}

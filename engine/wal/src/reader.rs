@@ -1,0 +1,295 @@
+//! Reading entries back, from any thread, without the log's thread.
+
+use crate::Lsn;
+use crate::error::{Operation, WalError};
+use crate::file::LogFile;
+use crate::format::record::{RECORD_HEADER_BYTES, RecordHeader};
+use crate::index::Index;
+use crate::space::{Segment, segment_name};
+use crate::stats::{Counters, Pressure, WalStats};
+use bytes::Bytes;
+use parking_lot::RwLock;
+use pontoon_types::{Entry, GroupId, LogIndex, MAX_ENTRY_BYTES};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Segments back from the newest that are read through their maps. Their pages are in memory with all
+/// likelihood; older ones go through `pread`, so that a bad block is an error and not a signal.
+const HOT_SEGMENTS: u32 = 2;
+/// The least that a cold read takes from the disk at once.
+const COLD_READ_BYTES: usize = 64 << 10;
+
+/// What the log's owner shares with its readers.
+pub(crate) struct Shared<F> {
+    pub(crate) index: Index,
+    pub(crate) segments: RwLock<BTreeMap<u32, Arc<Segment<F>>>>,
+    pub(crate) counters: Counters,
+    pub(crate) no_room: AtomicBool,
+    pub(crate) over_bound: AtomicBool,
+}
+
+impl<F> Shared<F> {
+    pub(crate) fn new(index: Index, segments: BTreeMap<u32, Arc<Segment<F>>>) -> Self {
+        Self {
+            index,
+            segments: RwLock::new(segments),
+            counters: Counters::default(),
+            no_room: AtomicBool::new(false),
+            over_bound: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        if self.no_room.load(Relaxed) || self.over_bound.load(Relaxed) {
+            Pressure::Full
+        } else {
+            Pressure::Ok
+        }
+    }
+
+    pub(crate) fn stats(&self) -> WalStats {
+        let counters = &self.counters;
+        WalStats {
+            syncs: counters.syncs.load(Relaxed),
+            batches: counters.batches.load(Relaxed),
+            records: counters.records.load(Relaxed),
+            entries: counters.entries.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+            segments_live: counters.segments_live.load(Relaxed),
+            segments_recycled: counters.segments_recycled.load(Relaxed),
+            live_bytes: counters.live_bytes.load(Relaxed),
+            groups: self.index.len() as u64,
+        }
+    }
+}
+
+/// Reads entries. Cheap to clone; entries may keep their segment from being recycled, so do not hold
+/// on to them longer than it takes to use them.
+pub struct LogReader<F> {
+    shared: Arc<Shared<F>>,
+}
+
+impl<F> Clone for LogReader<F> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<F: LogFile> LogReader<F> {
+    pub(crate) const fn new(shared: Arc<Shared<F>>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn stats(&self) -> WalStats {
+        self.shared.stats()
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.shared.pressure()
+    }
+
+    /// Reads a group's entries from `from` to `to`, both included: as many as fit in `max_bytes` of
+    /// envelopes, but at least one. They may not be durable yet.
+    ///
+    /// # Errors
+    /// [`WalError::Compacted`] or [`WalError::Unavailable`] if the log does not hold `from`;
+    /// [`WalError::Damaged`] if what is there is not the entry.
+    pub fn read(
+        &self,
+        group: GroupId,
+        from: LogIndex,
+        to: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, WalError> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut index = from;
+        let mut cold = Cold::default();
+        // Positions are fetched in runs, so that no lock is held over a read.
+        while index <= to && bytes < max_bytes.max(1) {
+            let positions = match self.positions(group, index, to) {
+                Ok(positions) => positions,
+                Err(error) if entries.is_empty() => return Err(error),
+                // The log was cut or compacted meanwhile: what was read before holds.
+                Err(_) => break,
+            };
+            for at in positions {
+                let entry = match self.entry(group, index, at, &mut cold) {
+                    Ok(entry) => entry,
+                    Err(_) if !entries.is_empty() => return Ok(entries),
+                    Err(error) => return Err(error),
+                };
+                bytes += entry.encoded_len();
+                if bytes > max_bytes && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push(entry);
+                index = index.next();
+            }
+        }
+        Ok(entries)
+    }
+
+    fn positions(
+        &self,
+        group: GroupId,
+        from: LogIndex,
+        to: LogIndex,
+    ) -> Result<Vec<Lsn>, WalError> {
+        const RUN: u64 = 256;
+        let shard = self.shared.index.shard(group);
+        let Some(log) = shard.get(&group) else {
+            return Err(WalError::Unavailable {
+                group,
+                last: LogIndex::ZERO,
+            });
+        };
+        if from < log.first() {
+            let first = log.first();
+            return Err(WalError::Compacted { group, first });
+        }
+        let last = to.0.min(from.0.saturating_add(RUN - 1));
+        let positions: Vec<Lsn> = (from.0..=last)
+            .map_while(|index| log.position_of(LogIndex(index)))
+            .collect();
+        if positions.is_empty() && from <= to {
+            let last = log.last.index;
+            return Err(WalError::Unavailable { group, last });
+        }
+        Ok(positions)
+    }
+
+    fn entry(
+        &self,
+        group: GroupId,
+        index: LogIndex,
+        at: Lsn,
+        cold: &mut Cold<F>,
+    ) -> Result<Entry, WalError> {
+        let segment = {
+            let segments = self.shared.segments.read();
+            let newest = segments.keys().next_back().copied().unwrap_or_default();
+            let Some(segment) = segments.get(&at.generation()) else {
+                // Compacted between the look into the index and here.
+                let first = index.next();
+                return Err(WalError::Compacted { group, first });
+            };
+            if at.generation().saturating_add(HOT_SEGMENTS) > newest {
+                Arc::clone(segment)
+            } else {
+                let segment = Arc::clone(segment);
+                drop(segments);
+                return cold.entry(group, index, at, segment);
+            }
+        };
+        let mut header = [0; RECORD_HEADER_BYTES];
+        let offset = u64::from(at.offset());
+        if segment.file.peek(offset, &mut header) {
+            let header = RecordHeader::decode(&header);
+            let payload_at = offset + RECORD_HEADER_BYTES as u64;
+            if let Some(bytes) = segment.file.view(payload_at, header.length as usize) {
+                return check_entry(bytes, group, index, at);
+            }
+        }
+        cold.entry(group, index, at, segment)
+    }
+}
+
+/// Reads from the disk, a stretch at a time.
+struct Cold<F> {
+    segment: Option<Arc<Segment<F>>>,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl<F> Default for Cold<F> {
+    fn default() -> Self {
+        Self {
+            segment: None,
+            offset: 0,
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl<F: LogFile> Cold<F> {
+    fn entry(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        at: Lsn,
+        segment: Arc<Segment<F>>,
+    ) -> Result<Entry, WalError> {
+        let offset = u64::from(at.offset());
+        let header = self.range(&segment, offset, RECORD_HEADER_BYTES)?;
+        let mut header_bytes = [0; RECORD_HEADER_BYTES];
+        header_bytes.copy_from_slice(header);
+        let length = RecordHeader::decode(&header_bytes).length as usize;
+        if length > MAX_ENTRY_BYTES {
+            return Err(damaged(group, at));
+        }
+        let payload = self.range(&segment, offset + RECORD_HEADER_BYTES as u64, length)?;
+        let bytes = Bytes::copy_from_slice(payload);
+        check_entry(bytes, group, index, at)
+    }
+
+    /// `length` bytes at `offset`, from what was read before if they are there.
+    fn range(
+        &mut self,
+        segment: &Arc<Segment<F>>,
+        offset: u64,
+        length: usize,
+    ) -> Result<&[u8], WalError> {
+        let held = self
+            .segment
+            .as_ref()
+            .is_some_and(|held| Arc::ptr_eq(held, segment))
+            && offset >= self.offset
+            && offset + length as u64 <= self.offset + self.bytes.len() as u64;
+        if !held {
+            let most = segment.bytes.saturating_sub(offset);
+            let wanted = (length.max(COLD_READ_BYTES) as u64).min(most) as usize;
+            self.segment = None;
+            self.bytes.resize(wanted, 0);
+            segment
+                .file
+                .read_at(offset, &mut self.bytes)
+                .map_err(WalError::io(
+                    Operation::Read,
+                    &segment_name(segment.generation),
+                ))?;
+            self.segment = Some(Arc::clone(segment));
+            self.offset = offset;
+        }
+        let start = (offset - self.offset) as usize;
+        let range = self.bytes.get(start..start + length);
+        range.ok_or_else(|| {
+            damaged(
+                GroupId::default(),
+                Lsn::new(segment.generation, offset as u32),
+            )
+        })
+    }
+}
+
+/// The entry, if the bytes are the one that the index names. The checksum is checked here once more:
+/// what is read back goes to peers and to the state machine.
+fn check_entry(bytes: Bytes, group: GroupId, index: LogIndex, at: Lsn) -> Result<Entry, WalError> {
+    match Entry::decode(bytes) {
+        Ok(entry) if entry.group() == group && entry.index() == index => Ok(entry),
+        _ => Err(damaged(group, at)),
+    }
+}
+
+#[cold]
+fn damaged(group: GroupId, at: Lsn) -> WalError {
+    WalError::Damaged {
+        file: segment_name(at.generation()),
+        offset: at.offset(),
+        groups: vec![group],
+    }
+}

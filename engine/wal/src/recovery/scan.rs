@@ -1,0 +1,503 @@
+//! The walk over all segments.
+
+use super::replay::{RecordError, Replay};
+use super::{Damage, RecoveryReport};
+use crate::error::{Operation, WalError};
+use crate::file::{Directory, LogFile};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use crate::format::mark::{MARK_FILE_BYTES, Mark};
+use crate::format::record::{RecordKind, RecordView, Records};
+use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::{ALIGNMENT, PAGE_BYTES};
+use crate::index::{GroupHasher, GroupLog, Pins};
+use crate::space::{MARK_FILE, segment_name, segment_of};
+use crate::{LogIdentity, Lsn};
+use pontoon_types::{Entry, GroupId};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::time::Instant;
+
+/// A segment file that was found.
+pub(crate) struct Scanned<F> {
+    pub(crate) generation: u32,
+    pub(crate) file: F,
+    /// `None` if neither copy of the header could be read.
+    pub(crate) header: Option<SegmentHeader>,
+    /// The length of the file.
+    pub(crate) bytes: u64,
+    /// Where its last whole batch ends.
+    pub(crate) end: u32,
+}
+
+/// What a directory holds.
+pub(crate) struct Scan<F> {
+    pub(crate) identity: Option<LogIdentity>,
+    pub(crate) groups: HashMap<GroupId, GroupLog, BuildHasherDefault<GroupHasher>>,
+    pub(crate) pins: Pins,
+    pub(crate) segments: Vec<Scanned<F>>,
+    /// How many of `segments`, from the front, are part of the log. What comes after is above a cut.
+    pub(crate) kept: usize,
+    /// The last whole batch and its header's checksum, for the chain.
+    pub(crate) last_batch: (Lsn, u32),
+    /// Whether the end of the log is damage, so that nothing may be appended there.
+    pub(crate) sealed: bool,
+    pub(crate) mark: Option<Mark>,
+    /// Whether there is a file for the mark, readable or not.
+    pub(crate) mark_exists: bool,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Reads everything and changes nothing. With `identity`, files of others are refused.
+pub(crate) fn scan<D: Directory>(
+    directory: &D,
+    identity: Option<LogIdentity>,
+) -> Result<Scan<D::File>, WalError> {
+    let started = Instant::now();
+    let names = directory
+        .list()
+        .map_err(WalError::io(Operation::List, "."))?;
+    let mut generations: Vec<u32> = names.iter().filter_map(|name| segment_of(name)).collect();
+    generations.sort_unstable();
+    let mut segments = Vec::with_capacity(generations.len());
+    let mut owner = identity;
+    for generation in generations {
+        segments.push(open_segment(directory, generation, &mut owner)?);
+    }
+    let mark_exists = names.iter().any(|name| name == MARK_FILE);
+    let mark = if mark_exists {
+        read_mark(directory, &mut owner)?
+    } else {
+        None
+    };
+    let mut walk = Walk {
+        replay: Replay::default(),
+        report: RecoveryReport {
+            mark_found: mark.is_some(),
+            ..RecoveryReport::default()
+        },
+        durable: mark.map_or(Lsn::ZERO, |mark| mark.durable),
+        durable_is_final: false,
+        last_batch: (Lsn::ZERO, 0),
+        end: Lsn::ZERO,
+        hole: None,
+    };
+    walk.all(&mut segments)?;
+    let sealed = walk.finish();
+    let last = walk.end.generation();
+    let kept = segments.partition_point(|segment| segment.generation <= last);
+    walk.replay.finish(&walk.report.damage);
+    let mut report = walk.report;
+    report.records = walk.replay.records;
+    report.segments = kept;
+    report.durable = walk.durable;
+    report.end = walk.end;
+    report.unattributed = report.damage.iter().any(|damage| damage.group.is_none());
+    report.duration = started.elapsed();
+    Ok(Scan {
+        identity: owner,
+        groups: walk.replay.groups,
+        pins: walk.replay.pins,
+        segments,
+        kept,
+        last_batch: walk.last_batch,
+        sealed,
+        mark,
+        mark_exists,
+        report,
+    })
+}
+
+fn open_segment<D: Directory>(
+    directory: &D,
+    generation: u32,
+    owner: &mut Option<LogIdentity>,
+) -> Result<Scanned<D::File>, WalError> {
+    let name = segment_name(generation);
+    let file = directory
+        .open(&name)
+        .map_err(WalError::io(Operation::Open, &name))?;
+    let bytes = file.bytes().map_err(WalError::io(Operation::Read, &name))?;
+    let mut header = None;
+    let mut page = [0; PAGE_BYTES];
+    // A page that cannot be read is damage like any other.
+    if bytes >= PAGE_BYTES as u64 && file.read_at(0, &mut page).is_ok() {
+        header = match SegmentHeader::decode(&page) {
+            Ok(header) => Some(header),
+            Err(HeaderError::UnknownVersion(version)) => {
+                return Err(WalError::UnknownVersion {
+                    file: name,
+                    version,
+                    known: FORMAT_VERSION,
+                });
+            }
+            Err(HeaderError::Damaged) => None,
+        };
+    }
+    if let Some(found) = header {
+        check_owner(&name, found.identity, owner)?;
+    }
+    Ok(Scanned {
+        generation,
+        file,
+        // A file under another generation's name is not this segment, whole as it may be.
+        header: header.filter(|header| header.generation == generation),
+        bytes,
+        end: SEGMENT_HEADER_BYTES as u32,
+    })
+}
+
+fn check_owner(
+    file: &str,
+    found: LogIdentity,
+    owner: &mut Option<LogIdentity>,
+) -> Result<(), WalError> {
+    let expected = *owner.get_or_insert(found);
+    if found == expected {
+        return Ok(());
+    }
+    Err(WalError::Foreign {
+        file: file.to_owned(),
+        found,
+        expected,
+    })
+}
+
+fn read_mark<D: Directory>(
+    directory: &D,
+    owner: &mut Option<LogIdentity>,
+) -> Result<Option<Mark>, WalError> {
+    let file = directory
+        .open(MARK_FILE)
+        .map_err(WalError::io(Operation::Open, MARK_FILE))?;
+    let mut newest: Option<Mark> = None;
+    for offset in (0..MARK_FILE_BYTES).step_by(PAGE_BYTES) {
+        let mut page = [0; PAGE_BYTES];
+        if file.read_at(offset, &mut page).is_err() {
+            continue;
+        }
+        if let Some(mark) = Mark::decode(&page) {
+            check_owner(MARK_FILE, mark.identity, owner)?;
+            if newest.is_none_or(|newest| newest.sequence < mark.sequence) {
+                newest = Some(mark);
+            }
+        }
+    }
+    Ok(newest)
+}
+
+/// A batch whose header and body verify; its entries' payloads are checked one by one.
+struct Whole {
+    header: BatchHeader,
+    checksum: u32,
+    end: u32,
+    /// An entry whose own checksum fails, by its offset in the segment.
+    rotten: Vec<(u32, GroupId)>,
+}
+
+struct Walk {
+    replay: Replay,
+    report: RecoveryReport,
+    /// The highest durable mark known so far; all there are if `durable_is_final`.
+    durable: Lsn,
+    durable_is_final: bool,
+    last_batch: (Lsn, u32),
+    end: Lsn,
+    /// Where an unreadable stretch began whose end is not found yet.
+    hole: Option<(Lsn, String)>,
+}
+
+impl Walk {
+    /// Walks over all segments, up to a cut.
+    fn all<F: LogFile>(&mut self, segments: &mut [Scanned<F>]) -> Result<(), WalError> {
+        for at in 0..segments.len() {
+            let bytes = read_whole(&segments[at]);
+            if at == 0 && self.end == Lsn::ZERO {
+                self.end = Lsn::new(segments[0].generation, SEGMENT_HEADER_BYTES as u32);
+            }
+            if self.segment(&bytes, segments, at)? == Flow::Cut {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn segment<F: LogFile>(
+        &mut self,
+        bytes: &[u8],
+        segments: &mut [Scanned<F>],
+        at: usize,
+    ) -> Result<Flow, WalError> {
+        let name = segment_name(segments[at].generation);
+        let generation = segments[at].generation;
+        let Some(header) = segments[at].header else {
+            self.open_hole(Lsn::new(generation, 0), &name);
+            return Ok(Flow::On);
+        };
+        let mut offset = SEGMENT_HEADER_BYTES as u32;
+        loop {
+            let here = Lsn::new(generation, offset);
+            let Some(whole) = read_batch(bytes, offset, &header) else {
+                // The end of the segment, or a hole in it: what follows tells.
+                let next = find_header(bytes, offset + ALIGNMENT as u32, &header);
+                let torn = BatchHeader::decode(bytes, offset, header.seed()).is_some();
+                if next.is_some() || torn {
+                    self.open_hole(here, &name);
+                }
+                let Some(next) = next else {
+                    if torn {
+                        self.report.torn_bytes += torn_length(bytes, offset, &header);
+                    }
+                    return Ok(Flow::On);
+                };
+                offset = next;
+                continue;
+            };
+            if self.hole.is_none() && !self.follows(&whole, segments, at) {
+                let (end, file) = (self.end, segment_name(self.end.generation()));
+                self.open_hole(end, &file);
+            }
+            if let Some((start, _)) = &self.hole {
+                let start = *start;
+                if start >= self.durable_mark(segments, at, bytes, offset) {
+                    return Ok(self.cut(start, bytes, offset, &header));
+                }
+                self.close_hole(here);
+            }
+            if !whole.rotten.is_empty() && here >= self.durable_mark(segments, at, bytes, offset) {
+                return Ok(self.cut(here, bytes, offset, &header));
+            }
+            self.batch(bytes, offset, &whole, &name)?;
+            offset = whole.end;
+            segments[at].end = offset;
+        }
+    }
+
+    /// Whether a batch is the one after the last that was read. The segment of the last one may be gone
+    /// because nothing in it was needed.
+    fn follows<F>(&self, whole: &Whole, segments: &[Scanned<F>], at: usize) -> bool {
+        let previous = whole.header.previous;
+        let first_of_segment = whole.header.position.offset() == SEGMENT_HEADER_BYTES as u32;
+        (previous, whole.header.chain) == self.last_batch
+            || first_of_segment
+                && previous > self.last_batch.0
+                && !segments[..=at]
+                    .iter()
+                    .any(|segment| segment.generation == previous.generation())
+            || first_of_segment && at == 0
+    }
+
+    fn batch(
+        &mut self,
+        bytes: &[u8],
+        offset: u32,
+        whole: &Whole,
+        file: &str,
+    ) -> Result<(), WalError> {
+        let header = &whole.header;
+        self.durable = self.durable.max(header.durable);
+        let body_at = offset + BATCH_HEADER_BYTES as u32;
+        for record in Records::new(&bytes[body_at as usize..whole.end as usize]) {
+            let Ok(view) = record else { break };
+            let record_at = body_at + view.offset as u32;
+            let at = Lsn::new(header.position.generation(), record_at);
+            let rotten = whole.rotten.iter().any(|(rotten, _)| *rotten == record_at);
+            match self.replay.apply(&view, at, rotten, &self.report.damage) {
+                Ok(()) => {}
+                Err(RecordError::Unsupported) => {
+                    return Err(WalError::UnsupportedRecord {
+                        file: file.to_owned(),
+                        offset: record_at,
+                        kind: view.header.kind,
+                    });
+                }
+                Err(RecordError::Malformed) => {
+                    self.damaged_record(file, at, view.header.group);
+                }
+            }
+        }
+        for (at, group) in &whole.rotten {
+            let at = Lsn::new(header.position.generation(), *at);
+            self.damaged_record(file, at, *group);
+        }
+        self.report.batches += 1;
+        self.report.bytes += u64::from(whole.end - offset);
+        self.last_batch = (header.position, whole.checksum);
+        self.end = Lsn::new(header.position.generation(), whole.end);
+        Ok(())
+    }
+
+    fn damaged_record(&mut self, file: &str, at: Lsn, group: GroupId) {
+        self.report.damage.push(Damage {
+            file: file.to_owned(),
+            start: at,
+            end: Lsn(at.0 + 1),
+            group: Some(group),
+        });
+    }
+
+    fn open_hole(&mut self, start: Lsn, file: &str) {
+        if self.hole.is_none() {
+            self.hole = Some((start, file.to_owned()));
+        }
+    }
+
+    fn close_hole(&mut self, end: Lsn) {
+        if let Some((start, file)) = self.hole.take() {
+            self.report.damage.push(Damage {
+                file,
+                start,
+                end,
+                group: None,
+            });
+        }
+    }
+
+    /// Everything from `start` on was never acknowledged, so the log ends with the last whole batch
+    /// before it. Whoever opens the log overwrites what comes after.
+    fn cut(&mut self, start: Lsn, bytes: &[u8], offset: u32, header: &SegmentHeader) -> Flow {
+        self.hole = None;
+        let from = if start.generation() == header.generation {
+            start.offset()
+        } else {
+            offset
+        };
+        self.report.torn_bytes += torn_length(bytes, from, header);
+        Flow::Cut
+    }
+
+    /// The highest position that anything says was durable. The batches behind a hole are asked too, by
+    /// their headers alone.
+    fn durable_mark<F: LogFile>(
+        &mut self,
+        segments: &[Scanned<F>],
+        at: usize,
+        bytes: &[u8],
+        offset: u32,
+    ) -> Lsn {
+        if !self.durable_is_final {
+            self.durable_is_final = true;
+            if let Some(header) = &segments[at].header {
+                self.durable = self.durable.max(highest_mark(bytes, offset, header));
+            }
+            for later in &segments[at + 1..] {
+                if let Some(header) = &later.header {
+                    let bytes = read_whole(later);
+                    let mark = highest_mark(&bytes, SEGMENT_HEADER_BYTES as u32, header);
+                    self.durable = self.durable.max(mark);
+                }
+            }
+        }
+        self.durable
+    }
+
+    /// What is left at the end; returns whether the log ends in damage.
+    fn finish(&mut self) -> bool {
+        if let Some((start, _)) = &self.hole
+            && *start >= self.durable
+        {
+            self.hole = None;
+        }
+        if self.hole.is_none() && self.end < self.durable {
+            let file = segment_name(self.end.generation().max(1));
+            self.hole = Some((self.end, file));
+        }
+        let sealed = self.hole.is_some();
+        let end = Lsn(self.durable.0.max(self.end.0 + 1));
+        self.close_hole(end);
+        sealed
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    Cut,
+}
+
+/// All that can be read of a segment. A part that cannot is left zero, and so is found as damage.
+fn read_whole<F: LogFile>(segment: &Scanned<F>) -> Vec<u8> {
+    const CHUNK: usize = 1 << 20;
+    let limit = crate::WalConfig::MAX_SEGMENT_BYTES.min(segment.bytes);
+    let mut bytes = vec![0; limit as usize];
+    for (number, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
+        let offset = (number * CHUNK) as u64;
+        if segment.file.read_at(offset, chunk).is_err() {
+            for (page, part) in chunk.chunks_mut(PAGE_BYTES).enumerate() {
+                let offset = offset + (page * PAGE_BYTES) as u64;
+                if segment.file.read_at(offset, part).is_err() {
+                    part.fill(0);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn read_batch(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> Option<Whole> {
+    let seed = segment.seed();
+    let (header, checksum) = BatchHeader::decode(bytes, offset, seed)?;
+    let body_at = offset as usize + BATCH_HEADER_BYTES;
+    let body = bytes.get(body_at..)?.get(..header.body_bytes as usize)?;
+    let mut body_checksum = seed.at(offset);
+    let (mut records, mut rotten) = (0, Vec::new());
+    for record in Records::new(body) {
+        let view = record.ok()?;
+        body_checksum = crc32c::crc32c_append(body_checksum, view.checked);
+        records += 1;
+        if view.header.kind == RecordKind::Entry as u8 && !entry_is_whole(&view) {
+            rotten.push(((body_at + view.offset) as u32, view.header.group));
+        }
+    }
+    let end = u32::try_from(body_at + body.len()).ok()?;
+    (body_checksum == header.body_checksum && records == header.records).then_some(Whole {
+        header,
+        checksum,
+        end,
+        rotten,
+    })
+}
+
+/// The checks of [`Entry::decode`] without a copy.
+fn entry_is_whole(view: &RecordView<'_>) -> bool {
+    let envelope = view.payload;
+    Entry::length_of(envelope).is_ok_and(|length| length == envelope.len())
+        && crate::format::record::entry_checksum_holds(envelope)
+}
+
+/// The next header that verifies. Headers start at multiples of 8 and hold a checksum seeded by their
+/// place and their segment's salt, so neither a payload nor an earlier life of the file can pose as one.
+fn find_header(bytes: &[u8], from: u32, segment: &SegmentHeader) -> Option<u32> {
+    let mut offset = from as usize;
+    while offset + BATCH_HEADER_BYTES <= bytes.len() {
+        if BatchHeader::may_start(&bytes[offset..])
+            && BatchHeader::decode(bytes, offset as u32, segment.seed()).is_some()
+        {
+            return Some(offset as u32);
+        }
+        offset += ALIGNMENT;
+    }
+    None
+}
+
+fn highest_mark(bytes: &[u8], from: u32, segment: &SegmentHeader) -> Lsn {
+    let (mut highest, mut next) = (Lsn::ZERO, from);
+    while let Some(offset) = find_header(bytes, next, segment) {
+        if let Some((header, _)) = BatchHeader::decode(bytes, offset, segment.seed()) {
+            highest = highest.max(header.durable);
+        }
+        next = offset + BATCH_HEADER_BYTES as u32;
+    }
+    highest
+}
+
+/// From `offset` to the end of the last batch whose header verifies.
+fn torn_length(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> u64 {
+    let (mut end, mut next) = (offset as usize, offset);
+    while let Some(found) = find_header(bytes, next, segment) {
+        if let Some((header, _)) = BatchHeader::decode(bytes, found, segment.seed()) {
+            end = found as usize + BATCH_HEADER_BYTES + header.body_bytes as usize;
+        }
+        next = found + BATCH_HEADER_BYTES as u32;
+    }
+    (end.min(bytes.len()) - offset as usize) as u64
+}

@@ -1,0 +1,48 @@
+//! What the log counts.
+
+use std::sync::atomic::AtomicU64;
+
+/// Whether there is room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// There is.
+    Ok,
+    /// The bound on the log is near, or the disk has no room for another segment. Proposals must be
+    /// refused; what was accepted still has a reserve. It passes by itself when there is room again.
+    Full,
+}
+
+/// Counts since the log was opened, and its present size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalStats {
+    /// Syncs of segments.
+    pub syncs: u64,
+    /// Sealed batches laid.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Entries among those.
+    pub entries: u64,
+    /// Bytes laid, with all headers.
+    pub bytes: u64,
+    /// Segments that hold something needed, and the active one.
+    pub segments_live: u64,
+    /// Files kept for reuse.
+    pub segments_recycled: u64,
+    /// Bytes of the live segments: what the bound is about.
+    pub live_bytes: u64,
+    /// Groups with a record in the log.
+    pub groups: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) syncs: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) segments_live: AtomicU64,
+    pub(crate) segments_recycled: AtomicU64,
+    pub(crate) live_bytes: AtomicU64,
+}

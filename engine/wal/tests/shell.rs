@@ -1,0 +1,187 @@
+//! The threads around the log, on real files.
+
+mod common;
+
+use common::{Heard, IDENTITY, await_tickets, batch_of, config, ear, entry, hard_state, position};
+use pontoon_types::{GroupId, LogIndex, NodeId, Term};
+use pontoon_wal::{BatchBuilder, LogIdentity, Ticket, Wal, WalError};
+
+const SEGMENT: u64 = 1 << 20;
+
+#[test]
+fn what_was_announced_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, heard) = ear();
+    let (wal, recovered) =
+        Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    assert!(recovered.groups.is_empty());
+    for index in 1..=5_000u64 {
+        let mut batch = BatchBuilder::new();
+        for group in 1..=4 {
+            batch.append(&entry(group, 1, index, &[group as u8; 300]));
+        }
+        batch.hard_state(GroupId(1), &hard_state(1, Some(7), index));
+        let ticket = Ticket {
+            worker: 3,
+            sequence: index,
+        };
+        wal.submit(batch.seal(), ticket);
+    }
+    let tickets = await_tickets(&heard, 5_000);
+    assert!(tickets.iter().map(|ticket| ticket.sequence).eq(1..=5_000));
+    let stats = wal.stats();
+    assert_eq!((stats.batches, stats.entries), (5_000, 20_000));
+    assert!(stats.syncs < 5_000, "group commit: {stats:?}");
+    let read = wal
+        .read(GroupId(2), LogIndex(10), LogIndex(4_000), 1 << 20)
+        .unwrap();
+    assert_eq!(read[0], entry(2, 1, 10, &[2; 300]));
+    assert!(read.len() > 1_000);
+    wal.shutdown().unwrap();
+
+    let (listener, _heard) = ear();
+    let (wal, recovered) =
+        Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    assert!(recovered.damaged.is_empty(), "{:?}", recovered.report);
+    assert_eq!(recovered.report.torn_bytes, 0);
+    assert_eq!(recovered.groups.len(), 4);
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!(group.hard_state, hard_state(1, Some(7), 5_000));
+    assert_eq!(group.last, LogIndex(5_000));
+    assert_eq!(group.terms, [(LogIndex(1), Term(1))]);
+    let read = wal
+        .read(GroupId(4), LogIndex(1), LogIndex(5_000), usize::MAX)
+        .unwrap();
+    assert_eq!(read.len(), 5_000);
+    assert_eq!(read[4_999], entry(4, 1, 5_000, &[4; 300]));
+    wal.shutdown().unwrap();
+}
+
+#[test]
+fn compacted_segments_are_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, heard) = ear();
+    let (wal, _) = Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    for index in 1..=2_000u64 {
+        let mut batch = BatchBuilder::new();
+        batch.append(&entry(1, 1, index, &[1; 8_000]));
+        if index > 100 {
+            batch.compact(GroupId(1), position(1, index - 100));
+        }
+        wal.submit(
+            batch.seal(),
+            Ticket {
+                worker: 0,
+                sequence: index,
+            },
+        );
+        if index % 50 == 0 {
+            await_tickets(&heard, 50);
+        }
+    }
+    let stats = wal.stats();
+    assert!(stats.segments_live <= 4, "{stats:?}");
+    let files = std::fs::read_dir(directory.path()).unwrap().count();
+    assert!(files <= 12, "{files} files for {stats:?}");
+    assert!(matches!(
+        wal.read(GroupId(1), LogIndex(1), LogIndex(2), 1),
+        Err(WalError::Compacted {
+            first: LogIndex(1_901),
+            ..
+        })
+    ));
+    wal.shutdown().unwrap();
+}
+
+#[test]
+fn a_second_opener_is_told_who_has_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, _heard) = ear();
+    let (wal, _) = Wal::open(
+        directory.path(),
+        config(SEGMENT),
+        IDENTITY,
+        listener.clone(),
+    )
+    .unwrap();
+    let error = Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap_err();
+    let WalError::Locked {
+        holder,
+        directory: named,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(*holder, Some(std::process::id()));
+    assert_eq!(named, directory.path());
+    assert!(error.to_string().contains(&std::process::id().to_string()));
+    wal.shutdown().unwrap();
+}
+
+#[test]
+fn the_log_of_another_node_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, heard) = ear();
+    let (wal, _) = Wal::open(
+        directory.path(),
+        config(SEGMENT),
+        IDENTITY,
+        listener.clone(),
+    )
+    .unwrap();
+    wal.submit(
+        batch_of(&[entry(1, 1, 1, b"mine")]),
+        Ticket {
+            worker: 0,
+            sequence: 0,
+        },
+    );
+    await_tickets(&heard, 1);
+    wal.shutdown().unwrap();
+    let other = LogIdentity {
+        node: NodeId(2),
+        ..IDENTITY
+    };
+    let error = Wal::open(directory.path(), config(SEGMENT), other, listener).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            WalError::Foreign {
+                found: IDENTITY,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("node 1"), "{error}");
+}
+
+#[test]
+fn a_batch_with_a_bug_stops_the_log_and_everyone_hears_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, heard) = ear();
+    let (wal, _) = Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    wal.submit(
+        batch_of(&[entry(1, 1, 5, b"gap")]),
+        Ticket {
+            worker: 0,
+            sequence: 0,
+        },
+    );
+    assert!(matches!(
+        heard.recv().unwrap(),
+        Heard::Failed(WalError::Poisoned { .. })
+    ));
+    wal.submit(
+        batch_of(&[entry(1, 1, 1, b"late")]),
+        Ticket {
+            worker: 0,
+            sequence: 1,
+        },
+    );
+    assert!(matches!(
+        heard.recv().unwrap(),
+        Heard::Failed(WalError::Poisoned { .. })
+    ));
+    assert!(matches!(wal.shutdown(), Err(WalError::Poisoned { .. })));
+}
