@@ -62,6 +62,17 @@ pub enum StoreError {
         /// What is wrong with it.
         source: EntryError,
     },
+    /// An entry had to read a row that cannot be read. Its group must be rebuilt from its peers; the
+    /// others can be applied without it.
+    #[error("entry {index} of group {group} could not be executed: {source}")]
+    Execute {
+        /// The entry's group.
+        group: GroupId,
+        /// Its index.
+        index: LogIndex,
+        /// Why the row could not be read.
+        source: Box<StoreError>,
+    },
     /// Memory for writes is full, and the flush that would free some has not finished in time. The
     /// same call may be repeated.
     #[error("the store took no write for {} s: {sealed} memtables wait for the disk (is it full?)", waited.as_secs())]
@@ -100,10 +111,46 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The one group that the error is about, if it is about one: others can go on without it.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::DamagedEntry { group, .. }
+            | Self::Execute { group, .. }
+            | Self::UnknownGroup { group }
+            | Self::ReplicaExists { group }
+            | Self::InvalidRecord { group, .. } => Some(*group),
+            Self::Io { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedFile { .. }
+            | Self::DamagedRow { .. }
+            | Self::Stalled { .. }
+            | Self::ThreadDied { .. } => None,
+        }
+    }
+
     /// Whether the disk is full: nothing is wrong, and the call may succeed once there is room.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
             || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_disk_is_a_full_disk() {
+        let io = |kind: io::ErrorKind| StoreError::Io {
+            operation: "flush a memtable",
+            path: "store".into(),
+            source: Arc::new(kind.into()),
+        };
+        assert!(io(io::ErrorKind::StorageFull).is_disk_full());
+        assert!(io(io::ErrorKind::QuotaExceeded).is_disk_full());
+        assert!(!io(io::ErrorKind::PermissionDenied).is_disk_full());
+        assert!(!StoreError::ThreadDied { thread: "flush" }.is_disk_full());
     }
 }

@@ -191,3 +191,68 @@ impl View for ModelView {
         rows.map(|(key, value)| Ok((key.clone(), value.clone())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Space, stored_key};
+    use pontoon_types::TabletId;
+
+    const GROUP: GroupId = GroupId(1);
+
+    /// Writes the number `index` under one key as entry `index`.
+    fn write(store: &mut ModelStore, index: u64) {
+        let mut batch = WriteBatch::new();
+        batch.put(TabletId(1), Space::Data, b"k", &[index as u8; 100]);
+        batch.set_applied(GROUP, LogIndex(index));
+        assert!(store.write(&mut batch).is_ok());
+    }
+
+    fn state(store: &ModelStore) -> (u64, Option<u8>) {
+        let row = store.get(&stored_key(TabletId(1), Space::Data, b"k"));
+        (
+            store.applied(GROUP).0,
+            row.ok().flatten().map(|value| value[0]),
+        )
+    }
+
+    #[test]
+    fn a_crash_loses_exactly_what_no_finished_flush_held() {
+        for finished in 0..=3 {
+            let mut store = ModelStore::new(usize::MAX);
+            for index in 1..=6 {
+                write(&mut store, index);
+                if index % 2 == 0 {
+                    assert!(store.rotate().is_ok());
+                }
+            }
+            assert_eq!(store.sealed_memtables(), 3);
+            for _ in 0..finished {
+                assert!(store.finish_flush());
+            }
+            write(&mut store, 7);
+            assert_eq!(state(&store), (7, Some(7)));
+            let last = 2 * finished;
+            assert_eq!(store.durability().applied(GROUP), LogIndex(last));
+            let mut store = store.crash();
+            assert_eq!(state(&store), (last, (last > 0).then_some(last as u8)));
+            assert!(
+                !store.finish_flush(),
+                "nothing of the former life is under way"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_memtable_is_sealed_unasked_and_an_untouched_one_never() {
+        let mut store = ModelStore::new(250);
+        assert!(store.rotate().is_ok());
+        assert_eq!(store.sealed_memtables(), 0);
+        for index in 1..=4 {
+            write(&mut store, index);
+        }
+        assert_eq!(store.sealed_memtables(), 1);
+        assert!(store.finish_flush());
+        assert_eq!(store.durability().applied(GROUP), LogIndex(3));
+    }
+}

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, Store};
 use pontoon_types::{GroupId, LogIndex};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 fn small(compression: Compression) -> LsmSettings {
     LsmSettings {
@@ -87,23 +87,76 @@ fn compression_makes_merged_tables_smaller_and_reads_back_under_either_setting()
 }
 
 #[test]
-fn dropping_the_store_waits_for_no_compaction_and_loses_nothing_durable() {
+fn a_store_dropped_amid_flushes_and_compactions_comes_back_whole() {
+    // Nothing waits for the background here, so each life ends somewhere in the middle of its work.
     let harness = Lsm::new();
-    for life in 0..5 {
+    let key = |i: u64| format!("1key{:04}", i * 7919 % 2000);
+    for life in 0..8 {
         let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
         let mut machine = KvMachine::open(store).unwrap();
         machine.bootstrap(&[record(1)], &[]).unwrap();
         let first = machine.applied(GroupId(1)).0;
         assert!(life == 0 || first > 0);
-        let durable = machine.durability();
-        fill(&mut machine, first + 1..=first + 4000);
-        let promised = durable.applied(GroupId(1));
-        let began = Instant::now();
+        let mut expected = BTreeMap::new();
+        for i in 1..=first {
+            expected.insert(key(i), i.to_string().repeat(20));
+        }
+        assert_eq!(rows(&machine.reader(), 1), expected);
+
+        let durability = machine.durability();
+        for i in first + 1..=first + 3000 {
+            apply(
+                &mut machine,
+                &[put(1, i, &key(i), &i.to_string().repeat(20))],
+            );
+        }
+        let promised = durability.applied(GroupId(1));
         drop(machine);
-        assert!(began.elapsed() < Duration::from_secs(10));
         let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
         assert!(store.applied(GroupId(1)) >= promised);
     }
+}
+
+#[test]
+fn readers_on_another_thread_see_whole_batches_of_one_moment_while_all_else_goes_on() {
+    let harness = Lsm::new();
+    let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
+    let mut machine = KvMachine::open(store).unwrap();
+    machine.bootstrap(&[record(1), record(2)], &[]).unwrap();
+    let (send, receive) = std::sync::mpsc::sync_channel(8);
+    let checker = std::thread::spawn(move || {
+        let mut checked = 0;
+        for (round, reader) in receive {
+            // Every batch writes the round under all keys of both groups.
+            for _ in 0..2 {
+                for group in [1, 2] {
+                    let rows = rows(&reader, group);
+                    assert_eq!(rows.len(), 20);
+                    assert!(
+                        rows.values().all(|value| *value == round),
+                        "{round}: {rows:?}"
+                    );
+                }
+            }
+            checked += 1;
+        }
+        checked
+    });
+    for round in 1..=600 {
+        let value = round.to_string().repeat(8);
+        let entries: Vec<_> = (1..=20)
+            .flat_map(|i| [1, 2].map(|g| (g, i)))
+            .map(|(g, i)| put(g, (round - 1) * 20 + i, &format!("{g}key{i}"), &value))
+            .collect();
+        apply(&mut machine, &entries);
+        if round % 3 == 0 {
+            send.send((value, machine.reader())).unwrap();
+        }
+    }
+    drop(send);
+    assert_eq!(checker.join().unwrap(), 200);
+    let stats = machine.store().stats();
+    assert!(stats.flushes > 5 && stats.views == 0, "{stats:?}");
 }
 
 #[test]

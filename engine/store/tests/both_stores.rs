@@ -205,6 +205,16 @@ fn a_replica_is_never_redefined<H: Harness>() {
         "nothing of a refused step may stay"
     );
     assert_eq!(machine.get_local("mark").unwrap(), None);
+    let (one, mut two) = (record(6), record(6));
+    two.tablet.0 += 1;
+    let refused = machine.bootstrap(&[one, two], &[]);
+    assert!(
+        matches!(
+            refused,
+            Err(StoreError::ReplicaExists { group: GroupId(6) })
+        ),
+        "{refused:?}"
+    );
     let mut empty = record(5);
     empty.end = empty.start.clone();
     assert!(matches!(

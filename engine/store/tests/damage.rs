@@ -154,8 +154,47 @@ fn damage_in_one_block_costs_the_rows_in_it_and_no_others() {
     // A swap has to read too: it fails as a whole. A put does not, and is taken.
     let mut outcomes = Vec::new();
     let swap = swap(1, 3001, &key(lost[0]), Some("some value"), Some("new"));
-    assert!(is_damage(
-        &machine.apply(&[swap], &mut outcomes).unwrap_err()
-    ));
+    let error = machine.apply(&[swap], &mut outcomes).unwrap_err();
+    assert_eq!(error.group(), Some(GroupId(1)), "the others can go on");
+    assert!(
+        matches!(&error, StoreError::Execute { source, .. } if is_damage(source)),
+        "{error:?}"
+    );
     apply(&mut machine, &[put(1, 3001, &key(lost[0]), "x")]);
+}
+
+#[test]
+fn what_a_crash_left_of_an_unfinished_flush_is_no_damage() {
+    let (harness, whole) = written();
+    let dir = harness.0.path();
+    fs::write(dir.join("tables/977"), b"the beginning of a table").unwrap();
+    fs::write(dir.join("v977"), b"the beginning of a manifest").unwrap();
+    let current = dir.join("current");
+    assert_eq!(
+        read_with(dir, &current, Some(&fs::read(&current).unwrap())).unwrap(),
+        whole
+    );
+}
+
+#[test]
+fn after_a_flush_that_failed_the_store_takes_no_more_writes() {
+    let mut harness = Lsm::new();
+    let mut machine = machine(&mut harness, 1);
+    apply(&mut machine, &[put(1, 1, "1a", "x")]);
+    fs::remove_dir_all(harness.0.path().join("tables")).unwrap();
+    let error = machine.store_mut().flush().unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert_eq!(
+        machine.durability().applied(GroupId(1)).0,
+        0,
+        "nothing was promised"
+    );
+    let mut outcomes = Vec::new();
+    assert!(
+        machine
+            .apply(&[put(1, 2, "1b", "x")], &mut outcomes)
+            .is_err()
+    );
+    assert_eq!(rows(&machine.reader(), 1).len(), 1);
+    assert!(machine.store().stats().trouble.is_some());
 }

@@ -114,16 +114,17 @@ impl<S: Store> KvMachine<S> {
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::new();
         let mut value = Vec::new();
+        let mut new = BTreeMap::new();
         for record in records {
             let group = record.group;
             record
                 .check()
                 .map_err(|what| StoreError::InvalidRecord { group, what })?;
-            match self.records.get(&group) {
-                Some(known) if **known == *record => continue,
+            match self.replica(group).or(new.get(&group).copied()) {
+                Some(known) if known == record => continue,
                 Some(_) => return Err(StoreError::ReplicaExists { group }),
-                None => {}
-            }
+                None => new.insert(group, record),
+            };
             value.clear();
             record.encode(&mut value);
             batch.put(LOCAL_TABLET, Space::Replica, &group.0.to_be_bytes(), &value);
@@ -133,7 +134,7 @@ impl<S: Store> KvMachine<S> {
         }
         self.store.write(&mut batch)?;
         self.store.flush()?;
-        for record in records {
+        for record in new.into_values() {
             self.adopt(Arc::new(record.clone()));
         }
         Ok(())
@@ -200,7 +201,7 @@ impl<S: Store> KvMachine<S> {
     /// # Errors
     /// If an entry is damaged, its group is unknown or the store could not read or write. Nothing
     /// has been applied then, of any group, and `outcomes` is empty: the caller may repeat the call,
-    /// without the group that the error names if it names one.
+    /// without the group that the error names ([`StoreError::group`]) if it names one.
     ///
     /// # Panics
     /// If a group's entries have a gap, before the first or between two: that is a bug of the caller,
@@ -264,7 +265,12 @@ impl<S: Store> KvMachine<S> {
                 })?;
                 outcomes.push(match entry.kind() {
                     EntryKind::Empty | EntryKind::ConfChange => Outcome::None,
-                    EntryKind::Command => execute(entry.payload(), &state.record, store, batch)?,
+                    EntryKind::Command => execute(entry.payload(), &state.record, store, batch)
+                        .map_err(|source| StoreError::Execute {
+                            group,
+                            index,
+                            source: Box::new(source),
+                        })?,
                 });
                 state.applied = index;
             }

@@ -311,3 +311,54 @@ impl Drop for DeathWatch<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LsmSettings, LsmStore};
+
+    /// What is shared, without the threads.
+    fn shared(path: &std::path::Path) -> Arc<Shared> {
+        let store = LsmStore::open(path, LsmSettings::default()).unwrap();
+        let shared = Arc::clone(&store.shared);
+        drop(store);
+        shared
+    }
+
+    #[test]
+    fn a_write_that_finds_no_room_waits_its_patience_and_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(dir.path());
+        let patience = Duration::from_millis(1);
+        shared.hand_over(Arc::default());
+        shared.wait_for_room(2, patience).unwrap();
+        shared.hand_over(Arc::default());
+        let error = shared.wait_for_room(2, patience).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Stalled { sealed: 2, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_thread_that_dies_tells_those_who_wait_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(dir.path());
+        shared.hand_over(Arc::default());
+        let dying = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let _guard = DeathWatch {
+                shared: &dying,
+                thread: "flush",
+            };
+            panic!("a bug");
+        });
+        let error = shared.wait_for_flush().unwrap_err();
+        assert!(
+            matches!(error, StoreError::ThreadDied { thread: "flush" }),
+            "{error}"
+        );
+        assert!(thread.join().is_err());
+        assert!(shared.check().is_err());
+    }
+}

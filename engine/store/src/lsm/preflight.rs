@@ -194,3 +194,40 @@ fn unreadable(path: &Path, error: io::Error) -> StoreError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, len: u64) {
+            let _ = read_pointer(&bytes);
+            let _ = table_ids(&bytes);
+            let _ = Trailer::read(&bytes, len);
+            let _ = find_section(&bytes, b"tables");
+            let _ = read_tables(&mut Reader::new(&bytes));
+        }
+
+        /// With a trailer that is in order, so that what is inside is looked at too.
+        #[test]
+        fn an_arbitrary_archive_never_panics(sections: Vec<u8>, directory: Vec<u8>) {
+            let mut bytes = sections.clone();
+            bytes.extend(b"TOC!");
+            bytes.extend(&directory);
+            bytes.extend(b"SFA!\x01\x00");
+            bytes.extend([0; 16]);
+            bytes.extend((sections.len() as u64).to_le_bytes());
+            bytes.extend((4 + directory.len() as u64).to_le_bytes());
+            let _ = table_ids(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_new_directory_is_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        verify(dir.path()).unwrap();
+        verify(&dir.path().join("not there yet")).unwrap();
+    }
+}
