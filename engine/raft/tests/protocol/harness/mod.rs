@@ -1,0 +1,427 @@
+//! A group in a bottle: replicas, their disks, the messages between them, and the time, all moved by
+//! hand.
+//!
+//! Verbs are those that a plain-text script would use: add, campaign, propose, deliver, drop, hold,
+//! process, make durable, crash, restart, advance. Every one of them ends with a check of all invariants.
+
+mod invariants;
+mod node;
+
+pub(crate) use node::{Node, Options, position};
+
+use invariants::Invariants;
+use pontoon_raft::{Message, MessageBody, ProposeError, Raft, ReadError, Ready, Role, StepError};
+use pontoon_types::{Instant, LogIndex, LogPosition, ReplicaId, Term};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The election timeout of every replica here.
+pub(crate) const ELECTION: Duration = Duration::from_millis(1000);
+/// The heartbeat interval of every replica here.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// What kind of message a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Append,
+    AppendResponse,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatResponse,
+    RequestVote,
+    VoteResponse,
+}
+
+pub(crate) fn kind(message: &Message) -> Kind {
+    match message.body {
+        MessageBody::Append { .. } => Kind::Append,
+        MessageBody::AppendResponse { .. } => Kind::AppendResponse,
+        MessageBody::AppendRejected { .. } => Kind::AppendRejected,
+        MessageBody::Heartbeat { .. } => Kind::Heartbeat,
+        MessageBody::HeartbeatResponse { .. } => Kind::HeartbeatResponse,
+        MessageBody::RequestVote { .. } => Kind::RequestVote,
+        MessageBody::VoteResponse { .. } => Kind::VoteResponse,
+    }
+}
+
+/// What happens to a message that a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Drop,
+    Hold,
+}
+
+/// Sorts messages out as they leave; `None` matches everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) from: Option<u64>,
+    pub(crate) to: Option<u64>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) fate: Fate,
+}
+
+impl Rule {
+    fn matches(&self, message: &Message) -> bool {
+        self.from.is_none_or(|id| message.from.0 == id)
+            && self.to.is_none_or(|id| message.to.0 == id)
+            && self.kind.is_none_or(|of| kind(message) == of)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<u64, Node>,
+    pub(crate) now: Instant,
+    /// In the order in which they left.
+    pub(crate) network: Vec<Message>,
+    /// What a rule held back.
+    pub(crate) held: Vec<Message>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) invariants: Invariants,
+    /// Messages that were delivered, for counting.
+    pub(crate) delivered: Vec<Message>,
+    next_payload: u64,
+    ready: Ready,
+}
+
+impl Cluster {
+    /// Fresh voters 1..=n.
+    pub(crate) fn fresh(voters: u64) -> Self {
+        Self::with(voters, |options| options)
+    }
+
+    /// Voters 1..=n with these options.
+    pub(crate) fn with(voters: u64, options: impl Fn(Options) -> Options) -> Self {
+        let mut cluster = Self::default();
+        for id in 1..=voters {
+            cluster.add(id, options(Options::voters(1..=voters)));
+        }
+        cluster
+    }
+
+    pub(crate) fn add(&mut self, id: u64, options: Options) {
+        self.nodes.insert(id, Node::new(id, options, self.now));
+        self.check();
+    }
+
+    pub(crate) fn node(&self, id: u64) -> &Node {
+        &self.nodes[&id]
+    }
+
+    pub(crate) fn raft(&self, id: u64) -> &Raft {
+        self.nodes[&id].raft()
+    }
+
+    fn alive(&mut self, id: u64) -> Option<&mut Raft> {
+        self.nodes.get_mut(&id).unwrap().raft.as_mut()
+    }
+
+    // What goes in.
+
+    pub(crate) fn campaign(&mut self, id: u64) {
+        let now = self.now;
+        self.alive(id).unwrap().campaign(now);
+        self.check();
+    }
+
+    pub(crate) fn propose(&mut self, id: u64) -> Result<LogPosition, ProposeError> {
+        self.next_payload += 1;
+        let payload = self.next_payload.to_be_bytes();
+        self.propose_bytes(id, &payload)
+    }
+
+    pub(crate) fn propose_bytes(
+        &mut self,
+        id: u64,
+        payload: &[u8],
+    ) -> Result<LogPosition, ProposeError> {
+        let now = self.now;
+        let proposed = self.alive(id).unwrap().propose(payload, now);
+        self.check();
+        proposed
+    }
+
+    /// Asks for a read, and remembers what it has to see.
+    pub(crate) fn read_index(&mut self, id: u64, context: u64) -> Result<(), ReadError> {
+        let now = self.now;
+        let asked = self.alive(id).unwrap().read_index(context, now);
+        if asked.is_ok() {
+            self.invariants.read_asked(id, context);
+        }
+        self.check();
+        asked
+    }
+
+    pub(crate) fn step(&mut self, message: Message) -> Result<(), StepError> {
+        let now = self.now;
+        let to = message.to.0;
+        let result = match self.alive(to) {
+            Some(raft) => raft.step(message, now),
+            None => Ok(()),
+        };
+        self.check();
+        result
+    }
+
+    // The network.
+
+    pub(crate) fn rule(
+        &mut self,
+        from: Option<u64>,
+        to: Option<u64>,
+        kind: Option<Kind>,
+        fate: Fate,
+    ) {
+        self.rules.push(Rule {
+            from,
+            to,
+            kind,
+            fate,
+        });
+    }
+
+    pub(crate) fn drop_kind(&mut self, from: u64, to: u64, kind: Kind) {
+        self.rule(Some(from), Some(to), Some(kind), Fate::Drop);
+    }
+
+    /// Cuts both ways between two replicas.
+    pub(crate) fn cut(&mut self, one: u64, other: u64) {
+        self.rule(Some(one), Some(other), None, Fate::Drop);
+        self.rule(Some(other), Some(one), None, Fate::Drop);
+    }
+
+    /// Cuts a replica off from all others.
+    pub(crate) fn isolate(&mut self, id: u64) {
+        self.rule(Some(id), None, None, Fate::Drop);
+        self.rule(None, Some(id), None, Fate::Drop);
+    }
+
+    /// Removes all rules; what was held stays held.
+    pub(crate) fn heal(&mut self) {
+        self.rules.clear();
+    }
+
+    /// Puts what was held back onto the network.
+    pub(crate) fn release(&mut self) {
+        self.network.append(&mut self.held);
+    }
+
+    fn post(&mut self, message: Message) {
+        self.invariants.left(&message, &self.nodes);
+        match self.rules.iter().find(|rule| rule.matches(&message)) {
+            Some(rule) if rule.fate == Fate::Hold => self.held.push(message),
+            Some(_) => {}
+            None => self.network.push(message),
+        }
+    }
+
+    /// Delivers the message at `at`; it must be taken without an error.
+    pub(crate) fn deliver(&mut self, at: usize) {
+        let message = self.network.remove(at);
+        self.delivered.push(message.clone());
+        let shown = format!("{message:?}");
+        if let Err(error) = self.step(message) {
+            panic!("{shown}: {error}");
+        }
+    }
+
+    pub(crate) fn deliver_all(&mut self) {
+        while !self.network.is_empty() {
+            self.deliver(0);
+        }
+    }
+
+    pub(crate) fn delivered(&self, of: Kind, from: u64, to: u64) -> usize {
+        let matching = self
+            .delivered
+            .iter()
+            .filter(|message| kind(message) == of && message.from.0 == from && message.to.0 == to);
+        matching.count()
+    }
+
+    // What comes out.
+
+    /// Takes all outputs: messages leave, appends go to the disk, entries are applied, fetches are
+    /// answered. Appends become durable at once unless the node's disk is held. Returns whether there
+    /// was anything.
+    pub(crate) fn process(&mut self, id: u64) -> bool {
+        let mut any = false;
+        loop {
+            let acted = self.take_outputs(id);
+            let synced = !self.node(id).disk_held && self.make_durable(id, usize::MAX);
+            if !acted && !synced {
+                return any;
+            }
+            any = true;
+        }
+    }
+
+    /// One Ready. Appends stay pending.
+    pub(crate) fn take_outputs(&mut self, id: u64) -> bool {
+        let mut ready = std::mem::take(&mut self.ready);
+        let Some(raft) = self.alive(id) else {
+            self.ready = ready;
+            return false;
+        };
+        let any = raft.poll_ready(&mut ready);
+        let messages: Vec<Message> = ready.messages.drain(..).collect();
+        for message in messages {
+            self.post(message);
+        }
+        let read_indexes: Vec<_> = ready.reads.drain(..).collect();
+        for read in read_indexes {
+            self.invariants.read_answered(id, read);
+            self.nodes.get_mut(&id).unwrap().reads.push(read);
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.refused.append(&mut ready.reads_refused);
+        node.take(&mut ready);
+        for entry in ready.committed.drain(..) {
+            self.invariants.applied(id, &entry);
+            node.apply(entry);
+        }
+        if !node.apply_held {
+            node.acknowledge_applied();
+        }
+        for fetch in ready.fetches.drain(..) {
+            node.serve(fetch);
+        }
+        self.ready = ready;
+        self.check();
+        any
+    }
+
+    /// Writes up to `count` pending appends and acknowledges them; what waited for them leaves.
+    pub(crate) fn make_durable(&mut self, id: u64, count: usize) -> bool {
+        let mut any = false;
+        for _ in 0..count {
+            let now = self.now;
+            let Some(messages) = self.nodes.get_mut(&id).unwrap().sync_one(now) else {
+                break;
+            };
+            any = true;
+            for message in messages {
+                self.post(message);
+            }
+            self.check();
+        }
+        any
+    }
+
+    /// Processes and delivers until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            let mut acted = false;
+            for id in ids {
+                acted |= self.process(id);
+            }
+            if self.network.is_empty() && !acted {
+                return;
+            }
+            self.deliver_all();
+        }
+        panic!("the group does not come to rest");
+    }
+
+    // Time.
+
+    /// Moves time, stopping at every deadline on the way and settling there.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        self.settle();
+        while self.now < end {
+            let deadlines = self.nodes.values().filter_map(Node::next_deadline);
+            let next = deadlines.min().unwrap_or(Instant::FAR_FUTURE);
+            self.now = next.max(self.now).min(end);
+            self.fire_timeouts();
+            self.settle();
+            if next <= self.now && self.now < end {
+                // A deadline that stays due, a non-voter's for one, must not stop time.
+                self.now = self.now + Duration::from_micros(1);
+            }
+        }
+    }
+
+    pub(crate) fn fire_timeouts(&mut self) {
+        let now = self.now;
+        for node in self.nodes.values_mut() {
+            if let Some(raft) = node.raft.as_mut()
+                && raft.next_deadline().is_some_and(|at| at <= now)
+            {
+                raft.handle_timeout(now);
+            }
+        }
+        self.check();
+    }
+
+    // Crashes.
+
+    /// Ends a process. Of what was pending the first `written` appends reach the disk all the same,
+    /// unacknowledged; the rest, and all that waited for it, is gone.
+    pub(crate) fn crash(&mut self, id: u64, written: usize) {
+        self.nodes.get_mut(&id).unwrap().crash(written);
+        self.check();
+    }
+
+    pub(crate) fn restart(&mut self, id: u64) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.start(now);
+        let durable = node.disk.hard_state.term;
+        self.invariants.restarted(id, durable);
+        self.check();
+    }
+
+    pub(crate) fn check(&mut self) {
+        self.invariants.check(&self.nodes);
+    }
+
+    // Observers.
+
+    pub(crate) fn leaders(&self) -> Vec<u64> {
+        let leads = |node: &&Node| {
+            node.raft
+                .as_ref()
+                .is_some_and(|raft| raft.role() == Role::Leader)
+        };
+        self.nodes
+            .values()
+            .filter(leads)
+            .map(|node| node.id)
+            .collect()
+    }
+
+    /// The leader of the highest term.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let leaders = self.leaders().into_iter();
+        leaders.max_by_key(|id| self.raft(*id).term())
+    }
+
+    pub(crate) fn terms(&self) -> Vec<u64> {
+        self.nodes
+            .values()
+            .map(|node| node.raft().term().0)
+            .collect()
+    }
+
+    pub(crate) fn commits(&self) -> Vec<u64> {
+        self.nodes
+            .values()
+            .map(|node| node.raft().commit().0)
+            .collect()
+    }
+}
+
+pub(crate) fn message(from: u64, to: u64, term: u64, body: MessageBody) -> Message {
+    Message {
+        from: ReplicaId(from),
+        to: ReplicaId(to),
+        term: Term(term),
+        body,
+    }
+}
+
+pub(crate) fn index(of: u64) -> LogIndex {
+    LogIndex(of)
+}

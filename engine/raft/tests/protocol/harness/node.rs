@@ -1,0 +1,314 @@
+//! One replica with its disk and its state machine.
+
+use super::{ELECTION, HEARTBEAT};
+use pontoon_raft::{
+    Config, Fetch, FetchPurpose, Message, Persist, Raft, ReadReady, Ready, Restored,
+};
+use pontoon_types::{
+    ConfState, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId,
+    Term,
+};
+use std::collections::VecDeque;
+
+pub(crate) fn position(term: u64, index: u64) -> LogPosition {
+    LogPosition {
+        term: Term(term),
+        index: LogIndex(index),
+    }
+}
+
+/// How a replica starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) config: Config,
+    pub(crate) conf_state: ConfState,
+    /// The terms of the entries from index 1 on.
+    pub(crate) log: Vec<u64>,
+    pub(crate) term: u64,
+    pub(crate) vote: u64,
+    pub(crate) commit: u64,
+    pub(crate) applied: u64,
+}
+
+impl Options {
+    pub(crate) fn voters(voters: impl IntoIterator<Item = u64>) -> Self {
+        Self::members(ConfState::of_voters(voters.into_iter().map(ReplicaId)))
+    }
+
+    pub(crate) fn members(conf_state: ConfState) -> Self {
+        let mut config = Config::new(GroupId(1), ReplicaId(1));
+        config.election_timeout = ELECTION;
+        config.heartbeat_interval = HEARTBEAT;
+        config.pre_vote = false;
+        config.check_quorum = false;
+        Self {
+            config,
+            conf_state,
+            log: Vec::new(),
+            term: 0,
+            vote: 0,
+            commit: 0,
+            applied: 0,
+        }
+    }
+
+    pub(crate) fn pre_vote(mut self, on: bool) -> Self {
+        self.config.pre_vote = on;
+        self
+    }
+
+    pub(crate) fn check_quorum(mut self, on: bool) -> Self {
+        self.config.check_quorum = on;
+        self
+    }
+
+    /// A log, in a term that is at least its last entry's.
+    pub(crate) fn log(mut self, terms: &[u64]) -> Self {
+        self.log = terms.to_vec();
+        self.term = self.term.max(terms.last().copied().unwrap_or(0));
+        self
+    }
+
+    pub(crate) fn hard_state(mut self, term: u64, vote: u64, commit: u64) -> Self {
+        (self.term, self.vote, self.commit) = (term, vote, commit);
+        self
+    }
+}
+
+/// The bytes that survive.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) hard_state: HardState,
+    /// Index 1 is at 0.
+    pub(crate) log: Vec<Entry>,
+    /// The applied index of the last flush of the state machine.
+    pub(crate) applied: LogIndex,
+}
+
+impl Disk {
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        let at = usize::try_from(index.0).unwrap().checked_sub(1)?;
+        self.log.get(at).map(Entry::term)
+    }
+
+    fn write(&mut self, persist: &Persist) {
+        if let Some(state) = persist.hard_state {
+            assert!(state.term >= self.hard_state.term, "I5: {state:?}");
+            assert!(
+                state.term > self.hard_state.term
+                    || self
+                        .hard_state
+                        .vote
+                        .is_none_or(|vote| state.vote == Some(vote)),
+                "I6: {state:?} after {:?}",
+                self.hard_state
+            );
+            self.hard_state = state;
+        }
+        for entry in &persist.entries {
+            let before = usize::try_from(entry.index().0).unwrap() - 1;
+            assert!(before <= self.log.len(), "a hole before {entry:?}");
+            self.log.truncate(before);
+            self.log.push(entry.clone());
+        }
+    }
+
+    fn restored(&self, conf_state: ConfState) -> Restored {
+        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        for entry in &self.log {
+            if terms.last().is_none_or(|(_, term)| *term != entry.term()) {
+                terms.push((entry.index(), entry.term()));
+            }
+        }
+        Restored {
+            hard_state: self.hard_state,
+            conf_state,
+            compacted: LogPosition::ZERO,
+            terms,
+            last: LogIndex(self.log.len() as u64),
+            applied: self.applied,
+        }
+    }
+}
+
+/// An append on its way to the disk, and what waits for it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) persist: Persist,
+    pub(crate) then: Vec<Message>,
+}
+
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    config: Config,
+    conf_state: ConfState,
+    /// `None` while it is down.
+    pub(crate) raft: Option<Raft>,
+    pub(crate) disk: Disk,
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) disk_held: bool,
+    pub(crate) apply_held: bool,
+    /// What the state machine was given in this incarnation, and after which index it began.
+    pub(crate) machine: Vec<Entry>,
+    pub(crate) machine_from: LogIndex,
+    pub(crate) reads: Vec<ReadReady>,
+    pub(crate) refused: Vec<u64>,
+    /// The first index that was replaced on the disk, if any was.
+    pub(crate) first_overwritten: Option<LogIndex>,
+}
+
+impl Node {
+    pub(crate) fn new(id: u64, options: Options, now: Instant) -> Self {
+        let mut config = options.config;
+        config.id = ReplicaId(id);
+        let entry = |(at, term): (usize, &u64)| {
+            let index = LogIndex(at as u64 + 1);
+            // Equal positions must hold equal entries.
+            let payload = [*term as u8, at as u8];
+            Entry::encode(
+                config.group,
+                Term(*term),
+                index,
+                EntryKind::Command,
+                &payload,
+            )
+        };
+        let disk = Disk {
+            hard_state: HardState {
+                term: Term(options.term),
+                vote: (options.vote != 0).then_some(ReplicaId(options.vote)),
+                commit: LogIndex(options.commit),
+            },
+            log: options.log.iter().enumerate().map(entry).collect(),
+            applied: LogIndex(options.applied),
+        };
+        let mut node = Self {
+            id,
+            config,
+            conf_state: options.conf_state,
+            raft: None,
+            disk,
+            pending: VecDeque::new(),
+            disk_held: false,
+            apply_held: false,
+            machine: Vec::new(),
+            machine_from: LogIndex::ZERO,
+            reads: Vec::new(),
+            refused: Vec::new(),
+            first_overwritten: None,
+        };
+        node.start(now);
+        node
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        self.raft.as_ref().expect("the replica is down")
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.raft.as_ref()?.next_deadline()
+    }
+
+    /// The terms of the log, from its first entry on.
+    pub(crate) fn log_terms(&self) -> Vec<u64> {
+        let raft = self.raft();
+        let indexes = raft.first_index().0..=raft.last_position().index.0;
+        indexes
+            .map(|index| raft.term_at(LogIndex(index)).unwrap().0)
+            .collect()
+    }
+
+    pub(crate) fn start(&mut self, now: Instant) {
+        let restored = self.disk.restored(self.conf_state.clone());
+        self.machine.clear();
+        self.machine_from = restored.applied;
+        self.raft = Some(Raft::new(self.config.clone(), restored, now).unwrap());
+    }
+
+    pub(crate) fn crash(&mut self, written: usize) {
+        for pending in self.pending.drain(..).take(written) {
+            self.disk.write(&pending.persist);
+        }
+        self.pending.clear();
+        self.raft = None;
+        self.reads.clear();
+        self.refused.clear();
+    }
+
+    /// The state machine flushes what it has applied.
+    pub(crate) fn flush(&mut self) {
+        self.disk.applied = LogIndex(self.machine_from.0 + self.machine.len() as u64);
+    }
+
+    pub(crate) fn apply(&mut self, entry: Entry) {
+        self.machine.push(entry);
+    }
+
+    pub(crate) fn acknowledge_applied(&mut self) {
+        if let (Some(last), Some(raft)) = (self.machine.last(), self.raft.as_mut()) {
+            raft.handle_applied(last.index());
+        }
+    }
+
+    /// Queues what has to reach the disk.
+    pub(crate) fn take(&mut self, ready: &mut Ready) {
+        if let Some(persist) = ready.persist.take() {
+            let then = Vec::new();
+            self.pending.push_back(Pending { persist, then });
+        }
+        if !ready.messages_after_durable.is_empty() {
+            let last = self.pending.back_mut();
+            let last = last.expect("messages wait, and nothing is on its way to the disk");
+            assert!(
+                last.persist.must_sync,
+                "messages wait for a bare commit hint"
+            );
+            last.then.append(&mut ready.messages_after_durable);
+        }
+    }
+
+    /// Writes the oldest pending append; returns the messages that it lets go.
+    pub(crate) fn sync_one(&mut self, now: Instant) -> Option<Vec<Message>> {
+        let Pending { persist, then } = self.pending.pop_front()?;
+        if let Some(first) = persist.entries.first().map(Entry::index)
+            && first.0 <= self.disk.log.len() as u64
+        {
+            let earlier = self.first_overwritten.unwrap_or(first);
+            self.first_overwritten = Some(first.min(earlier));
+        }
+        self.disk.write(&persist);
+        let raft = self
+            .raft
+            .as_mut()
+            .expect("a process that is down cannot write");
+        raft.handle_durable(persist.sequence, persist.term, now);
+        Some(then)
+    }
+
+    /// Answers a fetch from the disk.
+    pub(crate) fn serve(&mut self, fetch: Fetch) {
+        let Fetch {
+            purpose,
+            from,
+            to,
+            max_bytes,
+        } = fetch;
+        assert!(from <= to, "a fetch of nothing: {fetch:?}");
+        let (first, last) = (from.0 as usize - 1, to.0 as usize);
+        let mut bytes = 0;
+        let wanted = self.disk.log.get(first..last).unwrap_or_default().iter();
+        let entries = wanted.take_while(|entry| {
+            bytes += entry.encoded_len();
+            bytes <= max_bytes || bytes == entry.encoded_len()
+        });
+        let entries: Vec<Entry> = entries.cloned().collect();
+        if purpose == FetchPurpose::Apply {
+            assert!(!entries.is_empty(), "{fetch:?} of what is not durable");
+        }
+        let raft = self
+            .raft
+            .as_mut()
+            .expect("a process that is down does not ask");
+        raft.handle_fetched(purpose, entries);
+    }
+}

@@ -1,0 +1,163 @@
+//! S12: whatever a peer sends, nothing panics, and nothing that it cannot know becomes true.
+
+use crate::harness::{Cluster, message, position};
+use pontoon_raft::{Message, MessageBody, Ready, StepError};
+use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, LogPosition, Term};
+use proptest::prelude::*;
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 0u64..8, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(1u64 << 62)]
+}
+
+fn any_position() -> impl Strategy<Value = LogPosition> {
+    (number(), number()).prop_map(|(term, index)| position(term, index))
+}
+
+fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
+    let entry = (1u64..3, number(), number()).prop_map(|(group, term, index)| {
+        let (term, index) = (Term(term), LogIndex(index));
+        Entry::encode(GroupId(group), term, index, EntryKind::Command, b"x")
+    });
+    let run = (number(), number(), 0u64..5).prop_map(|(term, first, count)| {
+        let entry = |index| {
+            Entry::encode(
+                GroupId(1),
+                Term(term),
+                LogIndex(index),
+                EntryKind::Command,
+                b"y",
+            )
+        };
+        (first..first.saturating_add(count)).map(entry).collect()
+    });
+    prop_oneof![prop::collection::vec(entry, 0..3), run]
+}
+
+fn any_body() -> impl Strategy<Value = MessageBody> {
+    let index = || number().prop_map(LogIndex);
+    prop_oneof![
+        (any_position(), any::<bool>(), any::<bool>()).prop_map(|(last, pre, transfer)| {
+            MessageBody::RequestVote {
+                last,
+                pre,
+                transfer,
+            }
+        }),
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(granted, pre)| MessageBody::VoteResponse { granted, pre }),
+        (any_position(), index(), index(), number(), any_entries()).prop_map(
+            |(previous, commit, matched_by_all, read_round, entries)| MessageBody::Append {
+                previous,
+                commit,
+                matched_by_all,
+                read_round,
+                entries
+            }
+        ),
+        (index(), number()).prop_map(|(matched, read_round)| MessageBody::AppendResponse {
+            matched,
+            read_round
+        }),
+        (index(), any_position(), number()).prop_map(|(rejected, hint, read_round)| {
+            MessageBody::AppendRejected {
+                rejected,
+                hint,
+                read_round,
+            }
+        }),
+        (index(), index(), number()).prop_map(|(commit, matched_by_all, read_round)| {
+            MessageBody::Heartbeat {
+                commit,
+                matched_by_all,
+                read_round,
+            }
+        }),
+        number().prop_map(|read_round| MessageBody::HeartbeatResponse { read_round }),
+    ]
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let to = prop_oneof![9 => Just(1u64), 1 => number()];
+    (number(), to, number(), any_body())
+        .prop_map(|(from, to, term, body)| message(from, to, term, body))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_sequence_of_messages_panics(
+        leads in any::<bool>(),
+        pre_vote in any::<bool>(),
+        messages in prop::collection::vec(any_message(), 1..40),
+    ) {
+        let mut cluster = Cluster::with(3, |options| options.pre_vote(pre_vote));
+        if leads {
+            cluster.campaign(1);
+            cluster.settle();
+            cluster.propose(1).unwrap();
+        }
+        // Without the checkers: liars do break the invariants that hold among the honest.
+        let mut now = cluster.now;
+        let node = cluster.nodes.get_mut(&1).unwrap();
+        let mut ready = Ready::default();
+        for (at, message) in messages.into_iter().enumerate() {
+            let raft = node.raft.as_mut().unwrap();
+            let (term, commit) = (raft.term(), raft.commit());
+            let _ = raft.step(message, now);
+            if at % 4 == 3 {
+                now = now + crate::harness::ELECTION * 2;
+                raft.handle_timeout(now);
+            }
+            let _ = raft.propose(b"z", now);
+            let _ = raft.read_index(at as u64, now);
+            prop_assert!(raft.term() >= term && raft.commit() >= commit);
+            prop_assert!(raft.commit() <= raft.last_position().index);
+            while node.raft.as_mut().unwrap().poll_ready(&mut ready) {
+                node.take(&mut ready);
+                for entry in ready.committed.drain(..) {
+                    node.apply(entry);
+                }
+                node.acknowledge_applied();
+                for fetch in ready.fetches.drain(..) {
+                    node.serve(fetch);
+                }
+                while node.sync_one(now).is_some() {}
+            }
+        }
+    }
+}
+
+#[test]
+fn what_no_correct_replica_sends_is_named_and_changes_nothing() {
+    let mut cluster = Cluster::fresh(3);
+    cluster.campaign(1);
+    cluster.settle();
+    let ack = |matched, read_round| MessageBody::AppendResponse {
+        matched: LogIndex(matched),
+        read_round,
+    };
+    let heartbeat = MessageBody::Heartbeat {
+        commit: LogIndex(0),
+        matched_by_all: LogIndex(0),
+        read_round: 0,
+    };
+    for (from, term, body) in [
+        (2, 1, ack(99, 0)),
+        (2, 1, ack(1, 99)),
+        (1, 1, ack(1, 0)),
+        (2, u64::MAX, ack(1, 0)),
+    ] {
+        let error = cluster.step(message(from, 1, term, body)).unwrap_err();
+        assert!(matches!(error, StepError::Malformed { .. }), "{error}");
+        assert!(!error.is_fatal());
+    }
+    let error = cluster
+        .step(message(2, 1, 1, heartbeat.clone()))
+        .unwrap_err();
+    assert!(matches!(error, StepError::TwoLeaders { .. }), "{error}");
+    let error = cluster.step(message(3, 2, 1, heartbeat)).unwrap_err();
+    assert!(matches!(error, StepError::TwoLeaders { .. }), "{error}");
+    assert_eq!(cluster.leaders(), [1]);
+    assert_eq!(cluster.terms(), [1, 1, 1]);
+}

@@ -1,0 +1,13 @@
+//! The protocol under test: scenarios with a name each, random schedules, and hostile messages, all on
+//! real replicas over a simulated network and simulated disks, with the invariants I1-I9 checked after
+//! every step. Nothing here reads a clock.
+
+mod elections;
+mod flow;
+mod harness;
+mod hostile;
+mod pre_vote;
+mod random;
+mod reads;
+mod replication;
+mod restart;
