@@ -1,2 +1,7 @@
 //! The binary `pontoon`; see the library of the same name.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pontoon::run()
+}

@@ -48,6 +48,8 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
+    /// Takes no part any more, because of damage.
+    Stopped,
 }
 
 /// One replica.

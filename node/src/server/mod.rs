@@ -1,100 +1,261 @@
-//! The server: wires log, store, engine, transport and map into one node.
+//! The server: wires log, store, engine, transport and map into one running node.
+//!
+//! - [`bootstrap`]: how a blank node becomes a member, decided purely.
+//! - `identity`: what a node notes about itself in its store.
+//! - `links`: engine and transport, joined.
+//! - `requests`: what clients ask.
+//! - `first_map`: the map's way into the meta group.
 
+pub mod bootstrap;
+mod config;
+mod error;
+mod first_map;
+mod identity;
+mod links;
+mod process;
+mod requests;
+mod state;
+
+pub use config::ServerConfig;
+pub use error::ServerError;
+
+use crate::status::NodeStatus;
+use bootstrap::{Bootstrap, Hello};
 use bytes::Bytes;
-use pontoon_types::{Limits, NodeId};
+use identity::Identity;
+use links::{Heard, NodeLinks, Outlet};
+use parking_lot::RwLock;
+use pontoon_engine::{EngineError, Opened};
+use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
+use pontoon_store::ReplicaRecord;
+use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
+use requests::{ClientRequests, LateRequests, Replica};
+use state::Node;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use thiserror::Error;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
-/// All that a node must be told.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// The node.
-    pub id: NodeId,
-    /// Where its log and its store are.
-    pub data_dir: PathBuf,
-    /// The UDP address it listens on.
-    pub listen: SocketAddr,
-    /// The address under which others reach it, if it is not the one in `peers`.
-    pub advertise: Option<String>,
-    /// The directory with `ca.pem`, `node-N.pem` and `node-N.key`.
-    pub certs: PathBuf,
-    /// All nodes of the cluster, this one included.
-    pub peers: Vec<(NodeId, String)>,
-    /// Shards that the key space is cut into at first start.
-    pub shards: usize,
-    /// Where to cut; `None`: evenly.
-    pub split_keys: Option<Vec<Bytes>>,
-    /// Replicas of each shard; `None`: three, or as many as there are nodes.
-    pub replication: Option<usize>,
-    /// Threads that own groups.
-    pub workers: usize,
-    /// The largest key, value and command.
-    pub limits: Limits,
-    /// Size of a log segment.
-    pub segment_bytes: u64,
-    /// Bound on the whole log.
-    pub max_log_bytes: u64,
-    /// A follower stands for election after one to two of these without a leader.
-    pub election_timeout_ms: u64,
-    /// How often a leader that has nothing to say is heard.
-    pub heartbeat_interval_ms: u64,
-    /// Size at which the store's table in memory is flushed.
-    pub memtable_bytes: u64,
-    /// Size of the store's block cache.
-    pub block_cache_bytes: u64,
-}
+/// How long requests under way may take to end when the node stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why a node did not start, or had to stop.
-#[derive(Debug, Error)]
-pub enum ServerError {
-    /// There is no server in this build.
-    #[error("this build has no server")]
-    Unavailable,
-}
-
-/// What a node has counted.
-#[derive(Clone, Debug, Default)]
-pub struct ServerStats {}
+/// How often a node that waits for its peers says so.
+const WAIT_NOTICE: Duration = Duration::from_secs(5);
 
 /// A running node.
-#[derive(Debug)]
 pub struct Server {
-    local_addr: SocketAddr,
+    node: Arc<Node>,
+    transport: Transport,
+    failures: Mutex<UnboundedReceiver<EngineError>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Opens the data directory, recovers and joins the others.
+    /// Opens the data directory, recovers, and joins the others. A blank node waits here until every
+    /// listed peer has been heard.
     ///
     /// # Errors
     /// If anything it needs is missing, damaged or another's.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        let _ = config;
-        Err(ServerError::Unavailable)
+        let tls = TlsIdentity::load(&config.certs, Who::Node(config.id))?;
+        let cluster = tls.name().cluster();
+        let manifest = manifest_of(&config, cluster)?;
+        std::fs::create_dir_all(&config.data_dir).map_err(|source| ServerError::DataDir {
+            path: config.data_dir.clone(),
+            source,
+        })?;
+        let (data_dir, id) = (config.data_dir.clone(), config.id);
+        let (engine_config, store) = (config.engine(), config.store());
+        let mut opened = blocking(move || {
+            Opened::open(&data_dir, cluster, id, engine_config, store).map_err(ServerError::from)
+        })
+        .await?;
+        let identity = Identity::load_or_create(opened.machine(), cluster, config.id)?;
+        identity.check_log(&opened, &config.data_dir)?;
+
+        let (heard, mut hellos) = unbounded_channel();
+        let hello = identity.hello(manifest.hash());
+        let links = Arc::new(NodeLinks {
+            hello: RwLock::new(hello.encode().into()),
+            heard,
+            node: OnceLock::new(),
+        });
+        let clients = Arc::new(LateRequests::default());
+        let transport = bind(&config, tls, links.clone(), clients.clone()).await?;
+        if identity.members.is_none() {
+            let members = wait_for_peers(&config, &manifest, &identity, &mut hellos).await?;
+            let identity = Identity { members: Some((manifest.clone(), members)), ..identity };
+            bootstrap_replicas(&mut opened, &identity, &manifest)?;
+            *links.hello.write() = identity.hello(manifest.hash()).encode().into();
+        }
+        drop(hellos);
+
+        let (failures, failed) = unbounded_channel();
+        let outlet = Arc::new(Outlet { transport: transport.clone(), failures });
+        let replicas = replicas_of(&mut opened)?;
+        let members_of = |record: &ReplicaRecord| {
+            let replica = &replicas[&record.shard];
+            replica.descriptor.replicas.iter().map(|r| (r.replica, r.node)).collect()
+        };
+        let engine = opened.start(outlet, members_of)?;
+        let node = Arc::new(Node::new(&config, manifest.clone(), engine, replicas, transport.clone()));
+        let _ = links.node.set(Arc::downgrade(&node));
+        clients.serve(ClientRequests { node: node.clone() });
+        node.campaign_where_preferred();
+        let tasks = vec![tokio::spawn(first_map::write(node.clone(), manifest))];
+        Ok(Self { node, transport, failures: Mutex::new(failed), tasks })
     }
 
     /// The address it listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.transport.local_addr()
     }
 
-    /// What it has counted.
+    /// How many shards of users it has a replica of.
     #[must_use]
-    pub fn stats(&self) -> ServerStats {
-        ServerStats::default()
+    pub fn shards(&self) -> usize {
+        self.node.user_shards()
     }
 
-    /// Resolves when the node must stop.
+    /// What the node says of itself, as it would answer a client. Waits for the workers, so not to be
+    /// called where waiting is forbidden.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    /// Resolves when the node must stop, because its log or its store failed.
     pub async fn failed(&self) -> ServerError {
-        std::future::pending().await
+        match self.failures.lock().await.recv().await {
+            Some(error) => ServerError::Engine(error),
+            None => std::future::pending().await,
+        }
     }
 
-    /// Drains and stops.
-    ///
-    /// # Errors
-    /// If what was accepted could not be made durable.
-    pub async fn shutdown(self) -> Result<(), ServerError> {
-        Ok(())
+    /// Drains and stops: requests under way are answered, the store is flushed, the log is closed.
+    pub async fn shutdown(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let node = self.node.clone();
+        let drained = tokio::task::spawn_blocking(move || node.engine().shutdown(DRAIN_PATIENCE));
+        if let Err(error) = drained.await {
+            tracing::error!(%error, "the engine did not stop as it should");
+        }
+        self.transport.shutdown().await;
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
+) -> Result<T, ServerError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn manifest_of(
+    config: &ServerConfig,
+    cluster: pontoon_types::ClusterId,
+) -> Result<Manifest, ServerError> {
+    if !config.peers.iter().any(|(peer, _)| *peer == config.id) {
+        return Err(ServerError::NotAPeer { id: config.id });
+    }
+    let split_keys = match &config.split_keys {
+        Some(keys) => keys.clone(),
+        None => cut_evenly(config.shards),
+    };
+    let nodes = config.peers.iter().cloned();
+    Ok(Manifest::new(cluster, nodes, split_keys, config.replication)?)
+}
+
+async fn bind(
+    config: &ServerConfig,
+    identity: TlsIdentity,
+    links: Arc<NodeLinks>,
+    clients: Arc<LateRequests>,
+) -> Result<Transport, ServerError> {
+    let mut transport = TransportConfig::new(config.listen, identity);
+    transport.peers = config.peers.clone();
+    transport.append_lanes = u8::try_from(config.workers).unwrap_or(u8::MAX);
+    Ok(Transport::bind(transport, links, clients).await?)
+}
+
+/// Waits until every listed peer has been heard, and returns their nonces.
+async fn wait_for_peers(
+    config: &ServerConfig,
+    manifest: &Manifest,
+    identity: &Identity,
+    hellos: &mut mpsc::UnboundedReceiver<Heard>,
+) -> Result<BTreeMap<pontoon_types::NodeId, bootstrap::Nonce>, ServerError> {
+    let peers = manifest.nodes().iter().map(|node| node.node).filter(|node| *node != config.id);
+    let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
+    loop {
+        if let Some(members) = bootstrap.complete() {
+            return Ok(members);
+        }
+        match tokio::time::timeout(WAIT_NOTICE, hellos.recv()).await {
+            Ok(Some(Heard { peer, hello })) => match Hello::decode(&hello) {
+                Ok(hello) => bootstrap.hear(peer, &hello)?,
+                Err(error) => tracing::warn!(%peer, %error, "a peer's hello cannot be read"),
+            },
+            Ok(None) => std::future::pending().await,
+            Err(_) => {
+                let missing: Vec<_> = bootstrap.missing().map(|node| node.to_string()).collect();
+                let missing = missing.join(", ");
+                tracing::info!(%missing, "the first start needs every node; waiting");
+            }
+        }
+    }
+}
+
+/// Makes this node's replicas of the first map known, durably, in one step with its membership.
+fn bootstrap_replicas(
+    opened: &mut Opened,
+    identity: &Identity,
+    manifest: &Manifest,
+) -> Result<(), ServerError> {
+    let map = manifest.initial_map();
+    let shards = std::iter::once(map.meta()).chain(map.shards());
+    let records: Vec<_> =
+        shards.filter_map(|shard| record_of(shard, identity.node)).collect();
+    let row = identity.encode();
+    opened.machine().bootstrap(&records, &[(Identity::ROW, &row)])?;
+    Ok(())
+}
+
+fn record_of(shard: &ShardDescriptor, node: pontoon_types::NodeId) -> Option<ReplicaRecord> {
+    let mut descriptor = Vec::new();
+    shard.encode(&mut descriptor);
+    Some(ReplicaRecord {
+        group: shard.group,
+        shard: shard.shard,
+        replica: shard.replica_on(node)?.replica,
+        start: shard.start.clone(),
+        end: shard.end.clone().unwrap_or_default(),
+        epoch: shard.epoch,
+        tablet: shard.initial_tablet(),
+        conf_state: shard.conf_state(),
+        descriptor: Bytes::from(descriptor),
+    })
+}
+
+/// The replicas that the store has records of, with their descriptors.
+fn replicas_of(
+    opened: &mut Opened,
+) -> Result<BTreeMap<pontoon_types::ShardId, Arc<Replica>>, ServerError> {
+    let records = opened.machine().replicas();
+    records
+        .map(|record| {
+            let descriptor = ShardDescriptor::decode(&record.descriptor)
+                .map_err(|source| ServerError::Descriptor { shard: record.shard, source })?;
+            let record = record.clone();
+            Ok((record.shard, Arc::new(Replica { record, descriptor })))
+        })
+        .collect()
 }

@@ -1,0 +1,395 @@
+//! A node's settings, from flags and from a TOML file.
+//!
+//! Both are read into the same struct, so a setting has one name: `--election-timeout-ms 500` and
+//! `election-timeout-ms = 500`. What the flags leave out is taken from the file, and what both
+//! leave out has a default. A key that the file has and we do not know is an error with its line,
+//! because a setting that is silently ignored is worse than none.
+
+use crate::error::Error;
+use clap::Args;
+use pontoon_types::{Limits, NodeId};
+use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Every setting of a node; what is `None` was not given.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NodeSettings {
+    /// This node's id, one of those in --peers.
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+
+    /// Directory of this node's log and store; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// UDP address to listen on, for nodes and clients alike.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address under which others reach this node, if it is not its address in --peers.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Directory with ca.pem, node-N.pem and node-N.key, as `pontoon certs` writes them.
+    #[arg(long, value_name = "DIR")]
+    pub certs: Option<PathBuf>,
+
+    /// All nodes of the cluster, this one included: 1=HOST:PORT,2=HOST:PORT,…
+    #[arg(long, value_name = "N=ADDR,…")]
+    pub peers: Option<Peers>,
+
+    /// Shards to cut the key space into when the cluster starts for the first time.
+    ///
+    /// Read only then, and the same on every node; from then on the cluster keeps its own map.
+    /// [default: 64]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<usize>,
+
+    /// Cut at keys sampled from this file (.tsv or .ndjson) instead of evenly.
+    ///
+    /// For keys that begin alike, as most texts do: an even cut would put them into few shards.
+    /// Read at first start only; give every node the same file.
+    #[arg(long, value_name = "FILE")]
+    pub split_sample: Option<PathBuf>,
+
+    /// Replicas of each shard, at first start. [default: 3, or as many as there are nodes]
+    #[arg(long, value_name = "N")]
+    pub replication: Option<usize>,
+
+    /// Threads that run groups. [default: 2]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// Longest key that is taken. [default: 4KiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_key_bytes: Option<ByteSize>,
+
+    /// Longest value that is taken. [default: 1MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_value_bytes: Option<ByteSize>,
+
+    /// Longest command (an atomic batch) that is taken. [default: 4MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_command_bytes: Option<ByteSize>,
+
+    /// Size of a segment of the log. [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub segment_bytes: Option<ByteSize>,
+
+    /// Bound on the whole log; near it, writes are refused as overloaded. [default: 4GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_log_bytes: Option<ByteSize>,
+
+    /// A follower stands for election after one to two of these without its leader. [default: 1000]
+    #[arg(long, value_name = "MS")]
+    pub election_timeout_ms: Option<u64>,
+
+    /// How often a leader is heard that has nothing to say. [default: 200]
+    #[arg(long, value_name = "MS")]
+    pub heartbeat_interval_ms: Option<u64>,
+
+    /// Size at which the store flushes its table in memory. [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub memtable_bytes: Option<ByteSize>,
+
+    /// Size of the store's block cache. [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub block_cache_bytes: Option<ByteSize>,
+
+    /// What to log, as in RUST_LOG: error, warn, info, debug or trace, also by part, for example
+    /// "info,pontoon_transport=debug". Goes to stderr. [default: RUST_LOG, else info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Defaults of the settings that have one.
+pub mod defaults {
+    /// Shards at first start.
+    pub const SHARDS: usize = 64;
+    /// Threads that run groups.
+    pub const WORKERS: usize = 2;
+    /// Size of a segment.
+    pub const SEGMENT_BYTES: u64 = 64 << 20;
+    /// Bound on the log.
+    pub const MAX_LOG_BYTES: u64 = 4 << 30;
+    /// Election timeout.
+    pub const ELECTION_TIMEOUT_MS: u64 = 1000;
+    /// Heartbeat interval.
+    pub const HEARTBEAT_INTERVAL_MS: u64 = 200;
+    /// Size of the store's table in memory.
+    pub const MEMTABLE_BYTES: u64 = 64 << 20;
+    /// Size of the store's cache.
+    pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+}
+
+impl NodeSettings {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, or has an unknown key or a wrong value; with the line.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        Self::from_toml(&text, path)
+    }
+
+    fn from_toml(text: &str, path: &Path) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = &text.as_bytes()[..at];
+            Error::Config {
+                path: path.to_owned(),
+                line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
+                message: error.message().replace('\n', "; "),
+            }
+        })
+    }
+
+    /// These settings, and where they say nothing, the others.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // Written out, so that a new field cannot be forgotten.
+        Self {
+            id: self.id.or(other.id),
+            data_dir: self.data_dir.or(other.data_dir),
+            listen: self.listen.or(other.listen),
+            advertise: self.advertise.or(other.advertise),
+            certs: self.certs.or(other.certs),
+            peers: self.peers.or(other.peers),
+            shards: self.shards.or(other.shards),
+            split_sample: self.split_sample.or(other.split_sample),
+            replication: self.replication.or(other.replication),
+            workers: self.workers.or(other.workers),
+            max_key_bytes: self.max_key_bytes.or(other.max_key_bytes),
+            max_value_bytes: self.max_value_bytes.or(other.max_value_bytes),
+            max_command_bytes: self.max_command_bytes.or(other.max_command_bytes),
+            segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            max_log_bytes: self.max_log_bytes.or(other.max_log_bytes),
+            election_timeout_ms: self.election_timeout_ms.or(other.election_timeout_ms),
+            heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
+            memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
+            block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
+            log: self.log.or(other.log),
+        }
+    }
+
+    /// The limits, with defaults.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let or = |size: Option<ByteSize>, default: usize| {
+            size.map_or(default, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
+        };
+        let default = Limits::default();
+        Limits {
+            max_key_bytes: or(self.max_key_bytes, default.max_key_bytes),
+            max_value_bytes: or(self.max_value_bytes, default.max_value_bytes),
+            max_command_bytes: or(self.max_command_bytes, default.max_command_bytes),
+        }
+    }
+}
+
+/// The nodes of a cluster with their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers(pub Vec<(NodeId, String)>);
+
+impl FromStr for Peers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
+    }
+}
+
+impl Peers {
+    fn parse<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut peers: Vec<(NodeId, String)> = Vec::new();
+        for part in parts {
+            let wrong = || format!("\"{part}\" is not of the form N=HOST:PORT");
+            let (id, address) = part.split_once('=').ok_or_else(wrong)?;
+            let id: NodeId = id.trim().parse().map_err(|_| wrong())?;
+            if id.0 == 0 {
+                return Err("node ids begin at 1".to_owned());
+            }
+            let address = address.trim();
+            let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+            if host.is_empty() || port.parse::<u16>().is_err() {
+                return Err(wrong());
+            }
+            if peers.iter().any(|(other, _)| *other == id) {
+                return Err(format!("node {id} is named twice"));
+            }
+            peers.push((id, address.to_owned()));
+        }
+        if peers.is_empty() {
+            return Err("no node is named".to_owned());
+        }
+        peers.sort_by_key(|(id, _)| *id);
+        Ok(Self(peers))
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (id, address)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            write!(f, "{comma}{id}={address}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Peers {
+    /// As on the command line, or as a list of its parts.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected \"1=HOST:PORT,…\" or a list of \"1=HOST:PORT\"")]
+        enum Form {
+            Text(String),
+            List(Vec<String>),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.parse(),
+            Form::List(list) => Self::parse(list.iter().map(String::as_str)),
+        }
+        .map_err(de::Error::custom)
+    }
+}
+
+/// A number of bytes: `65536`, `64KiB`, `64MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not a size; write 65536, 64KiB, 64MiB or 1GiB");
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let shift = match &text[digits.len()..] {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    /// A number of bytes, or text as on the command line.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a number of bytes or a size such as \"64MiB\"")]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Number(number) => Ok(Self(number)),
+            Form::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: NodeSettings,
+    }
+
+    fn toml(text: &str) -> Result<NodeSettings, String> {
+        NodeSettings::from_toml(text, Path::new("node.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = toml("id = 1\n\n# a comment\nshard = 3\n").unwrap_err();
+        assert!(error.starts_with("node.toml:4: unknown field `shard`"), "{error}");
+        assert!(!error.contains('\n'));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_line() {
+        let error = toml("id = 1\nsegment-bytes = \"64MB\"\n").unwrap_err();
+        assert!(error.starts_with("node.toml:2: \"64MB\" is not a size"), "{error}");
+        let error = toml("peers = [\"1=a:1\", \"1=b:2\"]").unwrap_err();
+        assert!(error.contains("node.toml:1: node 1 is named twice"), "{error}");
+    }
+
+    #[test]
+    fn every_flag_is_a_key_of_the_file_with_the_same_name() {
+        use clap::CommandFactory as _;
+        let command = Flags::command();
+        let flags: Vec<&str> = command
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .filter(|name| *name != "help")
+            .collect();
+        assert!(flags.len() >= 20, "{flags:?}");
+        for flag in flags {
+            // No setting is a table, so the key must be known and the value wrong.
+            let error = toml(&format!("[{flag}]\n")).unwrap_err();
+            assert!(!error.contains("unknown field"), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_nothing() {
+        let flags = Flags::parse_from([
+            "node",
+            "--id=2",
+            "--peers=2=b:2,1=a:1",
+            "--segment-bytes=1MiB",
+            "--listen=127.0.0.1:7001",
+        ]);
+        let file = toml("id = 1\nshards = 5\nsegment-bytes = 7\nmax-key-bytes = \"8KiB\"").unwrap();
+        let settings = flags.settings.or(file);
+        assert_eq!(settings.id, Some(2));
+        assert_eq!(settings.shards, Some(5));
+        assert_eq!(settings.segment_bytes, Some(ByteSize(1 << 20)));
+        assert_eq!(settings.limits().max_key_bytes, 8 << 10);
+        assert_eq!(settings.limits().max_value_bytes, 1 << 20);
+        assert_eq!(settings.peers.unwrap().to_string(), "1=a:1,2=b:2");
+    }
+
+    #[test]
+    fn every_setting_of_a_file_is_kept_when_the_flags_are_silent() {
+        let file = toml(
+            "id = 1\ndata-dir = 'd'\nlisten = '[::1]:1'\nadvertise = 'h:1'\ncerts = 'c'\n\
+             peers = '1=h:1'\nshards = 2\nsplit-sample = 's.tsv'\nreplication = 1\nworkers = 3\n\
+             max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
+             max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
+             memtable-bytes = 8\nblock-cache-bytes = 9\nlog = 'debug'\n",
+        )
+        .unwrap();
+        assert_eq!(NodeSettings::default().or(file.clone()), file);
+        assert_eq!(file.clone().or(NodeSettings::default()), file);
+    }
+
+    #[test]
+    fn peers_that_make_no_sense_are_refused() {
+        for text in ["", "1", "x=a:1", "1=a", "1=:1", "1=a:99999", "0=a:1", "1=a:1,1=b:1"] {
+            assert!(text.parse::<Peers>().is_err(), "{text}");
+        }
+        assert_eq!("1=[::1]:7".parse::<Peers>().unwrap().0[0].1, "[::1]:7");
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
+        assert_eq!("17".parse(), Ok(ByteSize(17)));
+        for text in ["", "MiB", "1MB", "-1", "99999999999GiB", "1.5GiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Rows in files: a key and a value a line, read and written without loss.
+//!
+//! Two formats, because two kinds of tools feed a store: [`tsv`] for `cut`, `sort` and `join`,
+//! and [`ndjson`] for everything that speaks JSON. Both carry every sequence of bytes, and what
+//! was dumped can be loaded again. Reading is line by line in bounded memory; a bad line is an
+//! error of its own, with its number, and the reader stands behind it, ready for the next one, so
+//! that going on or stopping is the caller's decision. Empty lines are passed over.
+
+pub mod ndjson;
+pub mod tsv;
+
+use bytes::Bytes;
+use std::io::{self, BufRead, Read, Write};
+use std::path::Path;
+use thiserror::Error;
+
+/// The longest line that is read. The largest value, doubled by escapes, and some room.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// A file's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// `key<TAB>value`, with `\t`, `\n` and `\\` escaped.
+    Tsv,
+    /// One object a line: `{"key": "…", "value": "…"}`, or `key_b64` and `value_b64` for bytes
+    /// that are not UTF-8.
+    Ndjson,
+}
+
+impl Format {
+    /// The format that a file's ending stands for.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "tsv" => Some(Self::Tsv),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            _ => None,
+        }
+    }
+
+    /// Reads one line, without its end.
+    fn parse(self, line: &[u8]) -> Result<Row, BadLine> {
+        match self {
+            Self::Tsv => tsv::parse(line),
+            Self::Ndjson => ndjson::parse(line),
+        }
+    }
+
+    /// Writes one line, with its end.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn write(self, out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tsv => tsv::write(out, key, value),
+            Self::Ndjson => ndjson::write(out, key, value),
+        }
+    }
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The key; never empty when read from a file.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadLine {
+    /// No tab in a TSV line.
+    #[error("no tab between key and value (is it TSV?)")]
+    NoTab,
+    /// More than one tab in a TSV line.
+    #[error("a second tab at byte {at}; a tab inside a value is written \\t")]
+    SecondTab {
+        /// Its position, from 1.
+        at: usize,
+    },
+    /// A backslash that no escape begins with.
+    #[error("unknown escape at byte {at}; only \\t, \\n and \\\\ are known, a backslash is written \\\\")]
+    Escape {
+        /// Its position, from 1.
+        at: usize,
+    },
+    /// The key is empty.
+    #[error("the key is empty")]
+    EmptyKey,
+    /// Not the JSON object it should be.
+    #[error("{message} at column {column}")]
+    Json {
+        /// What the parser says.
+        message: String,
+        /// Where, from 1.
+        column: usize,
+    },
+    /// Neither or both of a field and its `_b64` form.
+    #[error("exactly one of \"{field}\" and \"{field}_b64\" is needed")]
+    OneOf {
+        /// The field.
+        field: &'static str,
+    },
+    /// Text that is not base64.
+    #[error("\"{field}\" is not base64")]
+    Base64 {
+        /// The field.
+        field: &'static str,
+    },
+    /// Longer than [`MAX_LINE_BYTES`].
+    #[error("longer than {limit} bytes")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Why the next row could not be had.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// A line is bad; the reader can go on.
+    #[error("line {line}: {problem}")]
+    BadLine {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: BadLine,
+    },
+    /// The file could not be read; the reader is at its end.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads rows, line by line.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    format: Format,
+    max_line_bytes: usize,
+    line: u64,
+    bytes: u64,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// A reader of `input`.
+    pub fn new(input: R, format: Format) -> Self {
+        Self::with_max_line_bytes(input, format, MAX_LINE_BYTES)
+    }
+
+    fn with_max_line_bytes(input: R, format: Format, max_line_bytes: usize) -> Self {
+        Self {
+            input,
+            format,
+            max_line_bytes,
+            line: 0,
+            bytes: 0,
+            buffer: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// The number of the line last read.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Bytes of input read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next line into the buffer, without its end. `None` at the end of the input.
+    fn next_line(&mut self) -> io::Result<Option<Result<(), BadLine>>> {
+        self.buffer.clear();
+        // One byte more than may be, so that a line that is too long shows.
+        let limit = self.max_line_bytes as u64 + 1;
+        let read = (&mut self.input)
+            .take(limit)
+            .read_until(b'\n', &mut self.buffer)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.bytes += read as u64;
+        self.line += 1;
+        if self.buffer.last() == Some(&b'\n') {
+            self.buffer.pop();
+        } else if self.buffer.len() > self.max_line_bytes {
+            self.bytes += self.input.skip_until(b'\n')? as u64;
+            return Ok(Some(Err(BadLine::TooLong {
+                limit: self.max_line_bytes,
+            })));
+        }
+        Ok(Some(Ok(())))
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Row, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            let parsed = match self.next_line() {
+                Ok(None) => {
+                    self.ended = true;
+                    return None;
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error.into()));
+                }
+                Ok(Some(Ok(()))) if self.buffer.is_empty() => continue,
+                Ok(Some(line)) => line.and_then(|()| self.format.parse(&self.buffer)),
+            };
+            return Some(parsed.map_err(|problem| ReadError::BadLine {
+                line: self.line,
+                problem,
+            }));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(format: Format, text: &[u8]) -> Vec<Result<Row, ReadError>> {
+        Reader::new(text, format).collect()
+    }
+
+    fn row(key: &[u8], value: &[u8]) -> Row {
+        Row {
+            key: Bytes::copy_from_slice(key),
+            value: Bytes::copy_from_slice(value),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_reads_back(
+            rows: Vec<(Vec<u8>, Vec<u8>)>,
+            tsv: bool,
+        ) {
+            let format = if tsv { Format::Tsv } else { Format::Ndjson };
+            let rows: Vec<_> = rows.into_iter().filter(|(key, _)| !key.is_empty()).collect();
+            let mut text = Vec::new();
+            for (key, value) in &rows {
+                format.write(&mut text, key, value).unwrap();
+            }
+            let back: Vec<_> = read(format, &text).into_iter().map(Result::unwrap).collect();
+            let rows: Vec<_> = rows.iter().map(|(key, value)| row(key, value)).collect();
+            prop_assert_eq!(back, rows);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_every_line_is_accounted_for(text: Vec<u8>, tsv: bool) {
+            let format = if tsv { Format::Tsv } else { Format::Ndjson };
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+            prop_assert_eq!(read(format, &text).len(), lines);
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_number_and_the_rest_goes_on() {
+        let rows = read(Format::Tsv, b"a\t1\n\nnothing here\nb\t2");
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[0].as_ref().unwrap(), &row(b"a", b"1"));
+        let error = rows[1].as_ref().unwrap_err().to_string();
+        assert!(error.starts_with("line 3: no tab"), "{error}");
+        assert_eq!(rows[2].as_ref().unwrap(), &row(b"b", b"2"));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_skipped_in_bounded_memory() {
+        let text = b"key\tmuch too long\nk\tv\n";
+        let mut reader = Reader::with_max_line_bytes(&text[..], Format::Tsv, 8);
+        assert!(matches!(
+            reader.next(),
+            Some(Err(ReadError::BadLine {
+                line: 1,
+                problem: BadLine::TooLong { limit: 8 }
+            }))
+        ));
+        assert_eq!(reader.next().unwrap().unwrap(), row(b"k", b"v"));
+        assert!(reader.next().is_none());
+        assert_eq!(reader.bytes_read(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_is_read() {
+        let mut reader = Reader::with_max_line_bytes(&b"key\tfour\n"[..], Format::Tsv, 8);
+        assert_eq!(reader.next().unwrap().unwrap(), row(b"key", b"four"));
+    }
+
+    #[test]
+    fn the_ending_tells_the_format() {
+        assert_eq!(Format::of_path(Path::new("a/b.tsv")), Some(Format::Tsv));
+        assert_eq!(Format::of_path(Path::new("b.jsonl")), Some(Format::Ndjson));
+        assert_eq!(Format::of_path(Path::new("b.csv")), None);
+        assert_eq!(Format::of_path(Path::new("tsv")), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! What a node must be told.
+
+use bytes::Bytes;
+use pontoon_engine::EngineConfig;
+use pontoon_store::LsmSettings;
+use pontoon_types::{Limits, NodeId};
+use pontoon_wal::WalConfig;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All that a node must be told.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The node.
+    pub id: NodeId,
+    /// Where its log and its store are.
+    pub data_dir: PathBuf,
+    /// The UDP address it listens on, for nodes and clients alike.
+    pub listen: SocketAddr,
+    /// The directory with `ca.pem`, `node-N.pem` and `node-N.key`.
+    pub certs: PathBuf,
+    /// All nodes of the cluster, this one included, with the addresses under which they are reached.
+    pub peers: Vec<(NodeId, String)>,
+    /// Shards that the key space is cut into at first start.
+    pub shards: usize,
+    /// Where to cut; `None`: evenly.
+    pub split_keys: Option<Vec<Bytes>>,
+    /// Replicas of each shard; `None`: three, or as many as there are nodes.
+    pub replication: Option<usize>,
+    /// Threads that own groups.
+    pub workers: usize,
+    /// The largest key, value and command.
+    pub limits: Limits,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// Bound on the whole log.
+    pub max_log_bytes: u64,
+    /// A follower stands for election after one to two of these without a leader.
+    pub election_timeout_ms: u64,
+    /// How often a leader that has nothing to say is heard.
+    pub heartbeat_interval_ms: u64,
+    /// Size at which the store's table in memory is flushed.
+    pub memtable_bytes: u64,
+    /// Size of the store's block cache.
+    pub block_cache_bytes: u64,
+}
+
+impl ServerConfig {
+    pub(super) fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            workers: self.workers,
+            election_timeout: Duration::from_millis(self.election_timeout_ms),
+            heartbeat_interval: Duration::from_millis(self.heartbeat_interval_ms),
+            wal: WalConfig {
+                segment_bytes: self.segment_bytes,
+                max_bytes: self.max_log_bytes,
+                ..WalConfig::default()
+            },
+            seed: rand::random(),
+            ..EngineConfig::default()
+        }
+    }
+
+    pub(super) fn store(&self) -> LsmSettings {
+        LsmSettings {
+            memtable_bytes: self.memtable_bytes,
+            block_cache_bytes: self.block_cache_bytes,
+            ..LsmSettings::default()
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a node does not start, or has to stop.
+
+use super::bootstrap::BootstrapError;
+use pontoon_engine::EngineError;
+use pontoon_shard_router::{DescriptorError, ManifestError};
+use pontoon_store::StoreError;
+use pontoon_transport::{TlsError, TransportError};
+use pontoon_types::codec::DecodeError;
+use pontoon_types::{ClusterId, NodeId, ShardId};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a node does not start, or has to stop. Each is one line that says what, where and what to do.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The nodes, shards or replication make no cluster.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The list of peers lacks this node.
+    #[error("--peers must list every node of the cluster, and node {id} itself is not in it")]
+    NotAPeer {
+        /// This node.
+        id: NodeId,
+    },
+    /// The data directory cannot be made.
+    #[error("cannot create the data directory {}: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory belongs to another node or cluster.
+    #[error(
+        "the data directory belongs to node {node} of cluster {cluster}, \
+         not to node {wanted_node} of cluster {wanted_cluster}"
+    )]
+    OtherNode {
+        /// Whose it is.
+        node: NodeId,
+        /// Whose it is.
+        cluster: ClusterId,
+        /// Who asked for it.
+        wanted_node: NodeId,
+        /// Who asked for it.
+        wanted_cluster: ClusterId,
+    },
+    /// A part of the data directory is gone.
+    #[error(
+        "{} has a log but no store that belongs to it: a part of the data directory is missing; \
+         put it back, or start with an empty directory under a new node id", path.display()
+    )]
+    LogWithoutStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A blank node must not take part.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The log, the store or a thread failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node's own records cannot be read.
+    #[error("the node's own record in the store is damaged: {0}")]
+    Record(#[from] DecodeError),
+    /// A replica's descriptor cannot be read.
+    #[error("the descriptor of shard {shard} in the store is damaged: {source}")]
+    Descriptor {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        source: DescriptorError,
+    },
+    /// The transport does not start.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}

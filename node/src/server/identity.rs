@@ -1,0 +1,158 @@
+//! What a node notes about itself, in a row of its own store.
+//!
+//! ```text
+//! version   u8      1
+//! cluster   u64
+//! node      varint
+//! nonce     u64
+//! member    u8      1 once it has bootstrapped, and then
+//!   manifest        length-prefixed
+//!   peers           count, then per peer: node id varint, nonce u64
+//! ```
+
+use super::ServerError;
+use super::bootstrap::{Hello, Nonce};
+use pontoon_engine::Opened;
+use pontoon_shard_router::{Manifest, ManifestHash};
+use pontoon_store::{KvMachine, Store};
+use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
+use pontoon_types::{ClusterId, NodeId};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const VERSION: u8 = 1;
+
+/// Who a node is, for the life of its data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) cluster: ClusterId,
+    pub(super) node: NodeId,
+    pub(super) nonce: Nonce,
+    /// Once it has bootstrapped: from what, and with whom.
+    pub(super) members: Option<(Manifest, BTreeMap<NodeId, Nonce>)>,
+}
+
+impl Identity {
+    /// The name of its row.
+    pub(super) const ROW: &'static str = "identity";
+
+    /// The identity in the store; a blank store gets one.
+    pub(super) fn load_or_create<S: Store>(
+        machine: &mut KvMachine<S>,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<Self, ServerError> {
+        if let Some(row) = machine.get_local(Self::ROW)? {
+            let found = Self::decode(&row)?;
+            if found.node != node || found.cluster != cluster {
+                return Err(ServerError::OtherNode {
+                    node: found.node,
+                    cluster: found.cluster,
+                    wanted_node: node,
+                    wanted_cluster: cluster,
+                });
+            }
+            return Ok(found);
+        }
+        let identity = Self { cluster, node, nonce: Nonce(rand::random()), members: None };
+        machine.put_local(Self::ROW, &identity.encode())?;
+        Ok(identity)
+    }
+
+    /// A log without a store is a directory from which a part was taken: the state that its entries were
+    /// applied to is gone, and so is who this node was.
+    pub(super) fn check_log(&self, opened: &Opened, data_dir: &Path) -> Result<(), ServerError> {
+        if self.members.is_none() && !opened.recovered().groups.is_empty() {
+            return Err(ServerError::LogWithoutStore { path: data_dir.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// What this node says when it connects; `manifest` is the one it was started from.
+    pub(super) fn hello(&self, manifest: ManifestHash) -> Hello {
+        match &self.members {
+            Some((manifest, members)) => Hello {
+                manifest: manifest.hash(),
+                nonce: self.nonce,
+                member_with: Some(members.clone()),
+            },
+            None => Hello { manifest, nonce: self.nonce, member_with: None },
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.cluster.0.to_le_bytes());
+        put_varint(&mut out, self.node.0);
+        out.extend_from_slice(&self.nonce.0.to_le_bytes());
+        out.push(u8::from(self.members.is_some()));
+        if let Some((manifest, members)) = &self.members {
+            let mut encoded = Vec::new();
+            manifest.encode(&mut encoded);
+            put_bytes(&mut out, &encoded);
+            put_varint(&mut out, members.len() as u64);
+            for (node, nonce) in members {
+                put_varint(&mut out, node.0);
+                out.extend_from_slice(&nonce.0.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, ServerError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            let what = "the node's identity is of a newer version";
+            return Err(DecodeError::Invalid { what }.into());
+        }
+        let (cluster, node) = (ClusterId(reader.u64()?), NodeId(reader.varint()?));
+        let nonce = Nonce(reader.u64()?);
+        let members = if reader.flag()? {
+            let manifest = Manifest::decode(reader.bytes()?)?;
+            let count = reader.count(9)?;
+            let mut members = BTreeMap::new();
+            for _ in 0..count {
+                members.insert(NodeId(reader.varint()?), Nonce(reader.u64()?));
+            }
+            Some((manifest, members))
+        } else {
+            None
+        };
+        reader.finish()?;
+        Ok(Self { cluster, node, nonce, members })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_store::ModelStore;
+
+    const CLUSTER: ClusterId = ClusterId(0xabc);
+
+    #[test]
+    fn an_identity_is_kept_and_never_another_nodes() {
+        let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
+        let first = Identity::load_or_create(&mut machine, CLUSTER, NodeId(1)).unwrap();
+        let again = Identity::load_or_create(&mut machine, CLUSTER, NodeId(1)).unwrap();
+        assert_eq!(first, again);
+        let other = Identity::load_or_create(&mut machine, CLUSTER, NodeId(2)).unwrap_err();
+        assert!(other.to_string().contains("node 1"), "{other}");
+        let elsewhere = Identity::load_or_create(&mut machine, ClusterId(1), NodeId(1));
+        assert!(matches!(elsewhere, Err(ServerError::OtherNode { .. })));
+    }
+
+    #[test]
+    fn a_members_identity_reads_back() {
+        let nodes = [(NodeId(1), "a:1".to_owned()), (NodeId(2), "b:1".to_owned())];
+        let manifest = Manifest::new(CLUSTER, nodes, vec![], None).unwrap();
+        let members = [(NodeId(2), Nonce(7))].into_iter().collect();
+        let identity = Identity {
+            cluster: CLUSTER,
+            node: NodeId(1),
+            nonce: Nonce(3),
+            members: Some((manifest, members)),
+        };
+        assert_eq!(Identity::decode(&identity.encode()).unwrap(), identity);
+    }
+}

@@ -1,0 +1,209 @@
+//! Requests of clients: checked, routed to a group, answered.
+//!
+//! A request is looked at on the transport's thread and handed to the group's worker at once; its answer
+//! is encoded by whichever thread has it. Nothing here waits.
+
+use super::Node;
+use bytes::Bytes;
+use pontoon_client::protocol::{
+    MAX_SCAN_BYTES, RefusalCode, Request, RequestBody, Response, ScanRange,
+};
+use pontoon_engine::worker::{Read, ReadQuery};
+use pontoon_engine::{Reply, Waiter};
+use pontoon_shard_router::ShardDescriptor;
+use pontoon_store::{Outcome, ReplicaRecord};
+use pontoon_transport::{ClientHandler, Responder};
+use pontoon_types::{Command, Epoch, ShardId};
+use std::sync::{Arc, OnceLock};
+
+/// What a client is told to wait before it tries again when a bound was reached, in milliseconds.
+const RETRY_AFTER_MS: u32 = 50;
+
+/// Rows in one page of a scan, at most.
+const MAX_SCAN_ROWS: u32 = 100_000;
+
+/// Answers the clients of a node.
+pub(super) struct ClientRequests {
+    pub(super) node: Arc<Node>,
+}
+
+impl ClientHandler for ClientRequests {
+    fn handle_request(&self, responder: Responder, body: Bytes) {
+        match Request::decode(&body) {
+            Ok(request) => self.serve(responder, request),
+            Err(error) => {
+                let code = RefusalCode::Malformed;
+                answer(responder, &Response::Refused { code, text: error.to_string() });
+            }
+        }
+    }
+}
+
+/// Answers before the node can: it is still looking for its peers.
+#[derive(Default)]
+pub(super) struct LateRequests(OnceLock<ClientRequests>);
+
+impl LateRequests {
+    /// From now on requests are served.
+    pub(super) fn serve(&self, requests: ClientRequests) {
+        let _ = self.0.set(requests);
+    }
+}
+
+impl ClientHandler for LateRequests {
+    fn handle_request(&self, responder: Responder, body: Bytes) {
+        match self.0.get() {
+            Some(requests) => requests.handle_request(responder, body),
+            None => {
+                let text = "the node is starting and waits for its peers".to_owned();
+                answer(responder, &Response::Unavailable { text });
+            }
+        }
+    }
+}
+
+fn answer(responder: Responder, response: &Response) {
+    let mut out = Vec::with_capacity(64);
+    response.encode(&mut out);
+    responder.respond(out.into());
+}
+
+impl ClientRequests {
+    fn serve(&self, responder: Responder, request: Request) {
+        match request.body {
+            RequestBody::Command(command) => self.write(responder, command),
+            RequestBody::Get { shard, epoch, key } => {
+                if let Err(error) = self.node.limits.check_key(&key) {
+                    return refuse(responder, RefusalCode::TooLarge, error.to_string());
+                }
+                self.read(responder, shard, epoch, key.clone(), ReadQuery::Get { key });
+            }
+            RequestBody::Scan { shard, epoch, range } => {
+                let ScanRange { from, to, max_rows, max_bytes } = range;
+                let query = ReadQuery::Scan {
+                    from: from.clone(),
+                    to: to.unwrap_or_default(),
+                    max_rows: max_rows.clamp(1, MAX_SCAN_ROWS) as usize,
+                    max_bytes: max_bytes.min(MAX_SCAN_BYTES) as usize,
+                };
+                self.read(responder, shard, epoch, from, query);
+            }
+            RequestBody::Hints => {
+                let hints = self.node.hints();
+                answer(responder, &Response::Hints(hints));
+            }
+            RequestBody::Status => {
+                // Waits for the workers, so it must not run on the transport's thread.
+                let node = self.node.clone();
+                tokio::task::spawn_blocking(move || {
+                    let response = match serde_json::to_vec(&node.status()) {
+                        Ok(json) => Response::Status(json.into()),
+                        Err(error) => Response::Unavailable { text: error.to_string() },
+                    };
+                    answer(responder, &response);
+                });
+            }
+        }
+    }
+
+    fn write(&self, responder: Responder, encoded: Bytes) {
+        let command = match Command::decode(&encoded) {
+            Ok(command) => command,
+            Err(error) => return refuse(responder, RefusalCode::Malformed, error.to_string()),
+        };
+        if let Err(error) = self.node.limits.check(&command, encoded.len()) {
+            return refuse(responder, RefusalCode::TooLarge, error.to_string());
+        }
+        let (shard, epoch) = (command.request.shard, command.request.epoch);
+        if shard == ShardId::META {
+            let text = "the cluster's map is not written by clients".to_owned();
+            return refuse(responder, RefusalCode::Forbidden, text);
+        }
+        let Some(replica) = self.current(&responder, shard, epoch) else { return };
+        if let Some(key) = command.operation.keys().find(|key| !replica.record.contains(key)) {
+            let text = format!("key {:?} is outside the range of shard {shard}", key.escape_ascii());
+            return refuse(responder, RefusalCode::OutOfRange, text);
+        }
+        let group = replica.record.group;
+        self.node.engine().propose(group, encoded, waiter(responder, replica));
+    }
+
+    fn read(
+        &self,
+        responder: Responder,
+        shard: ShardId,
+        epoch: Epoch,
+        first_key: Bytes,
+        query: ReadQuery,
+    ) {
+        let Some(replica) = self.current(&responder, shard, epoch) else { return };
+        if !replica.record.contains(&first_key) {
+            let text = format!("the key is outside the range of shard {shard}");
+            return refuse(responder, RefusalCode::OutOfRange, text);
+        }
+        let group = replica.record.group;
+        let waiter = waiter(responder, replica);
+        self.node.engine().read(group, Read { shard, epoch, query, waiter });
+    }
+
+    /// The local replica of a shard, if the request was routed by its present range. Otherwise the
+    /// request is answered here.
+    fn current(&self, responder: &Responder, shard: ShardId, epoch: Epoch) -> Option<Arc<Replica>> {
+        let Some(replica) = self.node.replica(shard) else {
+            answer(responder.clone(), &Response::NotHere);
+            return None;
+        };
+        if !replica.record.is_current(shard, epoch) {
+            answer(responder.clone(), &replica.stale());
+            return None;
+        }
+        Some(replica.clone())
+    }
+}
+
+fn refuse(responder: Responder, code: RefusalCode, text: String) {
+    answer(responder, &Response::Refused { code, text });
+}
+
+/// A shard's replica on this node.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) record: ReplicaRecord,
+    pub(super) descriptor: ShardDescriptor,
+}
+
+impl Replica {
+    fn stale(&self) -> Response {
+        Response::StaleEpoch { descriptors: vec![self.descriptor.clone()] }
+    }
+}
+
+fn waiter(responder: Responder, replica: Arc<Replica>) -> Waiter {
+    Waiter::new(move |reply| answer(responder, &response(reply, &replica)))
+}
+
+/// The client's answer from the engine's.
+fn response(reply: Reply, replica: &Replica) -> Response {
+    let refused = |code, text: &str| Response::Refused { code, text: text.to_owned() };
+    match reply {
+        Reply::Applied(outcome) => match outcome {
+            Outcome::Written => Response::Written,
+            Outcome::Swapped => Response::Swapped,
+            Outcome::NotSwapped { actual } => Response::NotSwapped { actual },
+            Outcome::StaleEpoch => replica.stale(),
+            Outcome::OutOfRange => refused(RefusalCode::OutOfRange, "a key is outside the range"),
+            Outcome::Malformed => refused(RefusalCode::Malformed, "not a command"),
+            // A proposal is applied by the life of the process that made it, so neither happens to one;
+            // if it did, what came of it would not be known.
+            Outcome::None | Outcome::AlreadyApplied => Response::UnknownOutcome,
+        },
+        Reply::Value(value) => Response::Value(value),
+        Reply::Rows(page) => Response::Rows { rows: page.rows, more: page.more },
+        Reply::StaleRead => replica.stale(),
+        Reply::NotLeader { leader } => Response::NotLeader { leader },
+        Reply::Overloaded { .. } => Response::Overloaded { retry_after_ms: RETRY_AFTER_MS },
+        Reply::NoReplica { .. } => Response::NotHere,
+        Reply::Unavailable { reason } => Response::Unavailable { text: reason.to_owned() },
+        Reply::Unknown => Response::UnknownOutcome,
+    }
+}

@@ -1,0 +1,170 @@
+//! A running node, as its requests and its status see it.
+
+use super::config::ServerConfig;
+use super::requests::Replica;
+use crate::status::{GroupStatus, KeyRange, LogStatus, NodeStatus, Role, TransportStatus};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use pontoon_client::protocol::Hints;
+use pontoon_engine::{Engine, RoleName};
+use pontoon_shard_router::{Manifest, NodeDescriptor, ShardDescriptor};
+use pontoon_transport::Transport;
+use pontoon_types::{ClusterId, GroupId, Limits, NodeId, ShardId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::process;
+
+/// A running node.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) limits: Limits,
+    cluster: ClusterId,
+    address: String,
+    engine: Engine,
+    transport: Transport,
+    replicas: BTreeMap<ShardId, Arc<Replica>>,
+    /// The meta shard and all nodes as they were at the first start: where to ask for the map.
+    meta: ShardDescriptor,
+    nodes: Vec<NodeDescriptor>,
+    started: Instant,
+}
+
+impl Node {
+    pub(super) fn new(
+        config: &ServerConfig,
+        manifest: &Manifest,
+        engine: Engine,
+        replicas: BTreeMap<ShardId, Arc<Replica>>,
+        transport: Transport,
+    ) -> Self {
+        let map = manifest.initial_map();
+        let own = config.peers.iter().find(|(peer, _)| *peer == config.id);
+        Self {
+            id: config.id,
+            limits: config.limits,
+            cluster: manifest.cluster(),
+            address: own.map(|(_, address)| address.clone()).unwrap_or_default(),
+            engine,
+            transport,
+            replicas,
+            meta: (**map.meta()).clone(),
+            // Where the nodes are reached today is what this node was started with.
+            nodes: (config.peers.iter())
+                .map(|(node, address)| NodeDescriptor { node: *node, address: address.clone() })
+                .collect(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn replica(&self, shard: ShardId) -> Option<&Arc<Replica>> {
+        self.replicas.get(&shard)
+    }
+
+    pub(super) fn user_shards(&self) -> usize {
+        self.replicas.keys().filter(|shard| **shard != ShardId::META).count()
+    }
+
+    /// Lets the groups whose preferred leader is here stand for election. Where there is a leader
+    /// already, its followers refuse, and nothing changes.
+    pub(super) fn campaign_where_preferred(&self) {
+        for replica in self.replicas.values() {
+            if replica.descriptor.preferred_leader().is_some_and(|first| first.node == self.id) {
+                self.engine.campaign(replica.record.group);
+            }
+        }
+    }
+
+    /// Where a client finds the map.
+    pub(super) fn hints(&self) -> Hints {
+        let meta = self.replica(ShardId::META);
+        Hints {
+            cluster: self.cluster,
+            node: self.id,
+            meta: meta.map_or_else(|| self.meta.clone(), |meta| meta.descriptor.clone()),
+            meta_leader: None,
+            nodes: self.nodes.clone(),
+        }
+    }
+
+    /// All that this node knows of itself. Waits for the workers.
+    pub(super) fn status(&self) -> NodeStatus {
+        let groups = self.engine.status();
+        NodeStatus {
+            cluster: self.cluster.to_string(),
+            node: self.id.0,
+            address: self.address.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            cpu_us: process::cpu_us(),
+            resident_bytes: process::resident_bytes(),
+            groups: groups.iter().map(|group| self.group_status(group)).collect(),
+            log: self.log_status(),
+            transport: self.transport_status(),
+        }
+    }
+
+    fn group_status(&self, group: &pontoon_engine::GroupStatus) -> GroupStatus {
+        let range = self.replicas.get(&group.shard).map(|replica| KeyRange {
+            start_b64: BASE64_STANDARD.encode(&replica.record.start),
+            end_b64: (!replica.record.end.is_empty())
+                .then(|| BASE64_STANDARD.encode(&replica.record.end)),
+        });
+        GroupStatus {
+            group: group.group.0,
+            shard: group.shard.0,
+            replica: group.replica.0,
+            role: role(group.role),
+            term: group.term.0,
+            leader: group.leader.map(|node| node.0),
+            commit: group.commit.0,
+            applied: group.applied.0,
+            last: group.last.0,
+            range: range.unwrap_or_default(),
+        }
+    }
+
+    fn log_status(&self) -> LogStatus {
+        let log = self.engine.log_stats();
+        LogStatus {
+            syncs: log.syncs,
+            entries: log.entries,
+            bytes: log.bytes,
+            batches: log.batches,
+            segments: log.segments_live,
+            segments_recycled: log.segments_recycled,
+            live_bytes: log.live_bytes,
+            full: self.engine.log_is_full(),
+        }
+    }
+
+    fn transport_status(&self) -> TransportStatus {
+        let mut status = TransportStatus::default();
+        for peer in self.transport.stats().peers {
+            if peer.connected {
+                status.connected.push(peer.node.0);
+            }
+            status.frames_sent += peer.frames_sent;
+            status.bytes_sent += peer.bytes_sent;
+            status.frames_received += peer.frames_received;
+            status.bytes_received += peer.bytes_received;
+            status.frames_dropped += peer.frames_dropped;
+        }
+        status
+    }
+}
+
+const fn role(role: RoleName) -> Role {
+    match role {
+        RoleName::Follower => Role::Follower,
+        RoleName::PreCandidate => Role::PreCandidate,
+        RoleName::Candidate => Role::Candidate,
+        RoleName::Leader => Role::Leader,
+        RoleName::Stopped => Role::Stopped,
+    }
+}

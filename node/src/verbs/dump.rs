@@ -1,0 +1,95 @@
+//! `pontoon dump`: all rows to a file.
+
+use crate::cli::ClusterOptions;
+use crate::error::Error;
+use crate::formats::Format;
+use crate::output::Output;
+use crate::rows::Rows;
+use bytes::Bytes;
+use clap::Args;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Write all rows, in key order, to stdout or a file.
+///
+/// The file appears under its name only when it is complete. Every page of rows is read
+/// linearizably; what is written meanwhile may be in it or not. `pontoon load` reads it back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pontoon dump --endpoints 127.0.0.1:7001 --certs certs > all.ndjson
+  pontoon dump --format tsv --out all.tsv")]
+pub struct DumpArgs {
+    /// File to write; stdout if not given.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Format; by the file's ending if not given, else ndjson.
+    #[arg(long)]
+    pub format: Option<Format>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: ClusterOptions,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the rows could not be read or written.
+pub async fn run(args: DumpArgs) -> Result<(), Error> {
+    let format = args
+        .format
+        .or_else(|| Format::of_path(args.out.as_deref()?))
+        .unwrap_or(Format::Ndjson);
+    let rows = Rows::new(args.cluster.connect().await?, Bytes::new(), None, None);
+    match &args.out {
+        None => {
+            let out = std::io::stdout();
+            let rows = dump(rows, format, BufWriter::new(out), || Error::Stdout).await?;
+            Output::new(false).note(&format!("dumped {rows} rows"));
+        }
+        Some(path) => {
+            let file = file_beside(path)?;
+            let rows = dump(rows, format, BufWriter::new(&file), || {
+                Error::file("write", path)
+            })
+            .await?;
+            file.as_file().sync_all().map_err(Error::file("sync", path))?;
+            file.persist(path)
+                .map_err(|error| Error::file("create", path)(error.error))?;
+            Output::new(false).note(&format!("dumped {rows} rows to {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// A file that will take the place of `path`. It gets the permissions of a file made anew.
+fn file_beside(path: &Path) -> Result<NamedTempFile, Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".pontoon-dump-")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(directory.unwrap_or(Path::new(".")))
+        .map_err(Error::file("create", path))
+}
+
+async fn dump<W: Write, E: FnOnce(std::io::Error) -> Error>(
+    mut rows: Rows,
+    format: Format,
+    mut out: W,
+    failed: impl Fn() -> E,
+) -> Result<u64, Error> {
+    let progress = Output::new(false).spinner("dumping");
+    let mut count = 0;
+    while let Some(page) = rows.next_page().await? {
+        for (key, value) in &page {
+            format.write(&mut out, key, value).map_err(failed())?;
+        }
+        count += page.len() as u64;
+        progress.set_message(format!("{count} rows"));
+    }
+    out.flush().map_err(failed())?;
+    progress.finish_and_clear();
+    Ok(count)
+}

@@ -1,0 +1,253 @@
+//! `pontoon node`: run a node.
+
+use crate::config::{ByteSize, NodeSettings, defaults};
+use crate::error::Error;
+use crate::output::Output;
+use crate::sample;
+use crate::server::{Server, ServerConfig};
+use clap::Args;
+use pontoon_shard_router::cut_at_samples;
+use pontoon_types::NodeId;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Run a node.
+///
+/// Every node of a cluster is started with the same --peers. At first start the nodes agree on the
+/// cut of the key space and keep it in the cluster; from then on --shards, --split-sample and
+/// --replication are not looked at. SIGINT or SIGTERM drains and stops the node; SIGKILL loses
+/// nothing that was acknowledged. Logs go to stderr; one line on stdout says when the node is ready.
+///
+/// Every setting can also stand in a TOML file, under the name of its flag. Flags win.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pontoon node --id 1 --data-dir /var/lib/pontoon --listen 0.0.0.0:7001 --certs /etc/pontoon \\
+      --peers 1=a.example:7001,2=b.example:7001,3=c.example:7001
+  pontoon node --config /etc/pontoon/node.toml --log debug
+
+A file:
+  id = 1
+  data-dir = \"/var/lib/pontoon\"
+  listen = \"0.0.0.0:7001\"
+  certs = \"/etc/pontoon\"
+  peers = [\"1=a.example:7001\", \"2=b.example:7001\", \"3=c.example:7001\"]
+  max-log-bytes = \"8GiB\"")]
+pub struct NodeArgs {
+    /// TOML file with settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Settings given as flags.
+    #[command(flatten)]
+    pub settings: NodeSettings,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the node could not start, or had to stop.
+pub fn run(args: NodeArgs) -> Result<(), Error> {
+    let settings = match &args.config {
+        Some(path) => args.settings.or(NodeSettings::from_file(path)?),
+        None => args.settings,
+    };
+    start_logging(settings.log.as_deref())?;
+    let config = server_config(settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System {
+            action: "start the runtime",
+            source,
+        })?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: ServerConfig) -> Result<(), Error> {
+    let node = config.id.0;
+    let failed = |source| Error::Server { node, source };
+    let waiting = |source| Error::System {
+        action: "wait for signals",
+        source,
+    };
+    // Before the start, so that a signal that comes during it is not the process's sudden end.
+    let mut terminate = signal(SignalKind::terminate()).map_err(waiting)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting)?;
+
+    let shards = config.shards;
+    let server = tokio::select! {
+        server = Server::start(config) => server.map_err(failed)?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Err(Error::Interrupted),
+    };
+    Output::new(false).line(&format!(
+        "node {node} ready on {}, {shards} shards",
+        server.local_addr(),
+    ))?;
+    tokio::select! {
+        error = server.failed() => return Err(failed(error)),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(node, "draining");
+    server.shutdown().await.map_err(failed)?;
+    tracing::info!(node, "stopped");
+    Ok(())
+}
+
+/// Logs to stderr: by `--log`, else by RUST_LOG, else what an operator should know.
+fn start_logging(filter: Option<&str>) -> Result<(), Error> {
+    let from_environment = || std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = filter
+        .map(str::to_owned)
+        .or_else(from_environment)
+        .unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(&filter)
+        .map_err(|error| Error::Usage(format!("log filter \"{filter}\": {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}
+
+/// Completes the settings; names what is missing or cannot be.
+pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Error> {
+    let limits = settings.limits();
+    let id = NodeId(required(settings.id, "id")?);
+    let peers = required(settings.peers, "peers")?.0;
+    if !peers.iter().any(|(peer, _)| *peer == id) {
+        return Err(Error::Usage(format!("node {id} is not among --peers")));
+    }
+    let shards = settings.shards.unwrap_or(defaults::SHARDS);
+    if shards == 0 {
+        return Err(Error::Usage("--shards is 0; at least 1 is needed".to_owned()));
+    }
+    if let Some(replication) = settings.replication
+        && !(1..=peers.len()).contains(&replication)
+    {
+        return Err(Error::Usage(format!(
+            "--replication is {replication}, with {} nodes in --peers",
+            peers.len()
+        )));
+    }
+    let split_keys = match &settings.split_sample {
+        Some(path) => {
+            let sample = sample::keys_of_file(path, None)?;
+            let cut = cut_at_samples(sample, shards);
+            if cut.is_short() {
+                tracing::warn!(
+                    wanted = shards,
+                    shards = cut.shards(),
+                    "the sample has too few keys for so many shards"
+                );
+            }
+            Some(cut.split_keys)
+        }
+        None => None,
+    };
+    let size = |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.0);
+    Ok(ServerConfig {
+        id,
+        data_dir: required(settings.data_dir, "data-dir")?,
+        listen: required(settings.listen, "listen")?,
+        advertise: settings.advertise,
+        certs: required(settings.certs, "certs")?,
+        peers,
+        shards: split_keys.as_ref().map_or(shards, |keys| keys.len() + 1),
+        split_keys,
+        replication: settings.replication,
+        workers: settings.workers.unwrap_or(defaults::WORKERS),
+        limits,
+        segment_bytes: size(settings.segment_bytes, defaults::SEGMENT_BYTES),
+        max_log_bytes: size(settings.max_log_bytes, defaults::MAX_LOG_BYTES),
+        election_timeout_ms: settings
+            .election_timeout_ms
+            .unwrap_or(defaults::ELECTION_TIMEOUT_MS),
+        heartbeat_interval_ms: settings
+            .heartbeat_interval_ms
+            .unwrap_or(defaults::HEARTBEAT_INTERVAL_MS),
+        memtable_bytes: size(settings.memtable_bytes, defaults::MEMTABLE_BYTES),
+        block_cache_bytes: size(settings.block_cache_bytes, defaults::BLOCK_CACHE_BYTES),
+    })
+}
+
+fn required<T>(setting: Option<T>, name: &str) -> Result<T, Error> {
+    setting.ok_or_else(|| {
+        Error::Usage(format!(
+            "--{name} is needed, as a flag or as \"{name}\" in the --config file"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> NodeSettings {
+        NodeSettings {
+            id: Some(2),
+            data_dir: Some("d".into()),
+            listen: Some("127.0.0.1:7002".parse().unwrap()),
+            certs: Some("c".into()),
+            peers: Some("1=a:1,2=b:2".parse().unwrap()),
+            ..NodeSettings::default()
+        }
+    }
+
+    fn problem(settings: NodeSettings) -> String {
+        server_config(settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let config = server_config(settings()).unwrap();
+        assert_eq!(config.shards, 64);
+        assert_eq!(config.segment_bytes, 64 << 20);
+        assert_eq!(config.split_keys, None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let without_id = NodeSettings {
+            id: None,
+            ..settings()
+        };
+        assert!(problem(without_id).contains("--id is needed"));
+    }
+
+    #[test]
+    fn a_node_must_be_among_its_peers() {
+        let stranger = NodeSettings {
+            id: Some(3),
+            ..settings()
+        };
+        assert!(problem(stranger).contains("node 3 is not among --peers"));
+    }
+
+    #[test]
+    fn more_replicas_than_nodes_are_refused() {
+        let greedy = NodeSettings {
+            replication: Some(3),
+            ..settings()
+        };
+        assert!(problem(greedy).contains("--replication is 3, with 2 nodes"));
+    }
+
+    #[test]
+    fn a_sample_decides_where_to_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sample.tsv");
+        std::fs::write(&path, "a\t\nb\t\nc\t\nd\t\n").unwrap();
+        let sampled = NodeSettings {
+            split_sample: Some(path),
+            shards: Some(2),
+            ..settings()
+        };
+        let config = server_config(sampled).unwrap();
+        assert_eq!(config.split_keys.unwrap(), ["c"]);
+    }
+}

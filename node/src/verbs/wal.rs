@@ -1,0 +1,165 @@
+//! `pontoon wal`: examine the log of a stopped node.
+
+use crate::error::Error;
+use crate::output::{Output, bytes, count, table};
+use clap::{Args, Subcommand};
+use pontoon_wal::inspect::{self, Report};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Examine the log of a stopped node. Nothing is changed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pontoon wal verify n1
+  pontoon wal stat n1 --json")]
+pub struct WalArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do with the log.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Read every record and check it. Exits with 1 if anything is damaged.
+    Verify(LogArgs),
+    /// Show segments, records and groups.
+    Stat(LogArgs),
+}
+
+/// Which log.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// The node's data directory, or its log directory.
+    pub dir: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// If there is no log, its node is running, or something in it is damaged.
+pub fn run(args: &WalArgs) -> Result<(), Error> {
+    let (log, verify) = match &args.action {
+        Action::Verify(log) => (log, true),
+        Action::Stat(log) => (log, false),
+    };
+    let dir = log_directory(&log.dir);
+    let failed = |source| Error::Log {
+        path: dir.clone(),
+        source,
+    };
+    let report = if verify {
+        inspect::verify(&dir)
+    } else {
+        inspect::stat(&dir)
+    }
+    .map_err(failed)?;
+
+    let output = Output::new(log.json);
+    if log.json {
+        output.line(&to_json(&report).to_string())?;
+    } else if verify {
+        output.line(&format!(
+            "{} segments, {} batches, {} of records checked",
+            report.segments.len(),
+            report.batches,
+            bytes(report.bytes as f64),
+        ))?;
+        if report.torn_bytes > 0 {
+            output.line(&format!(
+                "a torn tail of {} bytes, never acknowledged; the next start cuts it",
+                report.torn_bytes
+            ))?;
+        }
+    } else {
+        output.line(&stat_text(&report))?;
+    }
+    if report.is_sound() {
+        return Ok(());
+    }
+    let places: Vec<String> = report.damage.iter().take(3).map(ToString::to_string).collect();
+    Err(Error::Unhealthy(format!(
+        "the log in {} is damaged, {} groups are affected: {}",
+        dir.display(),
+        report.damaged_groups.len(),
+        places.join("; ")
+    )))
+}
+
+/// A node keeps its log in `log` below its data directory.
+fn log_directory(given: &Path) -> PathBuf {
+    let below = given.join("log");
+    if below.is_dir() { below } else { given.to_owned() }
+}
+
+fn stat_text(report: &Report) -> String {
+    let mut lines = Vec::new();
+    if let Some(identity) = &report.identity {
+        lines.push(format!("node {} of cluster {}", identity.node, identity.cluster));
+    }
+    let mut rows = Vec::new();
+    for segment in &report.segments {
+        rows.push(vec![
+            segment.file.clone(),
+            bytes(segment.used_bytes as f64),
+            bytes(segment.bytes as f64),
+            if segment.needed { "needed" } else { "to be used again" }.to_owned(),
+        ]);
+    }
+    lines.push(table(&["segment", "used", "size", "state"], rows));
+    let row = |what: String, number: u64| vec![what, count(number as f64)];
+    let mut rows = vec![row("batches".to_owned(), report.batches)];
+    for (kind, records) in &report.records {
+        rows.push(row(format!("records: {kind}"), *records));
+    }
+    let entries = report.groups.values().map(|group| group.entries).sum();
+    rows.push(row("groups".to_owned(), report.groups.len() as u64));
+    rows.push(row("entries held".to_owned(), entries));
+    lines.push(String::new());
+    lines.push(table(&[], rows));
+    lines.push(format!("durable up to {}, ends at {}", report.durable, report.end));
+    lines.join("\n")
+}
+
+fn to_json(report: &Report) -> serde_json::Value {
+    let segments = report.segments.iter().map(|segment| {
+        json!({
+            "file": segment.file,
+            "generation": segment.generation,
+            "bytes": segment.bytes,
+            "used_bytes": segment.used_bytes,
+            "needed": segment.needed,
+        })
+    });
+    let groups = report.groups.iter().map(|(id, group)| {
+        json!({
+            "group": id.0,
+            "first": group.first.0,
+            "last": group.last.0,
+            "term": group.term.0,
+            "entries": group.entries,
+            "damaged": report.damaged_groups.contains(id),
+        })
+    });
+    let records = report.records.iter();
+    let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
+    json!({
+        "cluster": report.identity.as_ref().map(|identity| identity.cluster.to_string()),
+        "node": report.identity.as_ref().map(|identity| identity.node.0),
+        "sound": report.is_sound(),
+        "segments": segments.collect::<Vec<_>>(),
+        "batches": report.batches,
+        "records": records
+            .map(|(kind, count)| (kind.to_string(), json!(count)))
+            .collect::<serde_json::Map<_, _>>(),
+        "groups": groups.collect::<Vec<_>>(),
+        "bytes": report.bytes,
+        "live_bytes": report.live_bytes,
+        "torn_bytes": report.torn_bytes,
+        "damage": damage,
+    })
+}
