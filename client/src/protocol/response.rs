@@ -152,6 +152,21 @@ pub struct Hints {
 }
 
 impl Response {
+    /// Whether the request was done; if not, this says why not.
+    #[must_use]
+    pub const fn is_outcome(&self) -> bool {
+        matches!(
+            self,
+            Self::Written
+                | Self::Swapped
+                | Self::NotSwapped { .. }
+                | Self::Value(_)
+                | Self::Rows { .. }
+                | Self::Hints(_)
+                | Self::Status(_)
+        )
+    }
+
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(PROTOCOL_VERSION);

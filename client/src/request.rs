@@ -1,0 +1,93 @@
+//! One thing that a client asks, in a form that can be sent again by another descriptor.
+
+use crate::protocol::{ScanRange, encode_command, encode_get, encode_scan};
+use crate::routing::{Access, Place};
+use bytes::Bytes;
+use core::time::Duration;
+use pontoon_shard_router::ShardDescriptor;
+use pontoon_types::{Command, Operation};
+
+/// Room for everything in a request but keys and values.
+const HEAD_BYTES: usize = 96;
+
+/// What is asked. Borrows keys and values from the caller.
+#[derive(Debug)]
+pub(crate) enum Ask<'a> {
+    /// A command; shard and epoch are filled in by each try, session and sequence stay.
+    Command {
+        command: Command<'a>,
+        /// About the length of its keys and values.
+        payload_bytes: usize,
+    },
+    Get {
+        key: &'a [u8],
+    },
+    /// A page of the user shard that owns its first key.
+    Scan(ScanRange),
+    /// A page of the map.
+    ScanMap(ScanRange),
+}
+
+impl Ask<'_> {
+    pub(crate) const fn access(&self) -> Access {
+        match self {
+            Self::Command { .. } => Access::Write,
+            Self::Get { .. } | Self::Scan(_) | Self::ScanMap(_) => Access::Read,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        match self {
+            Self::Command { command, .. } => match &command.operation {
+                Operation::Write(mutations) => match &mutations[..] {
+                    [mutation] => Place::Key(mutation.key()),
+                    mutations => Place::Batch(mutations),
+                },
+                Operation::CompareAndSwap { key, .. } => Place::Key(key),
+            },
+            Self::Get { key } => Place::Key(key),
+            Self::Scan(range) => Place::Key(&range.from),
+            Self::ScanMap(_) => Place::Meta,
+        }
+    }
+
+    /// The request as it goes to `shard`, with `budget` left.
+    pub(crate) fn encode(&mut self, shard: &ShardDescriptor, budget: Duration) -> Bytes {
+        let payload_bytes = match self {
+            Self::Command { payload_bytes, .. } => *payload_bytes,
+            Self::Get { key } => key.len(),
+            Self::Scan(range) | Self::ScanMap(range) => {
+                range.from.len() + range.to.as_ref().map_or(0, Bytes::len)
+            }
+        };
+        let mut out = Vec::with_capacity(HEAD_BYTES + payload_bytes);
+        match self {
+            Self::Command { command, .. } => {
+                command.request.shard = shard.shard;
+                command.request.epoch = shard.epoch;
+                encode_command(&mut out, budget, command);
+            }
+            Self::Get { key } => encode_get(&mut out, budget, shard.shard, shard.epoch, key),
+            Self::ScanMap(range) => {
+                encode_scan(&mut out, budget, shard.shard, shard.epoch, range);
+            }
+            Self::Scan(range) => {
+                let clipped = ScanRange {
+                    from: range.from.clone(),
+                    to: clip(range.to.as_ref(), shard.end.as_ref()),
+                    ..*range
+                };
+                encode_scan(&mut out, budget, shard.shard, shard.epoch, &clipped);
+            }
+        }
+        out.into()
+    }
+}
+
+/// The lower of two ends, of which either may be missing.
+pub(crate) fn clip(to: Option<&Bytes>, end: Option<&Bytes>) -> Option<Bytes> {
+    match (to, end) {
+        (Some(to), Some(end)) => Some(to.min(end).clone()),
+        (to, end) => to.or(end).cloned(),
+    }
+}
