@@ -117,11 +117,9 @@ impl Raft {
         };
         match (tally(&self.conf, answer), self.role) {
             (Tally::Won, Role::PreCandidate) => self.start_election(),
-            (Tally::Won, Role::Candidate) => {
-                // Others' votes may come first; the own one must be durable even if they suffice.
-                if self.durability.covers(self.term, self.vote) {
-                    self.become_leader();
-                }
+            // Others' votes may come first; the own one must be durable even if they suffice (S6).
+            (Tally::Won, Role::Candidate) if self.durability.covers(self.term, self.vote) => {
+                self.become_leader();
             }
             (Tally::Lost, Role::PreCandidate | Role::Candidate) => {
                 self.become_follower(self.term, None);

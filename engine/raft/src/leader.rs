@@ -88,12 +88,12 @@ impl Raft {
                 what: "it answers a round that has not begun",
             });
         }
-        let peer = self.peer_mut(from);
-        Ok(peer.map(|peer| {
-            peer.active = true;
-            peer.read_round = peer.read_round.max(read_round);
-            peer
-        }))
+        let Some(peer) = self.peer_mut(from) else {
+            return Ok(None);
+        };
+        peer.active = true;
+        peer.read_round = peer.read_round.max(read_round);
+        Ok(Some(peer))
     }
 
     /// Commits what a quorum holds durably, the leader included only as far as its own disk is.

@@ -4,6 +4,132 @@
 //! thread, socket or random map to reach for. It is `no_std`, so that the compiler keeps it so. Time comes
 //! in as `now`, randomness as a seed, and the disk and the network are its caller, the *shell*. The
 //! same calls in the same order give the same results, on any machine.
+//!
+//! "Raft" below is Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (2014),
+//! "thesis" is Ongaro, *Consensus: Bridging Theory and Practice* (2014), and S1 to S12 are the
+//! invariants of Pontoon's design.
+//!
+//! # Raft in a minute
+//!
+//! Replicas of a group hold the same *log* of entries. Time is cut into *terms*; each has at most one
+//! *leader*, chosen by a majority, every member voting at most once (§5.2). Only the leader appends;
+//! the others, its *followers*, copy. Each Append names the entry before the ones it carries, by index
+//! and term, and is refused by a follower that does not hold it: so two logs that agree anywhere agree up to
+//! there (§5.3), and the leader backs up until they do. An entry that a majority holds durably is
+//! *committed* and will be applied by everyone, because nobody without it can win an election any more:
+//! voters refuse candidates whose log ends earlier than theirs (§5.4.1), and a leader counts copies only
+//! of entries of its own term (§5.4.2, figure 8).
+//!
+//! # The contract
+//!
+//! Put in what happened, in any order, as often as it likes:
+//!
+//! | call | what happened |
+//! |---|---|
+//! | [`Raft::step`] | a message came in |
+//! | [`Raft::propose`], [`Raft::read_index`] | a client wants something |
+//! | [`Raft::handle_timeout`] | [`Raft::next_deadline`] has come |
+//! | [`Raft::handle_durable`] | a [`Persist`] and all before it are on the disk |
+//! | [`Raft::handle_applied`] | the state machine has applied what it was given |
+//! | [`Raft::handle_fetched`] | a [`Fetch`] is answered |
+//! | [`Raft::handle_leader_contact`], [`Raft::handle_peer_contact`] | somebody is alive, learnt elsewhere |
+//! | [`Raft::handle_unreachable`], [`Raft::compact`] | a connection broke, the log let go of its front |
+//!
+//! Then take out with [`Raft::poll_ready`] what is to be done, and repeat until it says there is nothing.
+//! What several calls brought about comes out as one: ten proposals are one Append per peer and one
+//! [`Persist`], so a shell that gathers a cycle's worth of calls gets batches for free.
+//!
+//! # What waits for the disk
+//!
+//! The disk is slow and is not waited for: any number of [`Persist`]s may be on their way. Three rules
+//! keep that safe (S6), and [`Ready`] keeps the parts of each apart:
+//!
+//! - No message carries a term, and no candidate counts its own vote, before both are durable. An
+//!   acknowledgement also waits for the entries that it acknowledges. Such messages come out in
+//!   [`Ready::messages_after_durable`].
+//! - A leader sends entries before it has them on its own disk, which then works while the network does
+//!   (thesis §10.2.1); its own copy counts only once [`Raft::handle_durable`] says so. It may commit what
+//!   a majority of others holds first.
+//! - What is applied is committed and durable here, so that a restart finds in its log whatever its
+//!   state machine has seen.
+//!
+//! An acknowledgement names the sequence and term of its [`Persist`]; one that comes after a new leader
+//! has replaced its entries covers only what is left of them.
+//!
+//! # Elections that disturb nobody
+//!
+//! Timeouts are drawn from `[t, 2t)` anew each time. With `pre_vote` a candidate first asks whether it could
+//! win and raises no term if not (thesis §9.6). With `check_quorum` a leader that hears no quorum steps
+//! down, and voters that heard their leader within `t` refuse everybody else (thesis §4.2.3, §6.2),
+//! except candidates that the leader itself has sent. A replica that does find itself in a higher
+//! term than a leader with which all others are content tells that leader, who then steps down: without
+//! that, it would be refused for ever and follow nobody.
+//!
+//! # Feeding followers
+//!
+//! A leader *probes* where a peer's log agrees with its own, one Append at a time, and from the first
+//! accepted one on feeds it in a *pipeline*, bounded in messages per peer and bytes per message. A
+//! refusal says where the follower's log could agree, whole terms skipped on both sides, so that
+//! conflicts cost rejections by the number of terms and not of entries. Lost messages are found out by
+//! answered Heartbeats: a follower that is there but has not all entries is sent an Append, empty if need be,
+//! and what it answers tells. Entries are kept in memory while they are young; a peer that needs older ones
+//! is fed from the log by way of [`Fetch`].
+//!
+//! Commit indexes travel with Appends and Heartbeats. A follower of a group that falls silent learns the
+//! last one with the next Heartbeat; no write waits for that.
+//!
+//! # Reads
+//!
+//! [`Raft::read_index`] gives an index at which a read is linearizable (S8), without writing: the leader's
+//! commit index, once a quorum has answered a round of messages that began after the read was asked
+//! (thesis §6.4). One round serves all reads that wait for it.
+//!
+//! # When things are wrong
+//!
+//! Bytes from a peer never panic (S12): what no correct replica sends is refused with a [`StepError`]
+//! and changes nothing. A leader that contradicts what is committed, or that knows of acknowledged
+//! entries which are not in the log, is proof that a disk has lost data or a rule was broken: the replica
+//! then *stops* for good, alone in its group and without touching the node's others. Violations of the
+//! contract by the shell are our own bugs and are asserted, also in release builds.
+//!
+//! # What is not here
+//!
+//! Encodings of messages, the log's files, what entries mean, who is on which node. Members
+//! are fixed for now; every quorum is already computed over a [`ConfState`](pontoon_types::ConfState)
+//! that can be joint, and a peer whose entries were compacted away is parked until snapshots can bring it back.
+//!
+//! # The smallest group
+//!
+//! ```
+//! use pontoon_raft::{Config, Raft, Ready, Restored, Role};
+//! use pontoon_types::{ConfState, GroupId, Instant, ReplicaId};
+//!
+//! let (id, now) = (ReplicaId(1), Instant::ZERO);
+//! let members = ConfState::of_voters([id]);
+//! let mut raft = Raft::new(Config::new(GroupId(7), id), Restored::blank(members), now)?;
+//! raft.campaign(now);
+//!
+//! let mut ready = Ready::default();
+//! let mut applied = Vec::new();
+//! let mut settle = |raft: &mut Raft| {
+//!     while raft.poll_ready(&mut ready) {
+//!         // Here a shell sends, writes and syncs; then:
+//!         if let Some(persist) = &ready.persist {
+//!             raft.handle_durable(persist.sequence, persist.term, now);
+//!         }
+//!         for entry in ready.committed.drain(..) {
+//!             raft.handle_applied(entry.index());
+//!             applied.push(entry);
+//!         }
+//!     }
+//! };
+//! settle(&mut raft);
+//! assert_eq!(raft.role(), Role::Leader);
+//! let position = raft.propose(b"hello", now).expect("a leader with nothing to do");
+//! settle(&mut raft);
+//! assert_eq!(applied.last().map(|entry| entry.position()), Some(position));
+//! # Ok::<(), pontoon_raft::ConfigError>(())
+//! ```
 #![no_std]
 
 extern crate alloc;

@@ -2,10 +2,14 @@
 //! real replicas over a simulated network and simulated disks, with the invariants I1-I9 checked after
 //! every step. Nothing here reads a clock.
 
+// What a test unwraps is what it asserts.
+#![allow(clippy::unwrap_used)]
+
 mod elections;
 mod flow;
 mod harness;
 mod hostile;
+mod membership;
 mod pre_vote;
 mod random;
 mod reads;

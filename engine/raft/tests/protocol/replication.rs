@@ -44,7 +44,7 @@ fn orders(of: usize) -> Vec<Vec<usize>> {
         }
         for swap in 0..at {
             permute(at - 1, items, out);
-            items.swap(if at % 2 == 0 { swap } else { 0 }, at - 1);
+            items.swap(if at.is_multiple_of(2) { swap } else { 0 }, at - 1);
         }
     }
     let mut out = Vec::new();
