@@ -151,6 +151,7 @@ mod read_index;
 mod ready;
 mod rng;
 mod terms;
+mod view;
 
 pub use config::{Config, ConfigError, Restored};
 pub use error::{ProposeError, ReadError, StepError};

@@ -137,6 +137,25 @@ fn a_candidate_with_a_stuck_disk_says_and_counts_nothing() {
 }
 
 #[test]
+fn a_candidate_with_all_votes_but_its_own_does_not_lead_yet() {
+    let mut cluster = Cluster::fresh(3);
+    cluster.nodes.get_mut(&1).unwrap().disk_held = true;
+    cluster.campaign(1);
+    cluster.process(1);
+    let granted = MessageBody::VoteResponse {
+        granted: true,
+        pre: false,
+    };
+    // Its request may reach others before it learns itself that its disk has done its work.
+    for id in [2, 3] {
+        cluster.step(message(id, 1, 1, granted.clone())).unwrap();
+    }
+    assert_eq!(cluster.raft(1).role(), Role::Candidate);
+    cluster.make_durable(1, 1);
+    assert_eq!(cluster.raft(1).role(), Role::Leader);
+}
+
+#[test]
 fn a_leader_commits_what_others_hold_before_its_own_disk_does() {
     let mut cluster = Cluster::fresh(3);
     cluster.campaign(1);
@@ -150,6 +169,7 @@ fn a_leader_commits_what_others_hold_before_its_own_disk_does() {
     cluster.advance(crate::harness::HEARTBEAT);
     assert_eq!(cluster.raft(1).commit(), index(2), "two of three disks");
     assert_eq!(cluster.raft(1).applied(), index(1), "not durable here");
+    assert_eq!(cluster.raft(1).matched_by_all(), index(1));
     cluster.make_durable(1, 9);
     cluster.settle();
     assert_eq!(cluster.raft(1).applied(), index(2));

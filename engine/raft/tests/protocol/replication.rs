@@ -180,8 +180,10 @@ fn r4_backing_up_takes_a_rejection_per_term_and_not_per_entry() {
     let common = vec![1; 50];
     let with = |tail: Vec<u64>| [common.clone(), tail].concat();
     let logs = [
-        // The follower has what the leader lacks, the other way round, both at once, a short one.
-        (with(vec![30]), with(ten_terms(2)), 10),
+        // The follower has newer terms that the leader lacks, so that it must skip; older ones, so that
+        // the leader must; the leader alone has them, both do, and a follower that is only short.
+        (with(vec![2; 1000]), with(ten_terms(3)), 10),
+        (with(vec![30; 1000]), with(ten_terms(2)), 10),
         (with(ten_terms(2)), with(vec![]), 10),
         (with(ten_terms(3)), with(ten_terms(2)), 20),
         (with(vec![2; 1000]), with(vec![]), 1),
@@ -222,6 +224,30 @@ fn r5_lost_answers_and_silence_still_end_in_the_same_commit() {
     cluster.heal();
     cluster.advance(HEARTBEAT);
     assert_eq!(cluster.raft(3).commit(), index(2));
+}
+
+#[test]
+fn an_acknowledgement_owed_to_an_earlier_term_is_forgotten_with_it() {
+    let mut cluster = committed_follower();
+    // Replica 1 leads term 1, loses unsynced entries that replica 2 has, and leads term 2 without them,
+    // all within one of replica 2's cycles.
+    cluster
+        .step(message(1, 2, 1, append((1, 5), 5, &[1, 1, 1])))
+        .unwrap();
+    cluster
+        .step(message(1, 2, 2, append((1, 5), 5, &[2])))
+        .unwrap();
+    cluster.process(2);
+    let answers: Vec<_> = cluster
+        .network
+        .drain(..)
+        .map(|answer| answer.body)
+        .collect();
+    let expected = MessageBody::AppendResponse {
+        matched: index(6),
+        read_round: 0,
+    };
+    assert_eq!(answers, [expected]);
 }
 
 #[test]
