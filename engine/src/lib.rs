@@ -1,1 +1,29 @@
-//! Under construction.
+//! Runs many Raft groups in one process.
+//!
+//! A node has a few **workers**, and each group belongs to one of them. A worker turns **cycles**: it
+//! takes in what has come, steps the groups that were touched, and hands out one batch for the log, one
+//! frame per peer and one batch to apply, whatever the number of groups behind them. So the cost per
+//! write falls as the load rises, and hardly depends on how many groups share it.
+//!
+//! - [`worker`]: the cycle. Pure: no thread, clock, socket or file. The simulator turns it, too.
+//! - [`apply`]: executes what is committed across groups, and answers. Pure as well.
+//! - [`frame`]: what nodes say to each other, with entries in the bytes of the leader that made them.
+//! - [`runtime`]: threads, mailboxes, the clock; the only part that touches the machine.
+//!
+//! The engine knows nothing of QUIC, certificates, shard maps or clients. Frames leave through the
+//! [`Host`], requests come in with a [`Waiter`] that is answered exactly once.
+
+pub mod apply;
+mod config;
+mod error;
+pub mod frame;
+mod reply;
+pub mod runtime;
+mod status;
+pub mod worker;
+
+pub use config::EngineConfig;
+pub use error::{EngineError, FrameError};
+pub use reply::{Reply, Waiter};
+pub use runtime::{Engine, Host, Opened};
+pub use status::{GroupStatus, RoleName};

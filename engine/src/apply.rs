@@ -1,0 +1,157 @@
+//! The apply stage: executes what is committed, across groups, and answers those who wait.
+//!
+//! Like a worker it is synchronous and deterministic; the runtime runs it on the apply thread, which is
+//! the only one that writes to the store.
+
+use crate::reply::{Reply, Waiter};
+use crate::worker::{ApplyBatch, Read, ReadQuery};
+use pontoon_store::{KvMachine, KvReader, Outcome, ReadError, ScanLimits, Store, StoreError, View};
+use pontoon_types::{Entry, GroupId, LogIndex};
+
+/// Gathers what the workers handed over and applies it as one batch.
+pub struct ApplyStage<S: Store> {
+    machine: KvMachine<S>,
+    entries: Vec<Entry>,
+    waiters: Vec<(usize, Waiter)>,
+    reads: Vec<(GroupId, Read)>,
+    outcomes: Vec<Outcome>,
+    progress: Vec<Progress>,
+}
+
+/// How far one worker's groups have come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Which worker to tell.
+    pub worker: usize,
+    /// The last applied index of each group that moved.
+    pub indexes: Vec<(GroupId, LogIndex)>,
+    /// The bytes of the entries, to be given back to the worker's allowance.
+    pub bytes: usize,
+}
+
+/// Reads whose entries are applied, with a view in which they are.
+pub struct DueReads<V> {
+    reader: KvReader<V>,
+    reads: Vec<(GroupId, Read)>,
+}
+
+impl<S: Store> ApplyStage<S> {
+    /// A stage around a state machine.
+    #[must_use]
+    pub fn new(machine: KvMachine<S>) -> Self {
+        Self {
+            machine,
+            entries: Vec::new(),
+            waiters: Vec::new(),
+            reads: Vec::new(),
+            outcomes: Vec::new(),
+            progress: Vec::new(),
+        }
+    }
+
+    /// The state machine.
+    pub fn machine(&mut self) -> &mut KvMachine<S> {
+        &mut self.machine
+    }
+
+    /// Takes in what a worker handed over.
+    pub fn gather(&mut self, worker: usize, mut batch: ApplyBatch) {
+        let start = self.entries.len();
+        if !batch.entries.is_empty() {
+            let mut progress = Progress {
+                worker,
+                bytes: batch.bytes,
+                indexes: Vec::new(),
+            };
+            for entry in &batch.entries {
+                let (group, index) = (entry.group(), entry.index());
+                match progress.indexes.last_mut() {
+                    Some(last) if last.0 == group => last.1 = index,
+                    _ => progress.indexes.push((group, index)),
+                }
+            }
+            self.progress.push(progress);
+        }
+        self.entries.append(&mut batch.entries);
+        self.waiters.extend(
+            batch
+                .waiters
+                .drain(..)
+                .map(|(at, waiter)| (start + at, waiter)),
+        );
+        self.reads.append(&mut batch.reads);
+    }
+
+    /// Applies what was gathered, then answers. Returns how far each worker's groups have come.
+    ///
+    /// # Errors
+    /// If the store failed. Nobody has been answered then, and the node must stop.
+    pub fn run(&mut self) -> Result<std::vec::Drain<'_, Progress>, StoreError> {
+        if !self.entries.is_empty() {
+            self.machine.apply(&self.entries, &mut self.outcomes)?;
+            assert_eq!(
+                self.outcomes.len(),
+                self.entries.len(),
+                "every entry has an outcome"
+            );
+            for (at, waiter) in self.waiters.drain(..) {
+                let outcome = std::mem::replace(&mut self.outcomes[at], Outcome::None);
+                waiter.reply(Reply::Applied(outcome));
+            }
+            self.entries.clear();
+        }
+        Ok(self.progress.drain(..))
+    }
+
+    /// The reads that became due with the last [`ApplyStage::run`], if there are any.
+    pub fn take_reads(&mut self) -> Option<DueReads<S::View>> {
+        if self.reads.is_empty() {
+            return None;
+        }
+        let reads = std::mem::take(&mut self.reads);
+        Some(DueReads {
+            reader: self.machine.reader(),
+            reads,
+        })
+    }
+}
+
+impl<V: View> DueReads<V> {
+    /// Serves and answers every read.
+    pub fn serve(self) {
+        for (group, read) in self.reads {
+            let reply = serve(&self.reader, group, &read).unwrap_or_else(|error| match error {
+                ReadError::StaleEpoch { .. } | ReadError::OutOfRange { .. } => Reply::StaleRead,
+                ReadError::UnknownGroup { group } => Reply::NoReplica { group },
+                ReadError::Store(error) => {
+                    tracing::error!(%group, %error, "a read failed");
+                    Reply::Unavailable {
+                        reason: "the store could not be read",
+                    }
+                }
+            });
+            read.waiter.reply(reply);
+        }
+    }
+}
+
+fn serve<V: View>(reader: &KvReader<V>, group: GroupId, read: &Read) -> Result<Reply, ReadError> {
+    let (shard, epoch) = (read.shard, read.epoch);
+    match &read.query {
+        ReadQuery::Get { key } => reader.get(group, shard, epoch, key).map(Reply::Value),
+        ReadQuery::Scan {
+            from,
+            to,
+            max_rows,
+            max_bytes,
+        } => {
+            let limits = ScanLimits {
+                rows: *max_rows,
+                bytes: *max_bytes,
+            };
+            reader
+                .scan(group, shard, epoch, (from, to), limits)
+                .map(Reply::Rows)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The engine's settings.
+
+use crate::error::EngineError;
+use pontoon_wal::WalConfig;
+use std::time::Duration;
+
+/// The most workers: as many append lanes as a connection between two nodes has.
+const MAX_WORKERS: usize = 15;
+
+/// Settings of one node's engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// How many workers share the groups, at least 1. Group `g` belongs to worker `g % workers`.
+    pub workers: usize,
+    /// Elections start after a random time in `[t, 2t)` without a leader.
+    pub election_timeout: Duration,
+    /// How often a leader that has nothing else to say is heard.
+    pub heartbeat_interval: Duration,
+    /// Per group: entry bytes proposed and not yet committed, before `Overloaded`.
+    pub max_uncommitted_bytes: usize,
+    /// Per worker: entry bytes committed and not yet applied, before `Overloaded` and before appends from
+    /// peers are dropped, to be sent again later.
+    pub max_unapplied_bytes: usize,
+    /// Per worker: inputs that wait for it, before requests get `Overloaded` and frames are dropped.
+    pub max_queued_inputs: usize,
+    /// How often the store's progress is taken to cut the log.
+    pub compaction_interval: Duration,
+    /// The log's settings.
+    pub wal: WalConfig,
+    /// Seeds the election jitter, so that a run can be repeated.
+    pub seed: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            election_timeout: Duration::from_millis(750),
+            heartbeat_interval: Duration::from_millis(150),
+            max_uncommitted_bytes: 16 << 20,
+            max_unapplied_bytes: 64 << 20,
+            max_queued_inputs: 64 << 10,
+            compaction_interval: Duration::from_secs(1),
+            wal: WalConfig::default(),
+            seed: 0,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Checks that the settings can work together.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let wrong = |setting, problem: &str| {
+            Err(EngineError::Config {
+                setting,
+                problem: problem.to_owned(),
+            })
+        };
+        if self.workers == 0 || self.workers > MAX_WORKERS {
+            return wrong("workers", "must be between 1 and 15");
+        }
+        if self.heartbeat_interval.is_zero() {
+            return wrong("heartbeat-interval-ms", "must be above 0");
+        }
+        if self.election_timeout < 2 * self.heartbeat_interval {
+            return wrong(
+                "election-timeout-ms",
+                "must be at least twice heartbeat-interval-ms",
+            );
+        }
+        Ok(())
+    }
+}

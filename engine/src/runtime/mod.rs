@@ -1,0 +1,534 @@
+//! The shell around the workers: their threads, the log's, the apply thread and the readers.
+//!
+//! ```text
+//!  clients, peers ──> mailbox ──> worker ──┬──> log thread ───> (durable) ──┐
+//!                        ^                 ├──> host: one frame per peer    │
+//!                        │                 └──> apply thread ──> readers    │
+//!                        └────────── applied ─────────┴─────────────────────┘
+//! ```
+//!
+//! A worker never waits for a sync, a flush or a read: it hands them on, and hears of them by its
+//! mailbox. Starting takes two steps, so that a node can settle who it is in between:
+//! [`Opened`] has the log and the store and serves nothing, [`Engine`] runs.
+
+mod apply;
+pub mod clock;
+mod mailbox;
+mod readers;
+mod work;
+
+use crate::apply::ApplyStage;
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::frame::{Frame, Lane, Origin};
+use crate::reply::{Reply, Waiter};
+use crate::status::GroupStatus;
+use crate::worker::{Input, Read, Worker};
+use apply::ApplyJob;
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use mailbox::{Mailbox, mailbox};
+use parking_lot::Mutex;
+use pontoon_raft::Restored;
+use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, ReplicaRecord};
+use pontoon_types::{ClusterId, GroupId, NodeId, ReplicaId};
+use pontoon_wal::{
+    DurabilityListener, LogIdentity, Pressure, Recovered, Ticket, Wal, WalError, WalStats,
+};
+use readers::ReadJob;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How many threads serve reads and cold parts of the log.
+const READERS: usize = 2;
+
+/// What the engine needs of the process it runs in. Called from worker threads: nothing may block.
+pub trait Host: Send + Sync + 'static {
+    /// Sends a frame to a node. It may be lost: Raft repairs that. `worker` says which one it comes
+    /// from; the frames of one worker to one node on one lane should arrive in order.
+    fn send(&self, to: NodeId, worker: usize, lane: Lane, frame: Frame);
+
+    /// The engine cannot go on, and the node must stop: a sync or the store failed, and nothing that it
+    /// says can be trusted any more.
+    fn failed(&self, error: EngineError);
+}
+
+/// A node's data directory, open and locked, before anything is served.
+pub struct Opened {
+    node: NodeId,
+    config: EngineConfig,
+    wal: Wal,
+    recovered: Recovered,
+    machine: KvMachine<LsmStore>,
+    news: Arc<LogNews>,
+}
+
+/// Takes the log's news to the workers, which start after it.
+#[derive(Default)]
+struct LogNews {
+    target: OnceLock<(Vec<Mailbox>, Arc<dyn Host>)>,
+}
+
+impl DurabilityListener for LogNews {
+    fn durable(&self, tickets: &[Ticket]) {
+        let Some((mailboxes, _)) = self.target.get() else {
+            return;
+        };
+        for (index, mailbox) in mailboxes.iter().enumerate() {
+            let own = tickets
+                .iter()
+                .filter(|ticket| ticket.worker as usize == index);
+            if let Some(sequence) = own.map(|ticket| ticket.sequence).max() {
+                mailbox.tell(Input::Durable { sequence });
+            }
+        }
+    }
+
+    fn failed(&self, error: &WalError) {
+        tracing::error!(%error, "the log failed; the node stops");
+        if let Some((_, host)) = self.target.get() {
+            host.failed(EngineError::LogFailed {
+                message: error.to_string(),
+            });
+        }
+    }
+}
+
+impl Opened {
+    /// Opens the log and the store below `data_dir`, and recovers both.
+    ///
+    /// # Errors
+    /// If a setting is wrong, another process has the directory, it belongs to another node, or what is
+    /// in it cannot be read.
+    pub fn open(
+        data_dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        config: EngineConfig,
+        store: LsmSettings,
+    ) -> Result<Self, EngineError> {
+        config.validate()?;
+        let news = Arc::new(LogNews::default());
+        let identity = LogIdentity { cluster, node };
+        let log_dir = data_dir.join("log");
+        let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
+        let machine = KvMachine::open(LsmStore::open(&data_dir.join("store"), store)?)?;
+        Ok(Self {
+            node,
+            config,
+            wal,
+            recovered,
+            machine,
+            news,
+        })
+    }
+
+    /// The state machine, with what the node has noted about itself.
+    pub fn machine(&mut self) -> &mut KvMachine<LsmStore> {
+        &mut self.machine
+    }
+
+    /// What the log's recovery found.
+    #[must_use]
+    pub const fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Starts every replica that the store has a record of; `members_of` says which node holds which
+    /// member of its group.
+    ///
+    /// # Errors
+    /// If the log and the store do not belong together, or a thread cannot be started.
+    pub fn start(
+        self,
+        host: Arc<dyn Host>,
+        members_of: impl Fn(&ReplicaRecord) -> Vec<(ReplicaId, NodeId)>,
+    ) -> Result<Engine, EngineError> {
+        let Self {
+            node,
+            config,
+            wal,
+            mut recovered,
+            machine,
+            news,
+        } = self;
+        let replicas: Vec<_> = machine.replicas().cloned().collect();
+        let mut workers: Vec<_> = (0..config.workers)
+            .map(|index| Worker::new(node, index, &config))
+            .collect();
+        let (quarantined, sound): (Vec<_>, Vec<_>) = replicas
+            .iter()
+            .partition(|record| recovered.is_quarantined(record.group));
+        for record in &quarantined {
+            // It neither votes nor acknowledges, for it may have forgotten what it promised.
+            tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
+        }
+        let quarantined = quarantined
+            .into_iter()
+            .map(GroupStatus::quarantined)
+            .collect();
+        for record in sound {
+            let restored = restore(record, &mut recovered, &machine)?;
+            let worker = &mut workers[worker_of(record.group, config.workers)];
+            let members = members_of(record);
+            let added = worker.add_group(record.clone(), members, restored, &config, clock::now());
+            added.map_err(|error| EngineError::Restore {
+                group: record.group,
+                message: error.to_string(),
+            })?;
+        }
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = workers
+            .iter()
+            .map(|_| mailbox(config.max_queued_inputs))
+            .unzip();
+        let _ = news.target.set((mailboxes.clone(), host.clone()));
+        let shared = Arc::new(Shared {
+            mailboxes,
+            wal,
+            drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
+            halting: AtomicBool::new(false),
+        });
+        let durability = machine.durability();
+        let (apply, apply_jobs) = crossbeam_channel::unbounded();
+        let (readers, read_jobs) = crossbeam_channel::unbounded();
+        let mut threads = Threads::default();
+
+        for reader in 0..READERS {
+            let (jobs, shared) = (read_jobs.clone(), shared.clone());
+            threads
+                .readers
+                .push(spawn(format!("reader-{reader}"), move || {
+                    readers::run(&jobs, &shared);
+                })?);
+        }
+        let stage = ApplyStage::new(machine);
+        let (host_, shared_, readers_) = (host.clone(), shared.clone(), readers.clone());
+        threads.apply.push(spawn("apply".to_owned(), move || {
+            if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &shared_) {
+                tracing::error!(%error, "the store failed; the node stops");
+                host_.failed(EngineError::Store(error));
+            }
+        })?);
+        for (index, (worker, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
+            let (shared, host) = (shared.clone(), host.clone());
+            let exits = work::Exits {
+                shared,
+                host,
+                apply: apply.clone(),
+                readers: readers.clone(),
+            };
+            threads
+                .workers
+                .push(spawn(format!("worker-{index}"), move || {
+                    work::run(index, worker, &inbox, &exits);
+                })?);
+        }
+        let keeper = Keeper {
+            shared: shared.clone(),
+            apply: apply.clone(),
+            durability,
+            interval: config.compaction_interval,
+        };
+        threads
+            .keeper
+            .push(spawn("keeper".to_owned(), move || keeper.run())?);
+        Ok(Engine {
+            shared,
+            apply,
+            readers,
+            threads: Mutex::new(threads),
+            replicas,
+            quarantined,
+        })
+    }
+}
+
+/// Joins what the log and the store know of a replica.
+fn restore(
+    record: &ReplicaRecord,
+    recovered: &mut Recovered,
+    machine: &KvMachine<LsmStore>,
+) -> Result<Restored, EngineError> {
+    let log = recovered.groups.remove(&record.group).unwrap_or_default();
+    let applied = machine.applied(record.group);
+    if applied > log.last {
+        let group = record.group;
+        return Err(EngineError::LogBehindStore {
+            group,
+            applied,
+            last: log.last,
+        });
+    }
+    Ok(Restored {
+        hard_state: log.hard_state,
+        conf_state: record.conf_state.clone(),
+        compacted: log.compacted,
+        terms: log.terms,
+        last: log.last,
+        applied,
+    })
+}
+
+fn worker_of(group: GroupId, workers: usize) -> usize {
+    (group.0 % workers as u64) as usize
+}
+
+fn spawn(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, EngineError> {
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(body)
+        .map_err(|source| EngineError::Thread {
+            thread: name,
+            source,
+        })
+}
+
+/// What the threads share.
+struct Shared {
+    mailboxes: Vec<Mailbox>,
+    wal: Wal,
+    /// Per worker: whether nobody waits for it and it waits for nobody.
+    drained: Vec<AtomicBool>,
+    halting: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    workers: Vec<JoinHandle<()>>,
+    apply: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    keeper: Vec<JoinHandle<()>>,
+}
+
+/// A running engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    apply: Sender<ApplyJob>,
+    readers: Sender<ReadJob>,
+    threads: Mutex<Threads>,
+    replicas: Vec<ReplicaRecord>,
+    /// The state of the replicas that no worker has, because their log is damaged.
+    quarantined: Vec<GroupStatus>,
+}
+
+impl Engine {
+    /// The replicas that this node runs.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaRecord] {
+        &self.replicas
+    }
+
+    fn mailbox(&self, group: GroupId) -> &Mailbox {
+        let mailboxes = &self.shared.mailboxes;
+        &mailboxes[worker_of(group, mailboxes.len())]
+    }
+
+    /// Proposes an encoded command to a group. The waiter is answered when it has been applied, or when
+    /// it is sure that it never will be.
+    pub fn propose(&self, group: GroupId, command: Bytes, waiter: Waiter) {
+        if let Err(Input::Propose { waiter, .. }) = self.mailbox(group).offer(Input::Propose {
+            group,
+            command,
+            waiter,
+        }) {
+            waiter.reply(Reply::Overloaded {
+                reason: "too many requests wait",
+            });
+        }
+    }
+
+    /// Reads from a group, linearizably.
+    pub fn read(&self, group: GroupId, read: Read) {
+        if let Err(Input::Read { read, .. }) =
+            self.mailbox(group).offer(Input::Read { group, read })
+        {
+            read.waiter.reply(Reply::Overloaded {
+                reason: "too many requests wait",
+            });
+        }
+    }
+
+    /// Takes in a frame that a worker of another node sent. Over the bound it is dropped.
+    pub fn receive(&self, from: NodeId, frame: Bytes) {
+        let mailboxes = &self.shared.mailboxes;
+        match Origin::of(&frame) {
+            Ok(Origin { worker, workers })
+                if usize::from(workers) == mailboxes.len() && worker < workers =>
+            {
+                let _ = mailboxes[usize::from(worker)].offer(Input::Frame { from, frame });
+            }
+            // The peer shares its groups out differently: each worker picks out its own.
+            Ok(_) => {
+                for mailbox in mailboxes {
+                    let _ = mailbox.offer(Input::Frame {
+                        from,
+                        frame: frame.clone(),
+                    });
+                }
+            }
+            Err(error) => tracing::warn!(%from, %error, "dropped a frame"),
+        }
+    }
+
+    /// The connection to a node broke.
+    pub fn peer_lost(&self, node: NodeId) {
+        for mailbox in &self.shared.mailboxes {
+            mailbox.tell(Input::PeerLost { node });
+        }
+    }
+
+    /// Lets this replica of a group stand for election now.
+    pub fn campaign(&self, group: GroupId) {
+        self.mailbox(group).tell(Input::Campaign { group });
+    }
+
+    /// The state of every replica, in the order of their groups. Waits for the workers: not to be called
+    /// from one.
+    #[must_use]
+    pub fn status(&self) -> Vec<GroupStatus> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        for mailbox in &self.shared.mailboxes {
+            let sender = sender.clone();
+            let reply = Box::new(move |status| {
+                let _ = sender.send(status);
+            });
+            mailbox.tell(Input::Status { reply });
+        }
+        drop(sender);
+        let mut groups: Vec<GroupStatus> = receiver.iter().flatten().collect();
+        groups.extend(self.quarantined.iter().cloned());
+        groups.sort_unstable_by_key(|status| status.group);
+        groups
+    }
+
+    /// The log's counters.
+    #[must_use]
+    pub fn log_stats(&self) -> WalStats {
+        self.shared.wal.stats()
+    }
+
+    /// Whether proposals are refused because the log has no room.
+    #[must_use]
+    pub fn log_is_full(&self) -> bool {
+        self.shared.wal.pressure() == Pressure::Full
+    }
+
+    /// Stops: takes no new proposals, gives those under way up to `patience` to be answered, then ends
+    /// every thread, flushes the store and closes the log.
+    pub fn shutdown(&self, patience: Duration) {
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        if threads.workers.is_empty() {
+            return;
+        }
+        for mailbox in &self.shared.mailboxes {
+            mailbox.tell(Input::Stop);
+        }
+        let deadline = Instant::now() + patience;
+        let is_drained = || {
+            self.shared
+                .drained
+                .iter()
+                .all(|drained| drained.load(Ordering::Acquire))
+        };
+        // Two looks apart: the first one may have been before the stop was heard.
+        let mut drained_looks = 0;
+        while drained_looks < 2 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            drained_looks = if is_drained() { drained_looks + 1 } else { 0 };
+        }
+        self.halt(&mut threads);
+    }
+
+    fn halt(&self, threads: &mut Threads) {
+        self.shared.halting.store(true, Ordering::Release);
+        for mailbox in &self.shared.mailboxes {
+            mailbox.tell(Input::Stop);
+        }
+        for keeper in &threads.keeper {
+            keeper.thread().unpark();
+        }
+        join(&mut threads.keeper);
+        join(&mut threads.workers);
+        let _ = self.apply.send(ApplyJob::Finish);
+        join(&mut threads.apply);
+        for _ in &threads.readers {
+            let _ = self.readers.send(ReadJob::Finish);
+        }
+        join(&mut threads.readers);
+        if let Err(error) = self.shared.wal.clone().shutdown() {
+            tracing::error!(%error, "the log did not close as it should");
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        if !threads.workers.is_empty() {
+            self.halt(&mut threads);
+        }
+    }
+}
+
+fn join(threads: &mut Vec<JoinHandle<()>>) {
+    for thread in threads.drain(..) {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the engine had panicked");
+        }
+    }
+}
+
+/// Looks after the log's space: tells the workers what the store has made durable, and asks for a
+/// flush when the log is nearly full.
+struct Keeper {
+    shared: Arc<Shared>,
+    apply: Sender<ApplyJob>,
+    durability: Durability,
+    interval: Duration,
+}
+
+impl Keeper {
+    fn run(&self) {
+        let mut seen = self.durability.generation();
+        let mut was_full = false;
+        while !self.shared.halting.load(Ordering::Acquire) {
+            std::thread::park_timeout(self.interval);
+            let full = self.shared.wal.pressure() == Pressure::Full;
+            if full {
+                let _ = self.apply.send(ApplyJob::Flush);
+            }
+            if full != was_full {
+                was_full = full;
+                tracing::warn!(
+                    full,
+                    "the log's room has changed; full: proposals are refused"
+                );
+                for mailbox in &self.shared.mailboxes {
+                    mailbox.tell(Input::LogPressure { full });
+                }
+            }
+            let generation = self.durability.generation();
+            if generation != seen || full {
+                seen = generation;
+                self.cut();
+            }
+        }
+    }
+
+    fn cut(&self) {
+        let mailboxes = &self.shared.mailboxes;
+        let mut shares = vec![Vec::new(); mailboxes.len()];
+        for (group, applied) in self.durability.all().iter() {
+            shares[worker_of(*group, mailboxes.len())].push((*group, *applied));
+        }
+        for (mailbox, applied) in mailboxes.iter().zip(shares) {
+            mailbox.tell(Input::Compact { applied });
+        }
+    }
+}

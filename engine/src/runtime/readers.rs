@@ -1,0 +1,48 @@
+//! The reader threads: whatever may have to wait for the disk and writes nothing.
+
+use super::Shared;
+use crate::apply::DueReads;
+use crate::worker::{Fetch, Input};
+use crossbeam_channel::Receiver;
+use pontoon_store::{LsmStore, Store};
+
+/// Something for a reader to do.
+pub(super) enum ReadJob {
+    /// Serve reads from a view that holds all they had to wait for.
+    Serve(DueReads<<LsmStore as Store>::View>),
+    /// Read entries for a group from the log.
+    Fetch { worker: usize, fetch: Fetch },
+    /// End one of the threads.
+    Finish,
+}
+
+/// Runs until it is told to finish.
+pub(super) fn run(jobs: &Receiver<ReadJob>, shared: &Shared) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            ReadJob::Serve(reads) => reads.serve(),
+            ReadJob::Fetch { worker, fetch } => fetch_entries(worker, fetch, shared),
+            ReadJob::Finish => return,
+        }
+    }
+}
+
+fn fetch_entries(worker: usize, Fetch { group, fetch }: Fetch, shared: &Shared) {
+    match shared
+        .wal
+        .read(group, fetch.from, fetch.to, fetch.max_bytes)
+    {
+        Ok(entries) => {
+            let purpose = fetch.purpose;
+            shared.mailboxes[worker].tell(Input::Fetched {
+                group,
+                purpose,
+                entries,
+            });
+        }
+        Err(error) => {
+            tracing::error!(%group, from = %fetch.from, %error, "cannot read the log");
+            shared.mailboxes[worker].tell(Input::LogUnreadable { group });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the engine tells about itself.
+
+use pontoon_raft::Role;
+use pontoon_store::ReplicaRecord;
+use pontoon_types::{GroupId, LogIndex, NodeId, ReplicaId, ShardId, Term};
+use std::fmt;
+
+/// A replica's state at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Its group.
+    pub group: GroupId,
+    /// The shard that the group owns.
+    pub shard: ShardId,
+    /// Its id in the group.
+    pub replica: ReplicaId,
+    /// What it is doing.
+    pub role: RoleName,
+    /// Its term.
+    pub term: Term,
+    /// The node of the leader it knows.
+    pub leader: Option<NodeId>,
+    /// Its commit index.
+    pub commit: LogIndex,
+    /// Its applied index.
+    pub applied: LogIndex,
+    /// The first index in its log.
+    pub first: LogIndex,
+    /// The last index in its log.
+    pub last: LogIndex,
+}
+
+impl GroupStatus {
+    /// The state of a replica that takes no part because its log is damaged.
+    pub(crate) fn quarantined(record: &ReplicaRecord) -> Self {
+        Self {
+            group: record.group,
+            shard: record.shard,
+            replica: record.replica,
+            role: RoleName::Stopped,
+            term: Term::ZERO,
+            leader: None,
+            commit: LogIndex::ZERO,
+            applied: LogIndex::ZERO,
+            first: LogIndex::ZERO,
+            last: LogIndex::ZERO,
+        }
+    }
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Takes no part any more, because of damage.
+    Stopped,
+}
+
+impl RoleName {
+    /// The role in one lower-case word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<Role> for RoleName {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Follower => Self::Follower,
+            Role::PreCandidate => Self::PreCandidate,
+            Role::Candidate => Self::Candidate,
+            Role::Leader => Self::Leader,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A group's replica as its worker sees it: the protocol, and who waits for what.
+
+use super::io::{Output, Read};
+use crate::config::EngineConfig;
+use crate::reply::{Reply, Waiter};
+use crate::status::{GroupStatus, RoleName};
+use pontoon_raft::{ConfigError, Raft, ReadError, Ready, Restored};
+use pontoon_store::ReplicaRecord;
+use pontoon_types::{GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId};
+use std::collections::VecDeque;
+
+/// Raft's limits per peer and group that are no user's business.
+mod limits {
+    /// Appends on their way to a peer, beyond which a group waits for an answer.
+    pub(super) const INFLIGHT_APPENDS: usize = 32;
+    /// Entry bytes in one append.
+    pub(super) const APPEND_BYTES: usize = 256 << 10;
+    /// Entry bytes handed to the apply stage at once.
+    pub(super) const APPLY_BYTES: usize = 1 << 20;
+    /// Entry bytes kept in memory for a peer that lags a little.
+    pub(super) const CACHED_BYTES: usize = 256 << 10;
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    node: NodeId,
+    record: ReplicaRecord,
+    /// Which node holds which member.
+    members: Vec<(ReplicaId, NodeId)>,
+    pub(crate) raft: Raft,
+    /// Set once the replica must not take part any more.
+    pub(crate) failure: Option<&'static str>,
+    /// Whether this cycle has to look at it.
+    pub(crate) is_dirty: bool,
+    /// A hard state of which only the commit index is new; written with the next record.
+    pub(crate) hint: Option<HardState>,
+    /// Proposals whose entries are not committed yet, by index.
+    proposals: VecDeque<(LogPosition, Waiter)>,
+    /// Reads that wait for a quorum to confirm the leader, by the context of their round.
+    asked: VecDeque<(u64, Vec<Read>)>,
+    next_context: u64,
+    /// Reads that are confirmed and wait for their index to be handed over.
+    confirmed: VecDeque<(LogIndex, Vec<Read>)>,
+    /// The last index handed to the apply stage.
+    handed_over: LogIndex,
+    /// The last index up to which the log was told to forget.
+    compacted: LogIndex,
+}
+
+impl Group {
+    pub(crate) fn new(
+        node: NodeId,
+        record: ReplicaRecord,
+        members: Vec<(ReplicaId, NodeId)>,
+        restored: Restored,
+        config: &EngineConfig,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        let (handed_over, compacted) = (restored.applied, restored.compacted.index);
+        let raft = pontoon_raft::Config {
+            group: record.group,
+            id: record.replica,
+            election_timeout: config.election_timeout,
+            heartbeat_interval: config.heartbeat_interval,
+            pre_vote: true,
+            check_quorum: true,
+            max_inflight_appends: limits::INFLIGHT_APPENDS,
+            max_append_bytes: limits::APPEND_BYTES,
+            max_uncommitted_bytes: config.max_uncommitted_bytes,
+            max_apply_bytes: limits::APPLY_BYTES,
+            max_cached_bytes: limits::CACHED_BYTES,
+            seed: config.seed,
+        };
+        Ok(Self {
+            node,
+            record,
+            members,
+            raft: Raft::new(raft, restored, now)?,
+            failure: None,
+            is_dirty: false,
+            hint: None,
+            proposals: VecDeque::new(),
+            asked: VecDeque::new(),
+            next_context: 1,
+            confirmed: VecDeque::new(),
+            handed_over,
+            compacted,
+        })
+    }
+
+    pub(crate) const fn id(&self) -> GroupId {
+        self.record.group
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.failure.is_some() {
+            None
+        } else {
+            self.raft.next_deadline()
+        }
+    }
+
+    pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.members
+            .iter()
+            .find(|member| member.0 == replica)
+            .map(|member| member.1)
+    }
+
+    pub(crate) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        let member = self.members.iter().find(|member| member.1 == node)?;
+        (node != self.node).then_some(member.0)
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.proposals.is_empty() && self.asked.is_empty() && self.confirmed.is_empty()
+    }
+
+    pub(crate) fn proposed(&mut self, position: LogPosition, waiter: Waiter) {
+        self.proposals.push_back((position, waiter));
+    }
+
+    /// Asks for a read. All reads of one cycle share one round of confirmation.
+    pub(crate) fn ask_read(&mut self, read: Read, now: Instant) {
+        if let Some(reason) = self.failure {
+            return read.refuse(Reply::Unavailable { reason });
+        }
+        if let Some((context, reads)) = self.asked.back_mut()
+            && *context == self.next_context
+        {
+            return reads.push(read);
+        }
+        match self.raft.read_index(self.next_context, now) {
+            Ok(()) => self.asked.push_back((self.next_context, vec![read])),
+            Err(ReadError::NotLeader { leader }) => {
+                let leader = leader.and_then(|leader| self.node_of(leader));
+                read.refuse(Reply::NotLeader { leader });
+            }
+            Err(ReadError::Stopped) => {
+                read.refuse(Reply::Unavailable {
+                    reason: "the replica has stopped",
+                });
+            }
+            Err(ReadError::Overloaded { .. }) => {
+                read.refuse(Reply::Overloaded {
+                    reason: "too many reads wait to be confirmed",
+                });
+            }
+        }
+    }
+
+    /// Passes on what is committed, with those who wait for it, and the reads that have become due.
+    /// Returns the bytes of the entries.
+    pub(crate) fn hand_over(&mut self, ready: &mut Ready, out: &mut Output) -> usize {
+        // The reads that come from now on need a round of their own.
+        self.next_context += u64::from(self.asked.back().is_some_and(|a| a.0 == self.next_context));
+        let mut bytes = 0;
+        for entry in ready.committed.drain(..) {
+            let position = entry.position();
+            assert_eq!(
+                position.index,
+                self.handed_over.next(),
+                "group {} hands over its entries in order, each once",
+                self.id()
+            );
+            self.handed_over = position.index;
+            bytes += entry.encoded_len();
+            while let Some((proposed, _)) = self.proposals.front()
+                && proposed.index <= position.index
+            {
+                let (proposed, waiter) = self.proposals.pop_front().expect("a front was just seen");
+                if proposed == position {
+                    out.apply.waiters.push((out.apply.entries.len(), waiter));
+                } else {
+                    // Another leader's entry took the place: the proposal can never be committed.
+                    waiter.reply(Reply::NotLeader {
+                        leader: self.leader(),
+                    });
+                }
+            }
+            out.apply.entries.push(entry);
+        }
+        out.apply.bytes += bytes;
+        for read in ready.reads.drain(..) {
+            if let Some(at) = self
+                .asked
+                .iter()
+                .position(|(context, _)| *context == read.context)
+            {
+                let (_, reads) = self.asked.remove(at).expect("the position was just found");
+                self.confirmed.push_back((read.index, reads));
+            }
+        }
+        while self
+            .confirmed
+            .front()
+            .is_some_and(|(index, _)| *index <= self.handed_over)
+        {
+            let (_, reads) = self.confirmed.pop_front().expect("a front was just seen");
+            let id = self.id();
+            out.apply
+                .reads
+                .extend(reads.into_iter().map(|read| (id, read)));
+        }
+        for context in ready.reads_refused.drain(..) {
+            let leader = self.leader();
+            if let Some(at) = self.asked.iter().position(|(asked, _)| *asked == context) {
+                let (_, reads) = self.asked.remove(at).expect("the position was just found");
+                reads
+                    .into_iter()
+                    .for_each(|read| read.refuse(Reply::NotLeader { leader }));
+            }
+        }
+        bytes
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.raft.leader().and_then(|leader| self.node_of(leader))
+    }
+
+    /// How far the log may forget: what is durable in the store here and matched by every replica.
+    /// `None` if that is nothing new.
+    pub(crate) fn compact(&mut self, applied: LogIndex) -> Option<LogPosition> {
+        let index = applied
+            .min(self.raft.matched_by_all())
+            .min(self.handed_over);
+        if index <= self.compacted {
+            return None;
+        }
+        let term = self.raft.term_at(index)?;
+        self.compacted = index;
+        self.raft.compact(index);
+        Some(LogPosition { term, index })
+    }
+
+    /// Takes the replica out of everything, and tells those who wait.
+    pub(crate) fn fail(&mut self, reason: &'static str) {
+        self.failure = Some(reason);
+        self.proposals.clear(); // Each waiter answers "unknown" when it is dropped.
+        let reads = self.asked.drain(..).map(|asked| asked.1);
+        for read in reads
+            .chain(self.confirmed.drain(..).map(|confirmed| confirmed.1))
+            .flatten()
+        {
+            read.refuse(Reply::Unavailable { reason });
+        }
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        GroupStatus {
+            group: self.id(),
+            shard: self.record.shard,
+            replica: self.record.replica,
+            role: match self.failure {
+                Some(_) => RoleName::Stopped,
+                None => self.raft.role().into(),
+            },
+            term: self.raft.term(),
+            leader: self.leader(),
+            commit: self.raft.commit(),
+            applied: self.raft.applied(),
+            first: self.raft.first_index(),
+            last: self.raft.last_position().index,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What goes into a worker and what comes out of it.
+
+use crate::frame::{Frame, Lane};
+use crate::reply::{Reply, Waiter};
+use crate::status::GroupStatus;
+use bytes::Bytes;
+use pontoon_raft::FetchPurpose;
+use pontoon_types::{Entry, Epoch, GroupId, LogIndex, NodeId, ShardId};
+use pontoon_wal::SealedBatch;
+use std::fmt;
+
+/// One thing that happened.
+pub enum Input {
+    /// A client's command for a group.
+    Propose {
+        /// The group.
+        group: GroupId,
+        /// The encoded [`pontoon_types::Command`], which becomes the entry's payload as it is.
+        command: Bytes,
+        /// Who waits for the result.
+        waiter: Waiter,
+    },
+    /// A linearizable read of a group.
+    Read {
+        /// The group.
+        group: GroupId,
+        /// What is read, and who waits for it.
+        read: Read,
+    },
+    /// A frame from a peer's worker.
+    Frame {
+        /// The node that sent it, as its certificate says.
+        from: NodeId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// The log has synced every batch up to this one.
+    Durable {
+        /// The sequence of [`LogBatch`].
+        sequence: u64,
+    },
+    /// The apply stage has applied entries.
+    Applied {
+        /// The last applied index of each group that moved.
+        indexes: Vec<(GroupId, LogIndex)>,
+        /// The bytes of the entries, as counted by [`ApplyBatch::bytes`].
+        bytes: usize,
+    },
+    /// Entries that a [`Fetch`] asked for.
+    Fetched {
+        /// The group.
+        group: GroupId,
+        /// What they are for.
+        purpose: FetchPurpose,
+        /// The entries; fewer than asked for if there are too many for one answer.
+        entries: Vec<Entry>,
+    },
+    /// Entries that a [`Fetch`] asked for cannot be read.
+    LogUnreadable {
+        /// The group.
+        group: GroupId,
+    },
+    /// The connection to a node broke: what was sent to it may be lost.
+    PeerLost {
+        /// The node.
+        node: NodeId,
+    },
+    /// Start an election now: this replica was chosen to be the first leader of its group.
+    Campaign {
+        /// The group.
+        group: GroupId,
+    },
+    /// What a finished flush of the store covers, so that the log may be cut.
+    Compact {
+        /// Per group, the applied index that is durable in the store.
+        applied: Vec<(GroupId, LogIndex)>,
+    },
+    /// Whether the log has room for new proposals.
+    LogPressure {
+        /// True if it has not.
+        full: bool,
+    },
+    /// Somebody wants to know the state of every group.
+    Status {
+        /// Takes the answer.
+        reply: Box<dyn FnOnce(Vec<GroupStatus>) + Send>,
+    },
+    /// Take no new proposals: the node is about to stop.
+    Stop,
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Propose { group, .. } => write!(f, "Propose({group})"),
+            Self::Read { group, read } => write!(f, "Read({group}, {:?})", read.query),
+            Self::Frame { from, frame } => write!(f, "Frame(from {from}, {} B)", frame.len()),
+            Self::Durable { sequence } => write!(f, "Durable({sequence})"),
+            Self::Applied { indexes, .. } => write!(f, "Applied({indexes:?})"),
+            Self::Fetched { group, entries, .. } => {
+                write!(f, "Fetched({group}, {} entries)", entries.len())
+            }
+            Self::LogUnreadable { group } => write!(f, "LogUnreadable({group})"),
+            Self::PeerLost { node } => write!(f, "PeerLost({node})"),
+            Self::Campaign { group } => write!(f, "Campaign({group})"),
+            Self::Compact { applied } => write!(f, "Compact({applied:?})"),
+            Self::LogPressure { full } => write!(f, "LogPressure({full})"),
+            Self::Status { .. } => write!(f, "Status"),
+            Self::Stop => write!(f, "Stop"),
+        }
+    }
+}
+
+/// A read and who waits for it.
+#[derive(Debug)]
+pub struct Read {
+    /// The shard it was routed to.
+    pub shard: ShardId,
+    /// The epoch by which it was routed; checked again when it is served.
+    pub epoch: Epoch,
+    /// What it reads.
+    pub query: ReadQuery,
+    /// Who waits for it.
+    pub waiter: Waiter,
+}
+
+/// What a read reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadQuery {
+    /// The value of one key.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// The rows of a range, in key order.
+    Scan {
+        /// The first key.
+        from: Bytes,
+        /// The key before which it ends; empty for the end of the shard.
+        to: Bytes,
+        /// At most this many rows.
+        max_rows: usize,
+        /// About at most this many bytes of keys and values, but at least one row.
+        max_bytes: usize,
+    },
+}
+
+/// All that one cycle wants done.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// What must reach the log.
+    pub log: Option<LogBatch>,
+    /// At most one frame per peer and lane; they may leave at once.
+    pub frames: Vec<(NodeId, Lane, Frame)>,
+    /// What is committed, and the reads that may follow it.
+    pub apply: ApplyBatch,
+    /// Entries that are no longer in memory and are wanted from the log.
+    pub fetches: Vec<Fetch>,
+}
+
+/// A batch on its way to the log.
+#[derive(Debug)]
+pub struct LogBatch {
+    /// The records.
+    pub batch: SealedBatch,
+    /// Comes back as [`Input::Durable`]. Rises by one with every batch of a worker.
+    pub sequence: u64,
+}
+
+/// Committed entries of all groups of a worker, each group's in order, and reads to be served after.
+#[derive(Debug, Default)]
+pub struct ApplyBatch {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Who waits for which entry, as positions in `entries`, ascending.
+    pub waiters: Vec<(usize, Waiter)>,
+    /// Reads that may be served once all of `entries`, and all that was handed out before, is applied.
+    pub reads: Vec<(GroupId, Read)>,
+    /// The encoded length of all entries.
+    pub bytes: usize,
+}
+
+impl ApplyBatch {
+    /// Whether there is nothing to apply and nothing to read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.reads.is_empty()
+    }
+}
+
+/// Entries that a group wants from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The group.
+    pub group: GroupId,
+    /// Which entries, and what for.
+    pub fetch: pontoon_raft::Fetch,
+}
+
+impl Read {
+    /// Answers that this read was not served, and that it may be asked again.
+    pub(crate) fn refuse(self, reply: Reply) {
+        self.waiter.reply(reply);
+    }
+}

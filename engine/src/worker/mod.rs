@@ -1,0 +1,528 @@
+//! A worker: the owner of a part of the node's groups, and the cycle that it turns.
+//!
+//! A worker is synchronous and deterministic. It has no thread, clock, socket or file: inputs go in
+//! through [`Worker::handle`], the time is an argument, and what is to be done comes out as an
+//! [`Output`]. The runtime turns it on a thread of its own; the simulator turns many by hand.
+//!
+//! One cycle is: hand in everything that came in, then call [`Worker::run`] once. It steps the groups
+//! that were touched or whose deadline has passed, and gathers what all of them want into
+//!
+//! - at most one batch for the log, with a sequence that comes back as [`Input::Durable`],
+//! - at most one frame per peer and lane,
+//! - one batch for the apply stage.
+//!
+//! # What waits for the log
+//!
+//! A message that promises durability must not leave before what it speaks of is synced (invariant
+//! S6). The worker keeps every batch that it handed to the log, with the acknowledgements that Raft
+//! is owed for it and the messages that wait for it. Batches become durable in the order in which they
+//! were handed out, so the messages of batch *n* leave in the cycle that hears of *n*.
+//!
+//! # What an idle group costs
+//!
+//! A cycle touches only the groups that an input named or whose deadline came. Groups that nothing
+//! happens to are not looked at, however many there are.
+
+mod group;
+mod io;
+mod timers;
+
+pub use io::{ApplyBatch, Fetch, Input, LogBatch, Output, Read, ReadQuery};
+
+use crate::config::EngineConfig;
+use crate::frame::{FrameBuilder, FrameReader, Lane, Origin};
+use crate::reply::{Reply, Waiter};
+use crate::status::GroupStatus;
+use bytes::Bytes;
+use group::Group;
+use pontoon_raft::{
+    AppendSequence, Message, MessageBody, ProposeError, Ready, Restored, StepError,
+};
+use pontoon_store::ReplicaRecord;
+use pontoon_types::{GroupId, Instant, LogIndex, NodeId, ReplicaId, Term};
+use pontoon_wal::BatchBuilder;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use timers::Timers;
+
+/// One of a node's workers.
+#[derive(Debug)]
+pub struct Worker {
+    node: NodeId,
+    origin: Origin,
+    limits: Limits,
+    groups: Vec<Group>,
+    slots: HashMap<GroupId, usize>,
+    timers: Timers,
+    /// Slots of the groups that this cycle has to ask for what they want.
+    dirty: Vec<usize>,
+    /// What the log has been handed and not yet synced, oldest first.
+    in_flight: VecDeque<InFlight>,
+    next_batch: u64,
+    batch: BatchBuilder,
+    frames: BTreeMap<(NodeId, Lane), FrameBuilder>,
+    unapplied_bytes: usize,
+    log_is_full: bool,
+    stopping: bool,
+    /// Reused from group to group.
+    ready: Ready,
+    counters: Counters,
+}
+
+/// The bounds that a worker holds its groups to.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_unapplied_bytes: usize,
+}
+
+/// What a worker has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Cycles that had something to do.
+    pub cycles: u64,
+    /// Commands proposed here.
+    pub proposals: u64,
+    /// Reads asked here.
+    pub reads: u64,
+    /// Messages of groups, received and sent.
+    pub messages: u64,
+    /// Frames that could not be read to their end.
+    pub bad_frames: u64,
+    /// Appends dropped because too much waited to be applied.
+    pub dropped_appends: u64,
+}
+
+/// A batch that the log was handed: what Raft is owed, and what may leave, when it is durable.
+#[derive(Debug, Default)]
+struct InFlight {
+    sequence: u64,
+    acknowledgements: Vec<(usize, AppendSequence, Term)>,
+    messages: Vec<(usize, Message)>,
+}
+
+impl Worker {
+    /// Worker number `index` of `node`, without groups.
+    ///
+    /// # Panics
+    /// If the configuration has not been validated.
+    #[must_use]
+    pub fn new(node: NodeId, index: usize, config: &EngineConfig) -> Self {
+        let number = |n: usize| u8::try_from(n).expect("the number of workers was validated");
+        Self {
+            node,
+            origin: Origin {
+                worker: number(index),
+                workers: number(config.workers),
+            },
+            limits: Limits {
+                max_unapplied_bytes: config.max_unapplied_bytes,
+            },
+            groups: Vec::new(),
+            slots: HashMap::new(),
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            in_flight: VecDeque::new(),
+            next_batch: 1,
+            batch: BatchBuilder::default(),
+            frames: BTreeMap::new(),
+            unapplied_bytes: 0,
+            log_is_full: false,
+            stopping: false,
+            ready: Ready::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes on a replica, with what recovery found of it and which node holds which member.
+    ///
+    /// # Errors
+    /// If what was found cannot be a replica's state.
+    ///
+    /// # Panics
+    /// If the worker has a replica of that group already.
+    pub fn add_group(
+        &mut self,
+        record: ReplicaRecord,
+        members: Vec<(ReplicaId, NodeId)>,
+        restored: Restored,
+        config: &EngineConfig,
+        now: Instant,
+    ) -> Result<(), pontoon_raft::ConfigError> {
+        let slot = self.groups.len();
+        let id = record.group;
+        let group = Group::new(self.node, record, members, restored, config, now)?;
+        let previous = self.slots.insert(id, slot);
+        assert!(
+            previous.is_none(),
+            "group {id} has two replicas on node {}",
+            self.node
+        );
+        self.groups.push(group);
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Takes in one thing that happened. What follows from it comes out of the next [`Worker::run`].
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Propose {
+                group,
+                command,
+                waiter,
+            } => self.propose(group, &command, waiter, now),
+            Input::Read { group, read } => self.read(group, read, now),
+            Input::Frame { from, frame } => self.receive(from, frame, now),
+            Input::Durable { sequence } => self.durable(sequence, now),
+            Input::Applied { indexes, bytes } => self.applied(&indexes, bytes),
+            Input::Fetched {
+                group,
+                purpose,
+                entries,
+            } => {
+                if let Some(slot) = self.slot(group) {
+                    self.groups[slot].raft.handle_fetched(purpose, entries);
+                    self.touch(slot);
+                }
+            }
+            Input::LogUnreadable { group } => {
+                if let Some(slot) = self.slot(group) {
+                    self.groups[slot].fail("its log cannot be read; the replica was stopped");
+                }
+            }
+            Input::PeerLost { node } => self.peer_lost(node),
+            Input::Campaign { group } => {
+                if let Some(slot) = self.slot(group) {
+                    self.groups[slot].raft.campaign(now);
+                    self.touch(slot);
+                }
+            }
+            Input::Compact { applied } => self.compact(&applied),
+            Input::LogPressure { full } => self.log_is_full = full,
+            Input::Status { reply } => reply(self.status()),
+            Input::Stop => self.stopping = true,
+        }
+    }
+
+    /// When the next deadline is, if any group has one.
+    #[must_use]
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        self.timers.next(|slot| self.groups[slot].deadline())
+    }
+
+    /// Whether every answer that was owed has been given and nothing waits for the log or the store.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.unapplied_bytes == 0
+            && self.in_flight.is_empty()
+            && self.groups.iter().all(Group::is_drained)
+    }
+
+    /// What the worker has counted.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Ends the cycle: steps what was touched and what is due, and gathers all that follows in `out`.
+    ///
+    /// `now` is read after the inputs were handed in, so that a message that arrived in time counts
+    /// before the timeout that it prevents.
+    pub fn run(&mut self, now: Instant, out: &mut Output) {
+        while let Some(slot) = self
+            .timers
+            .pop_due(now, |slot| self.groups[slot].deadline())
+        {
+            self.groups[slot].raft.handle_timeout(now);
+            self.touch(slot);
+        }
+        if self.dirty.is_empty() && self.frames.values().all(FrameBuilder::is_empty) {
+            return;
+        }
+        self.counters.cycles += 1;
+        let mut in_flight = InFlight::default();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            self.groups[slot].is_dirty = false;
+            self.gather(slot, &mut in_flight, out);
+            self.timers.schedule(slot, self.groups[slot].deadline());
+        }
+        self.dirty = dirty;
+        self.seal(in_flight, now, out);
+        for ((node, lane), builder) in &mut self.frames {
+            if !builder.is_empty() {
+                out.frames.push((*node, *lane, builder.finish()));
+            }
+        }
+    }
+
+    /// Asks one group for all that it wants now.
+    fn gather(&mut self, slot: usize, in_flight: &mut InFlight, out: &mut Output) {
+        let mut ready = std::mem::take(&mut self.ready);
+        while self.groups[slot].raft.poll_ready(&mut ready) {
+            for message in ready.messages.drain(..) {
+                self.send(slot, &message);
+            }
+            if let Some(persist) = &ready.persist {
+                let group = &mut self.groups[slot];
+                for entry in &persist.entries {
+                    self.batch.append(entry);
+                }
+                // A commit hint alone is not worth a sync: it rides along with what follows.
+                group.hint = persist.hard_state.or(group.hint);
+                if persist.must_sync
+                    && let Some(hard_state) = group.hint.take()
+                {
+                    self.batch.hard_state(group.id(), &hard_state);
+                }
+                let acknowledgement = (slot, persist.sequence, persist.term);
+                self.waiting(in_flight)
+                    .acknowledgements
+                    .push(acknowledgement);
+            }
+            for message in ready.messages_after_durable.drain(..) {
+                self.waiting(in_flight).messages.push((slot, message));
+            }
+            let group = &mut self.groups[slot];
+            self.unapplied_bytes += group.hand_over(&mut ready, out);
+            for fetch in ready.fetches.drain(..) {
+                let group = group.id();
+                out.fetches.push(Fetch { group, fetch });
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Where something belongs that must wait until all that was handed out so far is durable: with the
+    /// batch being built, or, if it is still empty, with the youngest one that the log has. If there
+    /// is neither, `seal` finds it in `current` and lets it go at once.
+    fn waiting<'a>(&'a mut self, current: &'a mut InFlight) -> &'a mut InFlight {
+        if self.batch.is_empty()
+            && let Some(youngest) = self.in_flight.back_mut()
+        {
+            return youngest;
+        }
+        current
+    }
+
+    fn seal(&mut self, mut in_flight: InFlight, now: Instant, out: &mut Output) {
+        if self.batch.is_empty() {
+            // Nothing waits for the log: what was handed out before is durable already.
+            debug_assert!(in_flight.messages.is_empty() || self.in_flight.is_empty());
+            self.release(in_flight, now);
+            return;
+        }
+        in_flight.sequence = self.next_batch;
+        self.next_batch += 1;
+        out.log = Some(LogBatch {
+            batch: self.batch.seal(),
+            sequence: in_flight.sequence,
+        });
+        self.in_flight.push_back(in_flight);
+    }
+
+    fn durable(&mut self, sequence: u64, now: Instant) {
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|batch| batch.sequence <= sequence)
+        {
+            let batch = self.in_flight.pop_front().expect("a front was just seen");
+            self.release(batch, now);
+        }
+    }
+
+    fn release(&mut self, batch: InFlight, now: Instant) {
+        for (slot, message) in batch.messages {
+            self.send(slot, &message);
+        }
+        for (slot, sequence, term) in batch.acknowledgements {
+            self.groups[slot].raft.handle_durable(sequence, term, now);
+            self.touch(slot);
+        }
+    }
+
+    fn slot(&self, group: GroupId) -> Option<usize> {
+        self.slots.get(&group).copied()
+    }
+
+    /// Marks a group for this cycle.
+    fn touch(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        if !group.is_dirty {
+            group.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Whether [`Worker::run`] would find something to do without any input or deadline.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    fn send(&mut self, slot: usize, message: &Message) {
+        let group = &self.groups[slot];
+        let Some(node) = group.node_of(message.to) else {
+            return;
+        };
+        self.counters.messages += 1;
+        let builder = self.frames.entry((node, Lane::of(message)));
+        builder
+            .or_insert_with(|| FrameBuilder::new(self.origin))
+            .push(group.id(), message);
+    }
+
+    fn propose(&mut self, group: GroupId, command: &Bytes, waiter: Waiter, now: Instant) {
+        let Some(slot) = self.slot(group) else {
+            return waiter.reply(Reply::NoReplica { group });
+        };
+        if self.stopping {
+            return waiter.reply(Reply::Unavailable {
+                reason: "the node is stopping",
+            });
+        }
+        if self.log_is_full {
+            return waiter.reply(Reply::Overloaded {
+                reason: "the log is full",
+            });
+        }
+        if self.unapplied_bytes > self.limits.max_unapplied_bytes {
+            return waiter.reply(Reply::Overloaded {
+                reason: "too much waits to be applied",
+            });
+        }
+        self.counters.proposals += 1;
+        let group = &mut self.groups[slot];
+        if let Some(reason) = group.failure {
+            return waiter.reply(Reply::Unavailable { reason });
+        }
+        match group.raft.propose(command, now) {
+            Ok(position) => {
+                group.proposed(position, waiter);
+                self.touch(slot);
+            }
+            Err(ProposeError::NotLeader { leader }) => {
+                let leader = leader.and_then(|leader| group.node_of(leader));
+                waiter.reply(Reply::NotLeader { leader });
+            }
+            Err(ProposeError::Overloaded { .. }) => {
+                waiter.reply(Reply::Overloaded {
+                    reason: "too much waits to be committed",
+                });
+            }
+            Err(ProposeError::TooLarge { .. }) => {
+                waiter.reply(Reply::Unavailable {
+                    reason: "the command is too large for an entry",
+                });
+            }
+            Err(ProposeError::Stopped) => {
+                waiter.reply(Reply::Unavailable {
+                    reason: "the replica has stopped",
+                });
+            }
+        }
+    }
+
+    fn read(&mut self, group: GroupId, read: Read, now: Instant) {
+        let Some(slot) = self.slot(group) else {
+            return read.waiter.reply(Reply::NoReplica { group });
+        };
+        self.counters.reads += 1;
+        self.groups[slot].ask_read(read, now);
+        self.touch(slot);
+    }
+
+    fn receive(&mut self, from: NodeId, frame: Bytes, now: Instant) {
+        let mut reader = match FrameReader::new(frame) {
+            Ok(reader) => reader,
+            Err(error) => return self.bad_frame(from, &error),
+        };
+        loop {
+            match reader.next_message() {
+                Ok(Some((group, message))) => self.step(from, group, message, now),
+                Ok(None) => return,
+                Err(error) => return self.bad_frame(from, &error),
+            }
+        }
+    }
+
+    fn bad_frame(&mut self, from: NodeId, error: &crate::error::FrameError) {
+        self.counters.bad_frames += 1;
+        tracing::warn!(%from, %error, "dropped the rest of a frame");
+    }
+
+    fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Instant) {
+        let Some(slot) = self.slot(group) else { return };
+        self.counters.messages += 1;
+        let group = &mut self.groups[slot];
+        // A peer speaks for its own replicas only; its node is proven by its certificate.
+        if group.failure.is_some() || group.node_of(message.from) != Some(from) {
+            return;
+        }
+        let is_append =
+            matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
+        if is_append && self.unapplied_bytes > self.limits.max_unapplied_bytes {
+            // The leader will send it again. Its heartbeats go through, so nobody is deposed.
+            self.counters.dropped_appends += 1;
+            return;
+        }
+        if let Err(error) = group.raft.step(message, now) {
+            self.refuse(slot, from, &error);
+        }
+        self.touch(slot);
+    }
+
+    /// A message that cannot be followed. One that contradicts what is committed stops the group, and
+    /// only the group (scenario R3): its replica neither votes nor acknowledges any more.
+    fn refuse(&mut self, slot: usize, from: NodeId, error: &StepError) {
+        let group = &mut self.groups[slot];
+        if error.is_fatal() {
+            tracing::error!(group = %group.id(), %from, %error, "stopped a replica");
+            group.fail("a peer contradicted what is committed; the replica was stopped");
+        } else {
+            tracing::debug!(group = %group.id(), %from, %error, "refused a message");
+        }
+    }
+
+    fn applied(&mut self, indexes: &[(GroupId, LogIndex)], bytes: usize) {
+        self.unapplied_bytes = self
+            .unapplied_bytes
+            .checked_sub(bytes)
+            .expect("the apply stage gives back what it was handed");
+        for (group, index) in indexes {
+            let slot = self.slots[group];
+            self.groups[slot].raft.handle_applied(*index);
+            self.touch(slot);
+        }
+    }
+
+    fn peer_lost(&mut self, node: NodeId) {
+        for slot in 0..self.groups.len() {
+            let Some(replica) = self.groups[slot].replica_on(node) else {
+                continue;
+            };
+            self.groups[slot].raft.handle_unreachable(replica);
+            self.touch(slot);
+        }
+    }
+
+    /// Lets the log forget what is in a finished flush of the store here and matched by every replica.
+    fn compact(&mut self, applied: &[(GroupId, LogIndex)]) {
+        for (group, applied) in applied {
+            let Some(slot) = self.slot(*group) else {
+                continue;
+            };
+            let group = &mut self.groups[slot];
+            if let Some(position) = group.compact(*applied) {
+                self.batch.compact(group.id(), position);
+                // The batch is sealed in the next run, which must happen although no group asked for it.
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// The state of every group.
+    #[must_use]
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.groups.iter().map(Group::status).collect()
+    }
+}

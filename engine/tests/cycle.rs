@@ -1,0 +1,256 @@
+//! What must hold of a worker's cycle.
+
+mod common;
+
+use common::Cluster;
+use pontoon_engine::frame::Lane;
+use pontoon_engine::worker::Input;
+use pontoon_engine::{EngineConfig, Reply, RoleName};
+use pontoon_store::Outcome;
+use pontoon_types::{GroupId, NodeId};
+use std::time::Duration;
+
+fn leads(cluster: &Cluster, id: usize) -> bool {
+    cluster.nodes[id - 1]
+        .worker
+        .status()
+        .iter()
+        .all(|group| group.role == RoleName::Leader)
+}
+
+#[test]
+fn a_write_is_applied_and_a_read_sees_it() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    assert!(leads(&cluster, 1));
+    let put = cluster.put(1, 1, "key", "value");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    let get = cluster.get(1, 1, "key");
+    cluster.settle();
+    assert_eq!(get.try_recv(), Ok(Reply::Value(Some("value".into()))));
+}
+
+#[test]
+fn one_cycle_is_one_batch_and_one_frame_per_peer_for_any_number_of_groups() {
+    let groups = 64;
+    let mut cluster = Cluster::new(3, groups, &EngineConfig::default());
+    cluster.elect(1, groups);
+    let puts: Vec<_> = (1..=groups)
+        .map(|group| cluster.put(1, group, "k", "v"))
+        .collect();
+    let leader = cluster.cycle(1);
+    assert_eq!(
+        (leader.log_batches, leader.entries, leader.frames),
+        (1, 64, 2)
+    );
+    cluster.deliver(|_, to| to == NodeId(2));
+    let follower = cluster.cycle(2);
+    assert_eq!(
+        (follower.log_batches, follower.entries, follower.frames),
+        (1, 64, 0)
+    );
+    cluster.sync(2);
+    let answer = cluster.cycle(2);
+    assert_eq!(
+        (answer.log_batches, answer.frames),
+        (0, 1),
+        "one frame answers for 64 groups"
+    );
+    cluster.settle();
+    for put in puts {
+        assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    }
+}
+
+#[test]
+fn nothing_that_promises_durability_leaves_before_the_sync() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    cluster.cycle(1);
+    assert_eq!(
+        cluster.wire.len(),
+        2,
+        "the leader sends before its own sync"
+    );
+    cluster.deliver(|_, _| true);
+    cluster.cycle(2);
+    cluster.cycle(3);
+    assert!(
+        cluster.wire.is_empty(),
+        "a follower's answer waits for its sync: {:?}",
+        cluster.wire
+    );
+    cluster.sync(2);
+    cluster.cycle(2);
+    assert_eq!(cluster.wire.len(), 1);
+    cluster.deliver(|_, _| true);
+    cluster.cycle(1);
+    assert!(
+        put.try_recv().is_err(),
+        "one durable copy of three is no quorum"
+    );
+    cluster.sync(1);
+    cluster.cycle(1);
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
+fn a_vote_waits_for_the_sync() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    let now = cluster.now;
+    cluster
+        .node(1)
+        .worker
+        .handle(Input::Campaign { group: GroupId(1) }, now);
+    // The pre-vote changes nothing, so nothing has to be synced for it.
+    cluster.cycle(1);
+    cluster.deliver(|_, _| true);
+    cluster.cycle(2);
+    cluster.cycle(3);
+    cluster.deliver(|_, _| true);
+    cluster.cycle(1);
+    assert!(
+        cluster.wire.is_empty(),
+        "no message carries a term that is not durable"
+    );
+    cluster.sync(1);
+    cluster.cycle(1);
+    assert_eq!(cluster.wire.len(), 2);
+    cluster.deliver(|_, _| true);
+    cluster.cycle(2);
+    assert!(
+        cluster.wire.is_empty(),
+        "a vote that is not durable is not given"
+    );
+    cluster.sync(2);
+    cluster.cycle(2);
+    assert_eq!(cluster.wire.len(), 1);
+}
+
+#[test]
+fn heartbeats_travel_on_the_control_lane() {
+    let mut cluster = Cluster::new(3, 8, &EngineConfig::default());
+    cluster.elect(1, 8);
+    cluster.now = cluster.now + EngineConfig::default().heartbeat_interval;
+    let summary = cluster.cycle(1);
+    assert_eq!(
+        (summary.log_batches, summary.frames),
+        (0, 2),
+        "8 groups share a frame per peer"
+    );
+    assert!(
+        cluster
+            .wire
+            .iter()
+            .all(|(_, _, lane, _)| *lane == Lane::Control)
+    );
+}
+
+#[test]
+fn a_follower_names_the_leader_and_a_foreign_group_is_refused() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(2, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    assert_eq!(
+        put.try_recv(),
+        Ok(Reply::NotLeader {
+            leader: Some(NodeId(2))
+        })
+    );
+    let put = cluster.put(1, 9, "k", "v");
+    assert_eq!(put.try_recv(), Ok(Reply::NoReplica { group: GroupId(9) }));
+}
+
+#[test]
+fn proposals_over_the_bound_are_refused_and_taken_again_afterwards() {
+    let config = EngineConfig {
+        max_uncommitted_bytes: 10_000,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    let value = "x".repeat(1_000);
+    let puts: Vec<_> = (0..20).map(|_| cluster.put(1, 1, "k", &value)).collect();
+    let refused = |put: &std::sync::mpsc::Receiver<Reply>| {
+        matches!(put.try_recv(), Ok(Reply::Overloaded { .. }))
+    };
+    assert!(puts.iter().filter(|put| refused(put)).count() >= 10);
+    cluster.settle();
+    let put = cluster.put(1, 1, "k", &value);
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
+fn a_full_log_refuses_proposals_and_nothing_else() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let now = cluster.now;
+    cluster
+        .node(1)
+        .worker
+        .handle(Input::LogPressure { full: true }, now);
+    let put = cluster.put(1, 1, "k", "v");
+    assert!(matches!(put.try_recv(), Ok(Reply::Overloaded { .. })));
+    let get = cluster.get(1, 1, "k");
+    cluster.settle();
+    assert_eq!(get.try_recv(), Ok(Reply::Value(None)));
+    cluster
+        .node(1)
+        .worker
+        .handle(Input::LogPressure { full: false }, now);
+    let put = cluster.put(1, 1, "k", "v");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
+fn a_lost_leader_is_replaced_and_its_open_proposal_is_never_called_done() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "lost");
+    cluster.cycle(1);
+    cluster.wire.clear();
+    for _ in 0..4_000 {
+        cluster.now = cluster.now + Duration::from_millis(1);
+        for id in [2, 3] {
+            cluster.cycle(id);
+            cluster.sync(id);
+        }
+        cluster
+            .wire
+            .retain(|(from, to, ..)| *from != NodeId(1) && *to != NodeId(1));
+        cluster.deliver(|_, _| true);
+    }
+    let leader = [2, 3]
+        .into_iter()
+        .find(|id| leads(&cluster, *id))
+        .expect("2 or 3 leads");
+    let second = cluster.put(leader as u64, 1, "k", "kept");
+    cluster.pass(Duration::from_millis(3_000));
+    assert_eq!(second.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    assert!(
+        matches!(put.try_recv(), Ok(Reply::NotLeader { .. })),
+        "it was overwritten"
+    );
+    let get = cluster.get(leader as u64, 1, "k");
+    cluster.settle();
+    assert_eq!(get.try_recv(), Ok(Reply::Value(Some("kept".into()))));
+}
+
+#[test]
+fn a_stopping_worker_takes_no_proposals_and_drains() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    let now = cluster.now;
+    cluster.node(1).worker.handle(Input::Stop, now);
+    assert!(!cluster.nodes[0].worker.is_drained());
+    let late = cluster.put(1, 1, "k", "late");
+    assert!(matches!(late.try_recv(), Ok(Reply::Unavailable { .. })));
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    assert!(cluster.nodes[0].worker.is_drained());
+}
