@@ -35,7 +35,7 @@ impl WalConfig {
     /// The smallest segment: a header page and three more.
     pub const MIN_SEGMENT_BYTES: u64 = 4 * SEGMENT_HEADER_BYTES as u64;
     /// The largest segment: offsets in it have 32 bits.
-    pub const MAX_SEGMENT_BYTES: u64 = (u32::MAX as u64 + 1) / 2;
+    pub const MAX_SEGMENT_BYTES: u64 = 2 << 30;
 
     pub(crate) fn check(&self) -> Result<(), WalError> {
         let invalid = |setting, value, allowed| {

@@ -58,6 +58,12 @@ pub struct Log<D: Directory> {
     spare: Spare<D::File>,
     next_generation: u32,
     recycled: Vec<Recycled<D::File>>,
+    /// Segments that nothing needs, but that what is durable still lists as part of the log.
+    unlisted: Vec<Arc<Segment<D::File>>>,
+    /// When this is durable, they are not listed any more.
+    unlisted_from: Option<Lsn>,
+    /// Segments that recovery missed. They stay listed, so that it is known for good.
+    lost: Vec<u32>,
     /// Segments that nothing needs; some may still be read.
     unneeded: VecDeque<Arc<Segment<D::File>>>,
     /// Retirements that are under way and will give a file to recycle.
@@ -116,7 +122,7 @@ impl<D: Directory> Log<D> {
     pub fn sync(&mut self) -> Result<Lsn, WalError> {
         self.check()?;
         let end = self.end();
-        if self.durable == end {
+        if !self.is_dirty() {
             return Ok(end);
         }
         for segment in std::mem::take(&mut self.left) {
@@ -125,7 +131,10 @@ impl<D: Directory> Log<D> {
         let active = Arc::clone(&self.active);
         self.sync_segment(&active)?;
         self.durable = end;
-        self.take_back();
+        if self.unlisted_from.is_some_and(|from| from <= end) {
+            self.unneeded.extend(self.unlisted.drain(..));
+        }
+        self.take_back()?;
         Ok(end)
     }
 
@@ -134,6 +143,12 @@ impl<D: Directory> Log<D> {
         let result = segment.file.sync();
         self.shared.counters.syncs.fetch_add(1, Relaxed);
         result.map_err(|error| self.poison(WalError::io(Operation::Sync, &name)(error)))
+    }
+
+    /// Whether something was laid that is not durable.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.durable != self.end()
     }
 
     /// Whether the second place of the durable mark is behind.
@@ -304,8 +319,9 @@ impl<D: Directory> Log<D> {
     }
 
     /// Takes segments out of the table in which no group needs anything. Only after a sync: what made
-    /// them unneeded, and the checkpoint of the active segment, are durable then.
-    fn take_back(&mut self) {
+    /// them unneeded, and the checkpoint of the active segment, are durable then. Their files go only when it
+    /// is durable too that the log is without them; else they would be missed.
+    fn take_back(&mut self) -> Result<(), WalError> {
         let active = self.active.generation;
         let pins = &self.pins;
         let mut segments = self.shared.segments.write();
@@ -313,7 +329,7 @@ impl<D: Directory> Log<D> {
             .keys()
             .all(|held| *held == active || pins.holds(*held))
         {
-            return;
+            return Ok(());
         }
         let gone: Vec<u32> = segments
             .keys()
@@ -321,10 +337,11 @@ impl<D: Directory> Log<D> {
             .filter(|held| *held != active && !pins.holds(*held))
             .collect();
         for generation in gone {
-            self.unneeded.extend(segments.remove(&generation));
+            self.unlisted.extend(segments.remove(&generation));
         }
         drop(segments);
         self.update_pressure();
+        self.lay_segments()
     }
 
     fn update_pressure(&self) {

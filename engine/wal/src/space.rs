@@ -28,6 +28,11 @@ pub(crate) fn segment_of(name: &str) -> Option<u32> {
     number.parse().ok().filter(|_| well_formed)
 }
 
+/// Where a file goes that has a segment's name and is not that segment.
+pub(crate) fn unreadable_name(name: &str) -> String {
+    format!("unreadable-{name}")
+}
+
 pub(crate) fn is_recycled(name: &str) -> bool {
     name.starts_with(RECYCLED)
 }

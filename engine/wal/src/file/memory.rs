@@ -33,6 +33,8 @@ struct State {
     capacity: Option<u64>,
     syncs: u64,
     failing_sync: Option<u64>,
+    operations: u64,
+    power_ends_at: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +131,19 @@ impl MemoryDisk {
         state.failing_sync = Some(state.syncs + successes);
     }
 
+    /// Lets `operations` more changes happen (writes, allocations, syncs, changes of names); all after them
+    /// fail and change nothing. What the power cut leaves is then told by [`MemoryDisk::crash`].
+    pub fn cut_power_after(&self, operations: u64) {
+        let mut state = self.state.lock();
+        state.power_ends_at = Some(state.operations + operations);
+    }
+
+    /// How many changes were made.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
     /// How many file syncs were asked for.
     #[must_use]
     pub fn syncs(&self) -> u64 {
@@ -182,6 +197,15 @@ impl NameChange {
 }
 
 impl State {
+    /// Counts one change, unless the power is off.
+    fn operate(&mut self) -> io::Result<()> {
+        if self.power_ends_at.is_some_and(|end| self.operations >= end) {
+            return Err(io::Error::other("the power is off"));
+        }
+        self.operations += 1;
+        Ok(())
+    }
+
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.pending_names.push(change);
@@ -205,6 +229,7 @@ impl Directory for MemoryDisk {
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        state.operate()?;
         let id = state.next_file;
         state.next_file += 1;
         state.files.insert(id, Content::default());
@@ -233,6 +258,7 @@ impl Directory for MemoryDisk {
         if !state.names.contains_key(from) {
             return Err(not_found(from));
         }
+        state.operate()?;
         state.change_name(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -242,12 +268,14 @@ impl Directory for MemoryDisk {
         if !state.names.contains_key(name) {
             return Err(not_found(name));
         }
+        state.operate()?;
         state.change_name(NameChange::Remove(name.to_owned()));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.operate()?;
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         Ok(())
@@ -284,6 +312,7 @@ impl LogFile for MemoryFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
+        state.operate()?;
         let used = state.used();
         let limit = state.capacity.unwrap_or(u64::MAX);
         let Some(content) = state.files.get_mut(&self.id) else {
@@ -311,6 +340,7 @@ impl LogFile for MemoryFile {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.disk.lock().operate()?;
         self.with(|content| {
             let offset = offset as usize;
             let end = offset + bytes.len();
@@ -339,6 +369,7 @@ impl LogFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
+        state.operate()?;
         let number = state.syncs;
         state.syncs += 1;
         let fails = state.failing_sync == Some(number);

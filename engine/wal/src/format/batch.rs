@@ -15,7 +15,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"PBch");
 pub(crate) enum BatchKind {
     /// What a worker sealed.
     Records = 0,
-    /// The latest state of every group, so that nothing older is needed for it.
+    /// The log's segments and the latest state of every group, so that nothing older is needed for
+    /// those; or the segments alone.
     Checkpoint = 1,
 }
 

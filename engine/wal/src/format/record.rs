@@ -29,11 +29,13 @@ pub enum RecordKind {
     Rewrite = 7,
     /// Reserved: a replica is gone for good.
     Tombstone = 8,
+    /// The segments that the log consists of; one that is missing from them is a loss.
+    Segments = 9,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Entry,
         Self::HardState,
         Self::Compact,
@@ -42,6 +44,7 @@ impl RecordKind {
         Self::SnapshotInstall,
         Self::Rewrite,
         Self::Tombstone,
+        Self::Segments,
     ];
 
     /// The kind's name, for people.
@@ -56,6 +59,7 @@ impl RecordKind {
             Self::SnapshotInstall => "snapshot install",
             Self::Rewrite => "rewrite",
             Self::Tombstone => "tombstone",
+            Self::Segments => "segments",
         }
     }
 }
@@ -69,7 +73,7 @@ pub(crate) struct RecordHeader {
     /// Bit 0: the group was quarantined when this was written.
     pub(crate) flags: u8,
     pub(crate) group: GroupId,
-    /// The group's record before this one.
+    /// The group's record before this one, checkpoints aside.
     pub(crate) previous: Lsn,
 }
 
@@ -255,6 +259,22 @@ pub(crate) fn decode_checkpoint(bytes: &[u8]) -> Result<(HardState, Extent), Mal
     Ok((decode_hard_state(state)?, decode_extent(extent)?))
 }
 
+/// The generations of the log's segments, ascending.
+pub(crate) fn encode_segments(generations: &[u32]) -> Vec<u8> {
+    let bytes = generations.iter().flat_map(|one| one.to_le_bytes());
+    bytes.collect()
+}
+
+pub(crate) fn decode_segments(bytes: &[u8]) -> Result<Vec<u32>, Malformed> {
+    let (generations, []) = bytes.as_chunks::<4>() else {
+        return Err(Malformed);
+    };
+    Ok(generations
+        .iter()
+        .map(|one| u32::from_le_bytes(*one))
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +292,9 @@ mod tests {
             let _ = decode_hard_state(&bytes);
             let _ = decode_extent(&bytes);
             let _ = decode_checkpoint(&bytes);
+            if let Ok(generations) = decode_segments(&bytes) {
+                prop_assert_eq!(encode_segments(&generations), bytes.clone());
+            }
             for record in Records::new(&bytes) {
                 if let Ok(view) = record {
                     prop_assert!(view.payload.len() <= bytes.len());
@@ -283,6 +306,6 @@ mod tests {
     #[test]
     fn kinds_have_the_numbers_of_the_format() {
         let numbers: Vec<u8> = RecordKind::ALL.iter().map(|kind| *kind as u8).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 
 /// What the log knows of a group.
 ///
-/// Invariant: `last.index + 1 == first + positions.len()`. Outside recovery also
-/// `first == compacted.index + 1`: between what is compacted and the end, nothing is missing.
-#[derive(Clone, Debug, Default)]
+/// Invariant: `first == compacted.index + 1` and `last.index + 1 == first + positions.len()`; between what
+/// is compacted and the end, nothing is missing. Only a group that recovery found damaged may start
+/// later.
+#[derive(Clone, Debug)]
 pub(crate) struct GroupLog {
     pub(crate) hard_state: HardState,
     pub(crate) compacted: LogPosition,
     pub(crate) last: LogPosition,
-    /// The group's newest record.
+    /// The group's newest record, checkpoints aside.
     pub(crate) link: Lsn,
     /// Whether something that was durable is lost, or cannot be proven not to be.
     pub(crate) damaged: bool,
@@ -35,10 +36,37 @@ pub(crate) enum Sequenced {
     No,
 }
 
-impl GroupLog {
-    pub(crate) fn new() -> Self {
+impl Default for GroupLog {
+    /// A group that the log has not met before: its first entry will have index 1.
+    fn default() -> Self {
         Self {
+            hard_state: HardState::default(),
+            compacted: LogPosition::ZERO,
+            last: LogPosition::ZERO,
+            link: Lsn::ZERO,
+            damaged: false,
             first: 1,
+            positions: VecDeque::new(),
+            terms: VecDeque::new(),
+            spans: VecDeque::new(),
+        }
+    }
+}
+
+impl GroupLog {
+    /// A log that starts behind `compacted`, or at `first` if entries before that are lost.
+    pub(crate) fn starting_at(first: LogIndex, compacted: LogPosition) -> Self {
+        Self {
+            compacted,
+            last: if first.previous() == Some(compacted.index) {
+                compacted
+            } else {
+                LogPosition {
+                    term: Term::ZERO,
+                    index: LogIndex(first.0.saturating_sub(1)),
+                }
+            },
+            first: first.0,
             ..Self::default()
         }
     }
@@ -57,11 +85,6 @@ impl GroupLog {
 
     pub(crate) fn len(&self) -> usize {
         self.positions.len()
-    }
-
-    /// Whether entries between what is compacted and the first one held are missing.
-    pub(crate) const fn has_gap(&self) -> bool {
-        self.first != self.compacted.index.0 + 1
     }
 
     pub(crate) fn position_of(&self, index: LogIndex) -> Option<Lsn> {
@@ -182,59 +205,5 @@ impl GroupLog {
         self.terms.clear();
         self.first = last.index.0 + 1;
         self.last = last;
-    }
-
-    // Recovery: segments in which nothing was needed any more are gone, so entries may be missing that a
-    // later record says are compacted. Until the end, a gap is only noted (`has_gap`).
-
-    /// Like [`GroupLog::append`], over gaps.
-    pub(crate) fn recover_entry(&mut self, position: LogPosition, at: Lsn, pins: &mut Pins) {
-        let index = position.index.0;
-        if index < self.first {
-            // All that is held is above, and so of the past that this entry cuts.
-            self.clear(
-                LogPosition {
-                    index: LogIndex(index.saturating_sub(1)),
-                    term: Term::ZERO,
-                },
-                pins,
-            );
-        } else if index > self.last.index.0 + 1 {
-            self.clear(
-                LogPosition {
-                    index: LogIndex(index - 1),
-                    term: Term::ZERO,
-                },
-                pins,
-            );
-        }
-        let sequenced = self.append(position, at, pins);
-        debug_assert_eq!(sequenced, Sequenced::Yes);
-    }
-
-    /// Where the log starts and ends, as a compaction or a checkpoint says it.
-    pub(crate) fn recover_extent(&mut self, extent: &Extent, pins: &mut Pins) {
-        if extent.compacted.index > self.compacted.index {
-            self.compacted = extent.compacted;
-        }
-        if self.first <= self.compacted.index.0 {
-            if self.last.index >= self.compacted.index {
-                self.forget_below(self.compacted.index.0 + 1, pins);
-            } else {
-                self.clear(self.compacted, pins);
-            }
-        }
-        let last = extent.last;
-        if self.last.index > last.index && last.index.0 + 1 >= self.first {
-            self.cut_from(last.index.0 + 1, pins);
-            self.last = LogPosition {
-                index: last.index,
-                term: self.term_at(last.index).unwrap_or(last.term),
-            };
-        }
-        // Entries that it speaks of are missing, or those here are of a history that was cut.
-        if self.last != last {
-            self.clear(last, pins);
-        }
     }
 }

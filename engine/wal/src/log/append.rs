@@ -7,11 +7,11 @@ use crate::file::{Directory, LogFile};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind};
 use crate::format::record::{
     CHECKPOINT_BYTES, ENTRY_CHECKED_BYTES, FLAG_DAMAGED, RECORD_HEADER_BYTES, RecordHeader,
-    RecordKind, encode_checkpoint, encode_extent, encode_hard_state, record_bytes,
+    RecordKind, encode_checkpoint, encode_extent, encode_hard_state, encode_segments, record_bytes,
 };
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::format::{PAGE_BYTES, aligned};
-use crate::index::{GroupLog, Sequenced};
+use crate::index::{GroupLog, Pins, Sequenced};
 use crate::space::{Segment, segment_name};
 use crate::{Lsn, WalConfig};
 use pontoon_types::{GroupId, LogPosition};
@@ -60,7 +60,7 @@ impl<D: Directory> Log<D> {
         while let Some(group) = records.peek().map(|record| record.group()) {
             // Records of one group in a row cost one lock and one look-up.
             let mut shard = shared.index.shard(group);
-            let state = shard.entry(group).or_insert_with(GroupLog::new);
+            let state = shard.entry(group).or_default();
             while let Some(record) = records.next_if(|record| record.group() == group) {
                 lay.record(record, group, state, &mut self.pins)?;
             }
@@ -101,6 +101,7 @@ impl<D: Directory> Log<D> {
     fn lay_checkpoint_here(&mut self) -> Result<(), WalError> {
         let segment = Arc::clone(&self.active);
         let mut lay = Laying::new(&segment, self.cursor);
+        lay.segments(&self.generations())?;
         let groups = self.shared.index.map_all(|group| Checkpoint {
             payload: encode_checkpoint(&group.hard_state, &group.extent()),
             link: group.link,
@@ -108,22 +109,44 @@ impl<D: Directory> Log<D> {
         });
         for (id, checkpoint) in groups {
             let flags = u8::from(checkpoint.damaged) * FLAG_DAMAGED;
-            let at = lay.small(
-                RecordKind::Checkpoint,
-                flags,
-                id,
-                checkpoint.link,
-                &checkpoint.payload,
-            )?;
-            if let Some(group) = self.shared.index.shard(id).get_mut(&id) {
-                group.link = at;
-            }
+            let (link, payload) = (checkpoint.link, &checkpoint.payload);
+            lay.small(RecordKind::Checkpoint, flags, id, link, payload)?;
         }
-        self.finish_batch(lay, BatchKind::Checkpoint)
+        self.finish_batch(lay, BatchKind::Checkpoint)?;
+        self.unlisted_from = Some(self.end());
+        Ok(())
+    }
+
+    /// Lays what the log consists of, so that segments taken out of it may go when that is durable. Without
+    /// room for it they go after the next checkpoint.
+    pub(super) fn lay_segments(&mut self) -> Result<(), WalError> {
+        let generations = self.generations();
+        let bytes = BATCH_HEADER_BYTES + record_bytes(4 * generations.len());
+        if u64::from(self.cursor) + bytes as u64 > self.active.bytes {
+            self.unlisted_from = None;
+            return Ok(());
+        }
+        let segment = Arc::clone(&self.active);
+        let mut lay = Laying::new(&segment, self.cursor);
+        let laid = lay.segments(&generations);
+        let laid = laid.and_then(|()| self.finish_batch(lay, BatchKind::Checkpoint));
+        laid.map_err(|error| self.poison(error))?;
+        self.unlisted_from = Some(self.end());
+        Ok(())
+    }
+
+    fn generations(&self) -> Vec<u32> {
+        let segments = self.shared.segments.read();
+        let mut generations: Vec<u32> = segments.keys().chain(&self.lost).copied().collect();
+        generations.sort_unstable();
+        generations
     }
 
     fn checkpoint_bytes(&self) -> u64 {
-        (BATCH_HEADER_BYTES + self.shared.index.len() * record_bytes(CHECKPOINT_BYTES)) as u64
+        // One more segment than there are now: the checkpoint may be the first thing in it.
+        let segments = self.shared.segments.read().len() + self.lost.len() + 1;
+        let records = self.shared.index.len() * record_bytes(CHECKPOINT_BYTES);
+        (BATCH_HEADER_BYTES + record_bytes(4 * segments) + records) as u64
     }
 
     /// Sees to it that `bytes` fit behind the cursor, if need be in a new segment.
@@ -219,7 +242,7 @@ impl<'a, F: LogFile> Laying<'a, F> {
         record: &Record,
         group: GroupId,
         state: &mut GroupLog,
-        pins: &mut crate::index::Pins,
+        pins: &mut Pins,
     ) -> Result<(), WalError> {
         let link = state.link;
         state.link = match record {
@@ -262,6 +285,12 @@ impl<'a, F: LogFile> Laying<'a, F> {
         self.write(self.cursor, &checked[..RECORD_HEADER_BYTES])?;
         self.write(self.cursor + RECORD_HEADER_BYTES as u32, envelope)?;
         Ok(self.advance(envelope.len()))
+    }
+
+    fn segments(&mut self, generations: &[u32]) -> Result<(), WalError> {
+        let payload = encode_segments(generations);
+        self.small(RecordKind::Segments, 0, GroupId(0), Lsn::ZERO, &payload)?;
+        Ok(())
     }
 
     fn small(

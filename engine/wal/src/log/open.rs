@@ -9,7 +9,9 @@ use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::index::Index;
 use crate::reader::Shared;
 use crate::recovery::{Recovered, RecoveredGroup, Scan, Scanned, scan};
-use crate::space::{Chore, Done, Recycled, Segment, is_recycled, is_unfinished, segment_name};
+use crate::space::{
+    Chore, Done, Recycled, Segment, is_recycled, is_unfinished, segment_name, unreadable_name,
+};
 use crate::{LogIdentity, Lsn, WalConfig};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -50,6 +52,7 @@ impl<D: Directory> Log<D> {
             mut segments,
             kept,
             last_batch,
+            lost,
             sealed,
             mark,
             report,
@@ -114,6 +117,9 @@ impl<D: Directory> Log<D> {
             spare: Spare::Wanted,
             next_generation,
             recycled,
+            unlisted: Vec::new(),
+            unlisted_from: None,
+            lost,
             unneeded: VecDeque::new(),
             retiring: 0,
             mark: mark.unwrap_or(Mark {
@@ -166,13 +172,21 @@ fn tidy<D: Directory>(
 }
 
 /// Removes segments above a cut, and spares that nothing was written to. The names must be gone for
-/// good before their generations could mean anything else.
+/// good before their generations could mean anything else. A file without a header is only put
+/// aside: it may be a segment that somebody misplaced.
 fn discard<D: Directory>(directory: &D, segments: Vec<Scanned<D::File>>) -> Result<(), WalError> {
     for segment in segments {
         let name = segment_name(segment.generation);
-        directory
-            .remove(&name)
-            .map_err(WalError::io(Operation::Remove, &name))?;
+        if segment.header.is_some() {
+            directory
+                .remove(&name)
+                .map_err(WalError::io(Operation::Remove, &name))?;
+        } else {
+            tracing::warn!(name, "a segment without a readable header is put aside");
+            directory
+                .rename(&name, &unreadable_name(&name))
+                .map_err(WalError::io(Operation::Rename, &name))?;
+        }
     }
     directory
         .sync()

@@ -3,12 +3,12 @@
 use super::Damage;
 use crate::Lsn;
 use crate::format::record::{
-    FLAG_DAMAGED, Malformed, RecordKind, RecordView, decode_checkpoint, decode_extent,
-    decode_hard_state,
+    Extent, FLAG_DAMAGED, Malformed, RecordKind, RecordView, decode_checkpoint, decode_extent,
+    decode_hard_state, decode_segments,
 };
-use crate::index::{GroupHasher, GroupLog, Pins};
-use pontoon_types::{ENTRY_HEADER_BYTES, GroupId, LogIndex, LogPosition, Term};
-use std::collections::{BTreeMap, HashMap};
+use crate::index::{GroupHasher, GroupLog, Pins, Sequenced};
+use pontoon_types::{ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, Term};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
 /// Why a record of a verified batch could not be used.
@@ -28,8 +28,9 @@ impl From<Malformed> for RecordError {
 /// All groups, as of the records seen so far.
 #[derive(Default)]
 pub(super) struct Replay {
-    pub(super) groups: HashMap<GroupId, GroupLog, BuildHasherDefault<GroupHasher>>,
-    pub(super) pins: Pins,
+    groups: HashMap<GroupId, ReplayedGroup, BuildHasherDefault<GroupHasher>>,
+    /// What the log consists of, by the last record that says so.
+    pub(super) segments: Vec<u32>,
     pub(super) records: BTreeMap<RecordKind, u64>,
 }
 
@@ -48,19 +49,23 @@ impl Replay {
             .into_iter()
             .find(|kind| *kind as u8 == header.kind)
             .ok_or(RecordError::Unsupported)?;
-        let group = self
-            .groups
-            .entry(header.group)
-            .or_insert_with(GroupLog::new);
-        let pins = &mut self.pins;
-        if header.previous != group.link {
-            let lost = |hole: &Damage| {
-                hole.group.is_none() && hole.start <= header.previous && header.previous < hole.end
-            };
-            group.damaged |= damage.iter().any(lost);
+        *self.records.entry(kind).or_default() += 1;
+        if kind == RecordKind::Segments {
+            self.segments = decode_segments(view.payload)?;
+            return Ok(());
         }
+        let group = self.groups.entry(header.group).or_default();
         group.damaged |= header.flags & FLAG_DAMAGED != 0;
+        group.seen = at;
+        if kind == RecordKind::Checkpoint {
+            group.checkpoint_after(header.previous, damage);
+        } else {
+            // Segments start with a checkpoint, so nothing but a loss can break the chain here.
+            group.damaged |= header.previous != group.link;
+            group.link = at;
+        }
         match kind {
+            RecordKind::Segments => {}
             RecordKind::Entry if rotten => {}
             RecordKind::Entry => {
                 let (owner, position) = entry_position(view.payload).ok_or(Malformed)?;
@@ -70,39 +75,170 @@ impl Replay {
                 {
                     return Err(RecordError::Malformed);
                 }
-                group.recover_entry(position, at, pins);
+                group.entry(position, at);
             }
             RecordKind::HardState => group.hard_state = decode_hard_state(view.payload)?,
-            RecordKind::Compact => group.recover_extent(&decode_extent(view.payload)?, pins),
+            RecordKind::Compact => group.extent(&decode_extent(view.payload)?),
             RecordKind::Checkpoint => {
                 let (state, extent) = decode_checkpoint(view.payload)?;
                 group.hard_state = state;
-                group.recover_extent(&extent, pins);
+                group.extent(&extent);
             }
             RecordKind::ConfChange
             | RecordKind::SnapshotInstall
             | RecordKind::Rewrite
             | RecordKind::Tombstone => return Err(RecordError::Unsupported),
         }
-        group.link = at;
-        *self.records.entry(kind).or_default() += 1;
         Ok(())
     }
 
-    /// Marks every group that is not proven whole.
-    pub(super) fn finish(&mut self, damage: &[Damage]) {
-        for (id, group) in &mut self.groups {
+    /// What the log's index starts from, with every group marked that is not proven whole.
+    pub(super) fn finish(self, damage: &[Damage]) -> (Groups, Pins) {
+        let mut pins = Pins::default();
+        let mut groups = Groups::default();
+        for (id, mut group) in self.groups {
             let hit = |hole: &Damage| match hole.group {
-                Some(hit) => hit == *id,
-                None => group.link < hole.end,
+                Some(hit) => hit == id,
+                None => group.seen < hole.end || group.is_cut_off_by(hole),
             };
-            group.damaged |= group.has_gap() || damage.iter().any(hit);
+            group.damaged |= damage.iter().any(hit);
+            groups.insert(id, group.finish(&mut pins));
         }
+        (groups, pins)
+    }
+}
+
+/// The groups of a log.
+pub(crate) type Groups = HashMap<GroupId, GroupLog, BuildHasherDefault<GroupHasher>>;
+
+/// A group while its records are read.
+///
+/// Segments in which nothing was needed any more are gone, and with them entries that a later record cuts
+/// or compacts. So what is seen on the way may have holes, and may hold entries of a history whose
+/// cut is gone. Both are settled by the last record: a segment went only after what made it
+/// unneeded was durable. A hole that is left at the end is a loss.
+#[derive(Default)]
+struct ReplayedGroup {
+    hard_state: HardState,
+    compacted: LogPosition,
+    /// Where the log ends, by the last record that says so.
+    last: LogPosition,
+    link: Lsn,
+    /// The group's newest record of any kind.
+    seen: Lsn,
+    /// Records that a checkpoint names as the group's last before it, and that were not met: they
+    /// were in segments that went, or are missing.
+    unmet: Vec<Lsn>,
+    damaged: bool,
+    /// Stretches without holes, ascending and not adjacent.
+    parts: Vec<Part>,
+}
+
+fn contains(hole: &Damage, at: Lsn) -> bool {
+    hole.group.is_none() && hole.start <= at && at < hole.end
+}
+
+struct Part {
+    first: u64,
+    entries: VecDeque<(Term, Lsn)>,
+}
+
+impl Part {
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+}
+
+impl ReplayedGroup {
+    /// Goes on behind a checkpoint whose group had its last record at `previous`.
+    fn checkpoint_after(&mut self, previous: Lsn, damage: &[Damage]) {
+        if previous != self.link {
+            self.damaged |= damage.iter().any(|hole| contains(hole, previous));
+            self.unmet.push(previous);
+            self.link = previous;
+        }
+    }
+
+    /// Whether a record of the group was in `hole`.
+    fn is_cut_off_by(&self, hole: &Damage) -> bool {
+        self.unmet.iter().any(|at| contains(hole, *at))
+    }
+
+    fn entry(&mut self, position: LogPosition, at: Lsn) {
+        let index = position.index.0;
+        self.cut_from(index);
+        let entry = (position.term, at);
+        match self.parts.last_mut() {
+            Some(part) if part.end() == index => part.entries.push_back(entry),
+            _ => self.parts.push(Part {
+                first: index,
+                entries: VecDeque::from([entry]),
+            }),
+        }
+        self.last = position;
+    }
+
+    fn extent(&mut self, extent: &Extent) {
+        if extent.compacted.index > self.compacted.index {
+            self.compacted = extent.compacted;
+            self.forget_to(extent.compacted.index.0);
+        }
+        self.cut_from(extent.last.index.0 + 1);
+        self.last = extent.last;
+    }
+
+    fn cut_from(&mut self, index: u64) {
+        while let Some(part) = self.parts.last_mut()
+            && part.end() > index
+        {
+            if part.first >= index {
+                self.parts.pop();
+            } else {
+                part.entries.truncate((index - part.first) as usize);
+            }
+        }
+    }
+
+    fn forget_to(&mut self, index: u64) {
+        let whole = self.parts.partition_point(|part| part.end() <= index + 1);
+        self.parts.drain(..whole);
+        if let Some(part) = self.parts.first_mut()
+            && part.first <= index
+        {
+            part.entries.drain(..(index + 1 - part.first) as usize);
+            part.first = index + 1;
+        }
+    }
+
+    /// The stretch that reaches the end; a group that has another before it has lost what is between.
+    fn finish(mut self, pins: &mut Pins) -> GroupLog {
+        let last = self.parts.pop();
+        let first = LogIndex(
+            last.as_ref()
+                .map_or(self.last.index.0 + 1, |part| part.first),
+        );
+        let mut group = GroupLog::starting_at(first, self.compacted);
+        for (offset, (term, at)) in last.into_iter().flat_map(|part| part.entries).enumerate() {
+            let index = LogIndex(first.0 + offset as u64);
+            let sequenced = group.append(LogPosition { term, index }, at, pins);
+            assert_eq!(
+                sequenced,
+                Sequenced::Yes,
+                "entries of one stretch follow each other"
+            );
+        }
+        group.hard_state = self.hard_state;
+        group.link = self.link;
+        group.damaged = self.damaged
+            || !self.parts.is_empty()
+            || first != self.compacted.index.next()
+            || group.last != self.last;
+        group
     }
 }
 
 /// Whose an entry is and where it belongs, from its envelope.
-pub(super) fn entry_position(envelope: &[u8]) -> Option<(GroupId, LogPosition)> {
+fn entry_position(envelope: &[u8]) -> Option<(GroupId, LogPosition)> {
     let header: &[u8; ENTRY_HEADER_BYTES] = envelope.first_chunk()?;
     let number = |at| crate::format::u64_at(header, at);
     let position = LogPosition {

@@ -1,6 +1,6 @@
 //! The walk over all segments.
 
-use super::replay::{RecordError, Replay};
+use super::replay::{Groups, RecordError, Replay};
 use super::{Damage, RecoveryReport};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
@@ -9,12 +9,10 @@ use crate::format::mark::{MARK_FILE_BYTES, Mark};
 use crate::format::record::{RecordKind, RecordView, Records};
 use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::{ALIGNMENT, PAGE_BYTES};
-use crate::index::{GroupHasher, GroupLog, Pins};
+use crate::index::Pins;
 use crate::space::{MARK_FILE, segment_name, segment_of};
 use crate::{LogIdentity, Lsn};
 use pontoon_types::{Entry, GroupId};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::time::Instant;
 
 /// A segment file that was found.
@@ -32,11 +30,13 @@ pub(crate) struct Scanned<F> {
 /// What a directory holds.
 pub(crate) struct Scan<F> {
     pub(crate) identity: Option<LogIdentity>,
-    pub(crate) groups: HashMap<GroupId, GroupLog, BuildHasherDefault<GroupHasher>>,
+    pub(crate) groups: Groups,
     pub(crate) pins: Pins,
     pub(crate) segments: Vec<Scanned<F>>,
     /// How many of `segments`, from the front, are part of the log. What comes after is above a cut.
     pub(crate) kept: usize,
+    /// Generations of segments that should be there and are not.
+    pub(crate) lost: Vec<u32>,
     /// The last whole batch and its header's checksum, for the chain.
     pub(crate) last_batch: (Lsn, u32),
     /// Whether the end of the log is damage, so that nothing may be appended there.
@@ -85,9 +85,10 @@ pub(crate) fn scan<D: Directory>(
     let sealed = walk.finish();
     let last = walk.end.generation();
     let kept = segments.partition_point(|segment| segment.generation <= last);
-    walk.replay.finish(&walk.report.damage);
+    let lost = walk.missing(&segments);
     let mut report = walk.report;
-    report.records = walk.replay.records;
+    report.records = std::mem::take(&mut walk.replay.records);
+    let (groups, pins) = walk.replay.finish(&report.damage);
     report.segments = kept;
     report.durable = walk.durable;
     report.end = walk.end;
@@ -95,11 +96,12 @@ pub(crate) fn scan<D: Directory>(
     report.duration = started.elapsed();
     Ok(Scan {
         identity: owner,
-        groups: walk.replay.groups,
-        pins: walk.replay.pins,
+        groups,
+        pins,
         segments,
         kept,
         last_batch: walk.last_batch,
+        lost,
         sealed,
         mark,
         mark_exists,
@@ -388,6 +390,26 @@ impl Walk {
             }
         }
         self.durable
+    }
+
+    /// Segments that the log says it has, and that are not in the directory.
+    fn missing<F>(&mut self, segments: &[Scanned<F>]) -> Vec<u32> {
+        let present = |generation: &u32| {
+            segments
+                .binary_search_by_key(generation, |segment| segment.generation)
+                .is_ok()
+        };
+        let mut lost = std::mem::take(&mut self.replay.segments);
+        lost.retain(|generation| !present(generation));
+        for generation in &lost {
+            self.report.damage.push(Damage {
+                file: segment_name(*generation),
+                start: Lsn::new(*generation, 0),
+                end: Lsn::new(generation.saturating_add(1), 0),
+                group: None,
+            });
+        }
+        lost
     }
 
     /// What is left at the end; returns whether the log ends in damage.

@@ -102,7 +102,8 @@ impl LogThread {
         if self.failed.is_some() {
             return None;
         }
-        let retry = self.log.spare_failed() || !self.waiting.is_empty();
+        // After a sync there may be a record left that lets segments go.
+        let retry = self.log.spare_failed() || !self.waiting.is_empty() || self.log.is_dirty();
         [
             retry.then_some(RETRY_AFTER),
             self.log.mark_is_stale().then_some(self.mark_after_idle),

@@ -1,5 +1,7 @@
 //! What the integration tests share.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
+
+pub mod model;
 
 use pontoon_types::{
     ClusterId, Entry, EntryKind, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId, Term,

@@ -1,0 +1,197 @@
+//! Damage below the durable mark: found, attributed, and never taken for the end of the log.
+
+mod common;
+
+use common::model::{Dice, Model, Run, small_config};
+use common::{IDENTITY, batch_of, config, entry};
+use pontoon_types::{GroupId, LogIndex};
+use pontoon_wal::{Directory, Log, MemoryDisk, Recovered, WalError};
+
+const GROUPS: u64 = 6;
+
+/// A log whose every byte is durable and marked so, and what it holds.
+fn durable_log(seed: u64) -> (MemoryDisk, Model, Vec<String>) {
+    let disk = MemoryDisk::new();
+    let mut run = Run::new(disk.clone());
+    assert!(run.go(&mut Dice(seed), 60, GROUPS));
+    run.log.sync().unwrap();
+    run.log.write_mark().unwrap();
+    let model = run.states.pop().unwrap();
+    let mut names = disk.list().unwrap();
+    names.retain(|name| name.ends_with(".seg") && !name.starts_with("recycled"));
+    names.sort();
+    (disk.crash(seed), model, names)
+}
+
+/// Opens a damaged log: every group that is not quarantined must be whole, and the loss must be known
+/// also the next time, after the log was written to.
+fn check(disk: &MemoryDisk, model: &Model, what: &str) -> Recovered {
+    let (mut log, recovered) = Log::open(disk.clone(), small_config(), IDENTITY)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    intact(model, &recovered, &log, what);
+    log.append(&batch_of(&[entry(99, 1, 1, b"life goes on")]))
+        .unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (log, again) = Log::open(disk.crash(5), small_config(), IDENTITY).unwrap();
+    let mut later = model.clone();
+    let group = later.groups.entry(99).or_default();
+    group.entries.insert(1, entry(99, 1, 1, b"life goes on"));
+    group.last = common::position(1, 1);
+    intact(&later, &again, &log, what);
+    assert!(
+        again.damaged.is_superset(&recovered.damaged),
+        "{what}: forgotten, {again:?}"
+    );
+    recovered
+}
+
+fn intact(model: &Model, recovered: &Recovered, log: &Log<MemoryDisk>, what: &str) {
+    let counts = |id| !recovered.is_quarantined(GroupId(id));
+    model
+        .matches(recovered, &log.reader(), counts)
+        .unwrap_or_else(|error| panic!("{what}: {error}\n{:?}", recovered.report));
+}
+
+#[test]
+fn a_flipped_bit_is_never_taken_for_the_end() {
+    let (mut found, mut attributed, mut tried) = (0, 0, 0);
+    for seed in 0..12 {
+        let (disk, model, names) = durable_log(seed);
+        let mut dice = Dice(seed);
+        for _ in 0..60 {
+            let name = &names[dice.roll(names.len() as u64) as usize];
+            let bytes = disk.contents(name).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+            let at = 4096 + dice.roll(used.saturating_sub(4096).max(1)) as usize;
+            let copy = disk.crash(1);
+            let bit = 1 << dice.roll(8);
+            assert!(copy.corrupt(name, at, |bytes| bytes[0] ^= bit));
+            let recovered = check(&copy, &model, &format!("seed {seed}, {name} at {at:#x}"));
+            tried += 1;
+            found += usize::from(!recovered.report.damage.is_empty());
+            attributed += usize::from(recovered.damaged.len() < model.groups.len());
+        }
+    }
+    // The rest fell on padding, on one copy of a header, or behind a segment's last batch.
+    assert!(found * 10 > tried * 8, "{found} of {tried} were found");
+    assert!(
+        attributed * 10 > tried * 8,
+        "{attributed} of {tried} left some group alone"
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_a_payload_hits_one_group() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config(64 << 10), IDENTITY).unwrap();
+    let entries: Vec<_> = (1..=8)
+        .map(|group| entry(group, 1, 1, &[group as u8; 100]))
+        .collect();
+    log.append(&batch_of(&entries)).unwrap();
+    log.sync().unwrap();
+    log.write_mark().unwrap();
+    let name = "0000000001.seg";
+    let bytes = disk.contents(name).unwrap();
+    let at = bytes
+        .windows(20)
+        .position(|bytes| bytes == [5; 20])
+        .unwrap();
+    assert!(disk.corrupt(name, at, |bytes| bytes[0] ^= 4));
+    let (log, recovered) = Log::open(disk, config(64 << 10), IDENTITY).unwrap();
+    assert!(recovered.damaged.iter().eq(&[GroupId(5)]));
+    let damage = &recovered.report.damage[0];
+    assert_eq!(
+        (damage.file.as_str(), damage.group),
+        (name, Some(GroupId(5)))
+    );
+    assert!((at as u32) - damage.start.offset() < 100);
+    let whole = log
+        .reader()
+        .read(GroupId(4), LogIndex(1), LogIndex(1), 1)
+        .unwrap();
+    assert_eq!(whole[0], entries[3]);
+}
+
+#[test]
+fn a_page_that_reads_as_zeros_is_damage() {
+    for seed in 0..40 {
+        let (disk, model, names) = durable_log(seed);
+        let mut dice = Dice(seed);
+        let name = &names[dice.roll(names.len() as u64) as usize];
+        let page = 4096 * (1 + dice.roll(3)) as usize;
+        assert!(disk.corrupt(name, page, |bytes| bytes[..4096].fill(0)));
+        check(&disk, &model, &format!("seed {seed}, {name} at {page:#x}"));
+    }
+}
+
+#[test]
+fn swapped_pages_are_damage() {
+    for seed in 0..40 {
+        let (disk, model, names) = durable_log(seed);
+        let name = &names[seed as usize % names.len()];
+        assert!(disk.corrupt(name, 4096, |bytes| {
+            let (one, other) = bytes.split_at_mut(4096);
+            one.swap_with_slice(&mut other[..4096]);
+        }));
+        check(&disk, &model, &format!("seed {seed}, {name}"));
+    }
+}
+
+#[test]
+fn a_missing_or_misplaced_segment_is_damage_of_those_who_needed_it() {
+    for seed in 0..40 {
+        for misplaced in [false, true] {
+            let (disk, model, names) = durable_log(seed);
+            let name = &names[seed as usize % names.len()];
+            if misplaced {
+                disk.rename(name, "0000000999.seg").unwrap();
+            } else {
+                disk.remove(name).unwrap();
+            }
+            disk.sync().unwrap();
+            let what = format!("seed {seed}, {name}, misplaced: {misplaced}");
+            check(&disk, &model, &what);
+        }
+    }
+}
+
+#[test]
+fn the_last_acknowledged_batch_is_told_from_a_torn_tail_once_the_mark_is_written() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config(64 << 10), IDENTITY).unwrap();
+    log.append(&batch_of(&[entry(1, 1, 1, b"first")])).unwrap();
+    log.sync().unwrap();
+    let start = log.append(&batch_of(&[entry(1, 1, 2, b"last")])).unwrap();
+    let end = log.sync().unwrap();
+    assert!(log.mark_is_stale());
+    log.write_mark().unwrap();
+    assert!(!log.mark_is_stale());
+    let header = start.offset() as usize - 8;
+    assert!(disk.corrupt("0000000001.seg", header, |bytes| bytes[0] ^= 1));
+    let (_, recovered) = Log::open(disk, config(64 << 10), IDENTITY).unwrap();
+    assert!(recovered.damaged.contains(&GroupId(1)), "{recovered:?}");
+    assert_eq!(recovered.report.durable, end);
+    assert!(recovered.is_quarantined(GroupId(1)));
+}
+
+#[test]
+fn a_failed_sync_stops_the_log_for_good() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config(64 << 10), IDENTITY).unwrap();
+    log.append(&batch_of(&[entry(1, 1, 1, b"kept")])).unwrap();
+    let durable = log.sync().unwrap();
+    log.append(&batch_of(&[entry(1, 1, 2, b"lost")])).unwrap();
+    disk.fail_sync_after(0);
+    assert!(matches!(log.sync(), Err(WalError::Poisoned { .. })));
+    // Later syncs of the disk succeed, and mean nothing.
+    assert!(matches!(log.sync(), Err(WalError::Poisoned { .. })));
+    assert!(matches!(log.write_mark(), Err(WalError::Poisoned { .. })));
+    let more = batch_of(&[entry(1, 1, 3, b"more")]);
+    assert!(
+        matches!(log.append(&more), Err(WalError::Poisoned { durable: at, .. }) if at == durable)
+    );
+    let (_, recovered) = Log::open(disk.crash(3), config(64 << 10), IDENTITY).unwrap();
+    assert_eq!(recovered.groups[&GroupId(1)].last, LogIndex(1));
+    assert!(recovered.damaged.is_empty());
+}
