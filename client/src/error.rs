@@ -159,16 +159,15 @@ impl ClientError {
 }
 
 /// Why an outcome is unknown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum UnknownCause {
     /// No answer came until the deadline.
     NoAnswer,
-    /// The connection was lost, or the node dropped the request.
-    ConnectionLost {
-        /// What the connection said.
-        reason: String,
-    },
+    /// The connection was lost.
+    ConnectionLost(LinkError),
+    /// The node dropped the request without an answer.
+    Abandoned,
     /// The node proposed the command and could not learn its fate.
     Proposed,
     /// The answer cannot be read.
@@ -179,7 +178,8 @@ impl fmt::Display for UnknownCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer => f.write_str("no answer came in time"),
-            Self::ConnectionLost { reason } => f.write_str(reason),
+            Self::ConnectionLost(error) => write!(f, "the connection was lost ({error})"),
+            Self::Abandoned => f.write_str("the node dropped the request"),
             Self::Proposed => f.write_str("the node could not learn the command's fate"),
             Self::Unreadable(error) => write!(f, "the answer cannot be read: {error}"),
         }

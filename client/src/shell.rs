@@ -175,6 +175,10 @@ impl Shell {
                 Target::Spans { first, second } => {
                     return (Directed::Spans { first, second }, seen);
                 }
+                // A descriptor may name a node that joined after the map was read.
+                Target::Send { node, .. } if !shared.addresses.contains_key(&node) => {
+                    return (Directed::RefreshMap, seen);
+                }
                 Target::Send { node, shard } => {
                     let link = self.link(&mut shared, node);
                     if turn < 2 && link.is_stalled(now, self.config.stall_timeout) {
@@ -196,7 +200,9 @@ impl Shell {
         body: Bytes,
         until: Instant,
     ) -> Result<Bytes, LinkFailure> {
-        let channel = link.channel(until, self.clock).await?;
+        // Another node may well be there while this one does not come up.
+        let up_by = until.min(self.clock.now() + self.config.stall_timeout);
+        let channel = link.channel(up_by, self.clock).await?;
         let result = link.request(&channel, body, until, self.clock).await;
         if let Err(LinkFailure::Channel(
             ChannelError::NotSent(reason) | ChannelError::MayHaveBeenSent(reason),
@@ -371,13 +377,16 @@ impl Ending {
         match self {
             Self::Answered(_) => UnknownCause::Proposed,
             Self::Unreadable(error) => UnknownCause::Unreadable(error),
-            Self::Unanswered(LinkFailure::Channel(error)) => UnknownCause::ConnectionLost {
-                reason: error.to_string(),
-            },
-            Self::Unanswered(LinkFailure::Down(error)) => UnknownCause::ConnectionLost {
-                reason: error.to_string(),
-            },
-            Self::Unanswered(LinkFailure::TimedOut { .. }) => UnknownCause::NoAnswer,
+            Self::Unanswered(LinkFailure::Channel(ChannelError::MayHaveBeenSent(error))) => {
+                UnknownCause::ConnectionLost(error)
+            }
+            Self::Unanswered(LinkFailure::Channel(ChannelError::Abandoned)) => {
+                UnknownCause::Abandoned
+            }
+            Self::Unanswered(failure) if failure.kind() != ChannelFailure::TimedOut => {
+                unreachable!("what was not sent has no unknown outcome: {failure:?}")
+            }
+            Self::Unanswered(_) => UnknownCause::NoAnswer,
         }
     }
 

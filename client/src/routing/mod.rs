@@ -283,14 +283,19 @@ impl Router {
         now: Instant,
         random: u64,
     ) -> Verdict {
-        let Some((_, node)) = attempt.asked else {
+        let Some((shard, node)) = attempt.asked else {
             unreachable!("a failure of an attempt that has no target");
         };
         match failure {
             ChannelFailure::NotSent => {
                 self.handle_stalled(node, now + LOST_FOR);
                 attempt.pass_over(node);
-                attempt.again_soon(Setback::Unreachable { node }, now, random)
+                let setback = Setback::Unreachable { node };
+                // If none of the meta group's nodes is there, it may have moved while we were away.
+                if shard == ShardId::META && attempt.turn as usize > self.meta.replicas.len() {
+                    return attempt.again_with_map(setback, now, random);
+                }
+                attempt.again_soon(setback, now, random)
             }
             ChannelFailure::TooLarge => Verdict::Fail,
             ChannelFailure::QueueFull => {

@@ -305,6 +305,44 @@ fn before_the_map_was_read_only_the_meta_shard_can_be_asked() {
 }
 
 #[test]
+fn when_no_node_of_the_meta_group_is_there_others_are_asked_who_holds_it() {
+    let mut router = router();
+    let mut one = attempt(Access::Read);
+    let mut verdicts = Vec::new();
+    for _ in 0..4 {
+        let target = router.target(Place::Meta, &mut one, Instant::ZERO);
+        assert!(matches!(target, Target::Send { .. }));
+        let failure = ChannelFailure::NotSent;
+        verdicts.push(router.handle_failure(&mut one, failure, Instant::ZERO, 0));
+    }
+    let asks_around = |verdict: &Verdict| matches!(verdict, Verdict::RefreshMap { .. });
+    assert!(!verdicts[..3].iter().any(asks_around), "{verdicts:?}");
+    assert!(asks_around(&verdicts[3]), "{verdicts:?}");
+}
+
+#[test]
+fn what_is_too_large_for_a_node_was_not_done_and_is_not_tried_again() {
+    let mut router = router();
+    let mut one = attempt(Access::Write);
+    node_for(&router, &mut one, b"a");
+    let verdict = router.handle_failure(&mut one, ChannelFailure::TooLarge, Instant::ZERO, 0);
+    assert_eq!(verdict, Verdict::Fail);
+}
+
+#[test]
+fn news_of_a_lost_connection_does_not_outlive_a_new_one_for_long() {
+    let mut router = router();
+    let mut one = attempt(Access::Read);
+    node_for(&router, &mut one, b"a");
+    // The connection was made anew before the failure of a request on the old one was told.
+    router.handle_up(NodeId(1));
+    router.handle_failure(&mut one, ChannelFailure::MayHaveBeenSent, Instant::ZERO, 0);
+    let later = Instant::ZERO + LOST_FOR;
+    let target = router.target(Place::Key(b"a"), &mut attempt(Access::Read), later);
+    assert!(matches!(target, Target::Send { node, .. } if node == NodeId(1)));
+}
+
+#[test]
 fn a_batch_over_two_shards_names_both() {
     let router = router();
     let batch = [b"a", b"b", b"q"].map(|key| Mutation::Delete { key });
