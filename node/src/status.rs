@@ -25,8 +25,6 @@ pub struct NodeStatus {
     pub cpu_us: u64,
     /// Resident memory of its process, in bytes; 0 if the system does not tell.
     pub resident_bytes: u64,
-    /// The version of the cluster's map that it works by.
-    pub map_version: u64,
     /// Its replicas, the meta group's among them.
     pub groups: Vec<GroupStatus>,
     /// Its log.

@@ -69,7 +69,9 @@ impl Hello {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
-            return Err(DecodeError::Invalid { what: "unknown version of a hello" });
+            return Err(DecodeError::Invalid {
+                what: "unknown version of a hello",
+            });
         }
         let (low, high) = (reader.u64()?, reader.u64()?);
         let manifest = ManifestHash(u128::from(low) | (u128::from(high) << 64));
@@ -85,7 +87,11 @@ impl Hello {
             None
         };
         reader.finish()?;
-        Ok(Self { manifest, nonce, member_with })
+        Ok(Self {
+            manifest,
+            nonce,
+            member_with,
+        })
     }
 }
 
@@ -136,7 +142,12 @@ impl Bootstrap {
         peers: impl IntoIterator<Item = NodeId>,
     ) -> Self {
         let peers = peers.into_iter().map(|peer| (peer, None)).collect();
-        Self { id, manifest, nonce, peers }
+        Self {
+            id,
+            manifest,
+            nonce,
+            peers,
+        }
     }
 
     /// Takes in what a peer says.
@@ -144,7 +155,9 @@ impl Bootstrap {
     /// # Errors
     /// If this node must not take part.
     pub fn hear(&mut self, peer: NodeId, hello: &Hello) -> Result<(), BootstrapError> {
-        let Some(heard) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let Some(heard) = self.peers.get_mut(&peer) else {
+            return Ok(());
+        };
         if hello.manifest != self.manifest {
             let (ours, theirs) = (self.manifest, hello.manifest);
             return Err(BootstrapError::OtherManifest { peer, ours, theirs });
@@ -160,13 +173,19 @@ impl Bootstrap {
 
     /// The peers that have not been heard yet.
     pub fn missing(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.peers.iter().filter(|(_, nonce)| nonce.is_none()).map(|(peer, _)| *peer)
+        self.peers
+            .iter()
+            .filter(|(_, nonce)| nonce.is_none())
+            .map(|(peer, _)| *peer)
     }
 
     /// All peers with their nonces, once every one has been heard: this node may bootstrap.
     #[must_use]
     pub fn complete(&self) -> Option<BTreeMap<NodeId, Nonce>> {
-        self.peers.iter().map(|(peer, nonce)| nonce.map(|nonce| (*peer, nonce))).collect()
+        self.peers
+            .iter()
+            .map(|(peer, nonce)| nonce.map(|nonce| (*peer, nonce)))
+            .collect()
     }
 }
 
@@ -177,12 +196,22 @@ mod tests {
     const MANIFEST: ManifestHash = ManifestHash(7 << 100);
 
     fn blank(nonce: u64) -> Hello {
-        Hello { manifest: MANIFEST, nonce: Nonce(nonce), member_with: None }
+        Hello {
+            manifest: MANIFEST,
+            nonce: Nonce(nonce),
+            member_with: None,
+        }
     }
 
     fn member(nonce: u64, peers: &[(u64, u64)]) -> Hello {
-        let peers = peers.iter().map(|(node, nonce)| (NodeId(*node), Nonce(*nonce))).collect();
-        Hello { member_with: Some(peers), ..blank(nonce) }
+        let peers = peers
+            .iter()
+            .map(|(node, nonce)| (NodeId(*node), Nonce(*nonce)))
+            .collect();
+        Hello {
+            member_with: Some(peers),
+            ..blank(nonce)
+        }
     }
 
     fn node_1() -> Bootstrap {
@@ -212,7 +241,8 @@ mod tests {
     #[test]
     fn a_peer_that_was_quicker_is_no_obstacle() {
         let mut node = node_1();
-        node.hear(NodeId(2), &member(20, &[(1, 10), (3, 30)])).unwrap();
+        node.hear(NodeId(2), &member(20, &[(1, 10), (3, 30)]))
+            .unwrap();
         node.hear(NodeId(3), &blank(30)).unwrap();
         assert!(node.complete().is_some());
     }
@@ -227,7 +257,10 @@ mod tests {
     #[test]
     fn another_manifest_is_refused() {
         let mut node = node_1();
-        let other = Hello { manifest: ManifestHash(8), ..blank(20) };
+        let other = Hello {
+            manifest: ManifestHash(8),
+            ..blank(20)
+        };
         assert!(matches!(
             node.hear(NodeId(2), &other),
             Err(BootstrapError::OtherManifest { .. })

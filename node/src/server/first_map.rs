@@ -25,20 +25,34 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Returns once this node has led the meta group and the map is there. A node that does not lead it goes
 /// on looking, ever more rarely: the leader may die before it has written the map.
 pub(super) async fn write(node: Arc<Node>, manifest: Manifest) {
-    let Some(meta) = node.replica(ShardId::META) else { return };
+    let Some(meta) = node.replica(ShardId::META) else {
+        return;
+    };
     let epoch = meta.record.epoch;
     let mut pause = FIRST_PAUSE;
     loop {
-        let query = ReadQuery::Get { key: Bytes::from_static(rows::VERSION_KEY) };
+        let query = ReadQuery::Get {
+            key: Bytes::from_static(rows::VERSION_KEY),
+        };
         let read = |waiter| {
-            node.engine().read(GroupId::META, Read { shard: ShardId::META, epoch, query, waiter });
+            node.engine().read(
+                GroupId::META,
+                Read {
+                    shard: ShardId::META,
+                    epoch,
+                    query,
+                    waiter,
+                },
+            );
         };
         match ask(read).await {
             Reply::Value(Some(_)) => return,
             Reply::Value(None) if write_rows(&node, &manifest).await => {
                 return tracing::info!("wrote the cluster's first map");
             }
-            Reply::NotLeader { leader: Some(leader) } if leader != node.id => {
+            Reply::NotLeader {
+                leader: Some(leader),
+            } if leader != node.id => {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             _ => pause = FIRST_PAUSE,
@@ -50,7 +64,9 @@ pub(super) async fn write(node: Arc<Node>, manifest: Manifest) {
 async fn write_rows(node: &Node, manifest: &Manifest) -> bool {
     let map = manifest.initial_map();
     let mut rows: Vec<_> = rows::rows_of(&map).collect();
-    let Some((version_key, version)) = rows.pop() else { return false };
+    let Some((version_key, version)) = rows.pop() else {
+        return false;
+    };
     let mut batch: Vec<&(Bytes, Bytes)> = Vec::new();
     let mut bytes = 0;
     for row in &rows {
@@ -86,7 +102,9 @@ async fn put(node: &Node, rows: &[&(Bytes, Bytes)]) -> bool {
 
 async fn propose(node: &Node, operation: Operation<'_>) -> Reply {
     let Some(meta) = node.replica(ShardId::META) else {
-        return Reply::NoReplica { group: GroupId::META };
+        return Reply::NoReplica {
+            group: GroupId::META,
+        };
     };
     let request = Request {
         shard: ShardId::META,

@@ -54,7 +54,12 @@ impl Identity {
             }
             return Ok(found);
         }
-        let identity = Self { cluster, node, nonce: Nonce(rand::random()), members: None };
+        let identity = Self {
+            cluster,
+            node,
+            nonce: Nonce(rand::random()),
+            members: None,
+        };
         machine.put_local(Self::ROW, &identity.encode())?;
         Ok(identity)
     }
@@ -63,7 +68,9 @@ impl Identity {
     /// applied to is gone, and so is who this node was.
     pub(super) fn check_log(&self, opened: &Opened, data_dir: &Path) -> Result<(), ServerError> {
         if self.members.is_none() && !opened.recovered().groups.is_empty() {
-            return Err(ServerError::LogWithoutStore { path: data_dir.to_owned() });
+            return Err(ServerError::LogWithoutStore {
+                path: data_dir.to_owned(),
+            });
         }
         Ok(())
     }
@@ -76,7 +83,11 @@ impl Identity {
                 nonce: self.nonce,
                 member_with: Some(members.clone()),
             },
-            None => Hello { manifest, nonce: self.nonce, member_with: None },
+            None => Hello {
+                manifest,
+                nonce: self.nonce,
+                member_with: None,
+            },
         }
     }
 
@@ -119,7 +130,12 @@ impl Identity {
             None
         };
         reader.finish()?;
-        Ok(Self { cluster, node, nonce, members })
+        Ok(Self {
+            cluster,
+            node,
+            nonce,
+            members,
+        })
     }
 }
 

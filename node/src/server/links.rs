@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Carries the engine's frames to the transport, and its failure to the node.
 pub(super) struct Outlet {
-    pub(super) transport: Transport,
+    pub(super) transport: Arc<Transport>,
     pub(super) failures: UnboundedSender<EngineError>,
 }
 
@@ -86,6 +86,8 @@ impl NodeHandler for NodeLinks {
     }
 
     fn check_hello(&self, _from: NodeId, _incarnation: u64, hello: &Bytes) -> Result<(), String> {
-        Hello::decode(hello).map(|_| ()).map_err(|error| error.to_string())
+        Hello::decode(hello)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     }
 }

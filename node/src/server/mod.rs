@@ -32,6 +32,7 @@ use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
 use requests::{ClientRequests, LateRequests, Replica};
 use state::Node;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,9 +49,17 @@ const WAIT_NOTICE: Duration = Duration::from_secs(5);
 /// A running node.
 pub struct Server {
     node: Arc<Node>,
-    transport: Transport,
+    transport: Arc<Transport>,
     failures: Mutex<UnboundedReceiver<EngineError>>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("node", &self.node.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -87,26 +96,48 @@ impl Server {
         let transport = bind(&config, tls, links.clone(), clients.clone()).await?;
         if identity.members.is_none() {
             let members = wait_for_peers(&config, &manifest, &identity, &mut hellos).await?;
-            let identity = Identity { members: Some((manifest.clone(), members)), ..identity };
+            let identity = Identity {
+                members: Some((manifest.clone(), members)),
+                ..identity
+            };
             bootstrap_replicas(&mut opened, &identity, &manifest)?;
             *links.hello.write() = identity.hello(manifest.hash()).encode().into();
         }
         drop(hellos);
 
         let (failures, failed) = unbounded_channel();
-        let outlet = Arc::new(Outlet { transport: transport.clone(), failures });
+        let outlet = Arc::new(Outlet {
+            transport: transport.clone(),
+            failures,
+        });
         let replicas = replicas_of(&mut opened)?;
         let members_of = |record: &ReplicaRecord| {
             let replica = &replicas[&record.shard];
-            replica.descriptor.replicas.iter().map(|r| (r.replica, r.node)).collect()
+            replica
+                .descriptor
+                .replicas
+                .iter()
+                .map(|r| (r.replica, r.node))
+                .collect()
         };
         let engine = opened.start(outlet, members_of)?;
-        let node = Arc::new(Node::new(&config, manifest.clone(), engine, replicas, transport.clone()));
+        let node = Arc::new(Node::new(
+            &config,
+            &manifest,
+            engine,
+            replicas,
+            transport.clone(),
+        ));
         let _ = links.node.set(Arc::downgrade(&node));
         clients.serve(ClientRequests { node: node.clone() });
         node.campaign_where_preferred();
         let tasks = vec![tokio::spawn(first_map::write(node.clone(), manifest))];
-        Ok(Self { node, transport, failures: Mutex::new(failed), tasks })
+        Ok(Self {
+            node,
+            transport,
+            failures: Mutex::new(failed),
+            tasks,
+        })
     }
 
     /// The address it listens on.
@@ -137,7 +168,10 @@ impl Server {
     }
 
     /// Drains and stops: requests under way are answered, the store is flushed, the log is closed.
-    pub async fn shutdown(self) {
+    ///
+    /// # Errors
+    /// If the log or the store had failed before.
+    pub async fn shutdown(self) -> Result<(), ServerError> {
         for task in &self.tasks {
             task.abort();
         }
@@ -147,6 +181,10 @@ impl Server {
             tracing::error!(%error, "the engine did not stop as it should");
         }
         self.transport.shutdown().await;
+        match self.failures.lock().await.try_recv() {
+            Ok(error) => Err(ServerError::Engine(error)),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -171,7 +209,12 @@ fn manifest_of(
         None => cut_evenly(config.shards),
     };
     let nodes = config.peers.iter().cloned();
-    Ok(Manifest::new(cluster, nodes, split_keys, config.replication)?)
+    Ok(Manifest::new(
+        cluster,
+        nodes,
+        split_keys,
+        config.replication,
+    )?)
 }
 
 async fn bind(
@@ -179,11 +222,11 @@ async fn bind(
     identity: TlsIdentity,
     links: Arc<NodeLinks>,
     clients: Arc<LateRequests>,
-) -> Result<Transport, ServerError> {
+) -> Result<Arc<Transport>, ServerError> {
     let mut transport = TransportConfig::new(config.listen, identity);
     transport.peers = config.peers.clone();
     transport.append_lanes = u8::try_from(config.workers).unwrap_or(u8::MAX);
-    Ok(Transport::bind(transport, links, clients).await?)
+    Ok(Arc::new(Transport::bind(transport, links, clients).await?))
 }
 
 /// Waits until every listed peer has been heard, and returns their nonces.
@@ -193,7 +236,11 @@ async fn wait_for_peers(
     identity: &Identity,
     hellos: &mut mpsc::UnboundedReceiver<Heard>,
 ) -> Result<BTreeMap<pontoon_types::NodeId, bootstrap::Nonce>, ServerError> {
-    let peers = manifest.nodes().iter().map(|node| node.node).filter(|node| *node != config.id);
+    let peers = manifest
+        .nodes()
+        .iter()
+        .map(|node| node.node)
+        .filter(|node| *node != config.id);
     let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
     loop {
         if let Some(members) = bootstrap.complete() {
@@ -222,10 +269,13 @@ fn bootstrap_replicas(
 ) -> Result<(), ServerError> {
     let map = manifest.initial_map();
     let shards = std::iter::once(map.meta()).chain(map.shards());
-    let records: Vec<_> =
-        shards.filter_map(|shard| record_of(shard, identity.node)).collect();
+    let records: Vec<_> = shards
+        .filter_map(|shard| record_of(shard, identity.node))
+        .collect();
     let row = identity.encode();
-    opened.machine().bootstrap(&records, &[(Identity::ROW, &row)])?;
+    opened
+        .machine()
+        .bootstrap(&records, &[(Identity::ROW, &row)])?;
     Ok(())
 }
 
@@ -252,8 +302,12 @@ fn replicas_of(
     let records = opened.machine().replicas();
     records
         .map(|record| {
-            let descriptor = ShardDescriptor::decode(&record.descriptor)
-                .map_err(|source| ServerError::Descriptor { shard: record.shard, source })?;
+            let descriptor = ShardDescriptor::decode(&record.descriptor).map_err(|source| {
+                ServerError::Descriptor {
+                    shard: record.shard,
+                    source,
+                }
+            })?;
             let record = record.clone();
             Ok((record.shard, Arc::new(Replica { record, descriptor })))
         })

@@ -15,9 +15,10 @@ use pontoon_store::{Outcome, ReplicaRecord};
 use pontoon_transport::{ClientHandler, Responder};
 use pontoon_types::{Command, Epoch, ShardId};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-/// What a client is told to wait before it tries again when a bound was reached, in milliseconds.
-const RETRY_AFTER_MS: u32 = 50;
+/// What a client is told to wait before it tries again when a bound was reached.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Rows in one page of a scan, at most.
 const MAX_SCAN_ROWS: u32 = 100_000;
@@ -33,7 +34,13 @@ impl ClientHandler for ClientRequests {
             Ok(request) => self.serve(responder, request),
             Err(error) => {
                 let code = RefusalCode::Malformed;
-                answer(responder, &Response::Refused { code, text: error.to_string() });
+                answer(
+                    responder,
+                    &Response::Refused {
+                        code,
+                        text: error.to_string(),
+                    },
+                );
             }
         }
     }
@@ -65,7 +72,7 @@ impl ClientHandler for LateRequests {
 fn answer(responder: Responder, response: &Response) {
     let mut out = Vec::with_capacity(64);
     response.encode(&mut out);
-    responder.respond(out.into());
+    responder.respond_bytes(out.into());
 }
 
 impl ClientRequests {
@@ -78,8 +85,17 @@ impl ClientRequests {
                 }
                 self.read(responder, shard, epoch, key.clone(), ReadQuery::Get { key });
             }
-            RequestBody::Scan { shard, epoch, range } => {
-                let ScanRange { from, to, max_rows, max_bytes } = range;
+            RequestBody::Scan {
+                shard,
+                epoch,
+                range,
+            } => {
+                let ScanRange {
+                    from,
+                    to,
+                    max_rows,
+                    max_bytes,
+                } = range;
                 let query = ReadQuery::Scan {
                     from: from.clone(),
                     to: to.unwrap_or_default(),
@@ -98,7 +114,9 @@ impl ClientRequests {
                 tokio::task::spawn_blocking(move || {
                     let response = match serde_json::to_vec(&node.status()) {
                         Ok(json) => Response::Status(json.into()),
-                        Err(error) => Response::Unavailable { text: error.to_string() },
+                        Err(error) => Response::Unavailable {
+                            text: error.to_string(),
+                        },
                     };
                     answer(responder, &response);
                 });
@@ -119,13 +137,25 @@ impl ClientRequests {
             let text = "the cluster's map is not written by clients".to_owned();
             return refuse(responder, RefusalCode::Forbidden, text);
         }
-        let Some(replica) = self.current(&responder, shard, epoch) else { return };
-        if let Some(key) = command.operation.keys().find(|key| !replica.record.contains(key)) {
-            let text = format!("key {:?} is outside the range of shard {shard}", key.escape_ascii());
+        let replica = match self.current(shard, epoch) {
+            Ok(replica) => replica,
+            Err(response) => return answer(responder, &response),
+        };
+        if let Some(key) = command
+            .operation
+            .keys()
+            .find(|key| !replica.record.contains(key))
+        {
+            let text = format!(
+                "key {:?} is outside the range of shard {shard}",
+                key.escape_ascii()
+            );
             return refuse(responder, RefusalCode::OutOfRange, text);
         }
         let group = replica.record.group;
-        self.node.engine().propose(group, encoded, waiter(responder, replica));
+        self.node
+            .engine()
+            .propose(group, encoded, waiter(responder, replica));
     }
 
     fn read(
@@ -136,28 +166,35 @@ impl ClientRequests {
         first_key: Bytes,
         query: ReadQuery,
     ) {
-        let Some(replica) = self.current(&responder, shard, epoch) else { return };
+        let replica = match self.current(shard, epoch) {
+            Ok(replica) => replica,
+            Err(response) => return answer(responder, &response),
+        };
         if !replica.record.contains(&first_key) {
             let text = format!("the key is outside the range of shard {shard}");
             return refuse(responder, RefusalCode::OutOfRange, text);
         }
         let group = replica.record.group;
         let waiter = waiter(responder, replica);
-        self.node.engine().read(group, Read { shard, epoch, query, waiter });
+        self.node.engine().read(
+            group,
+            Read {
+                shard,
+                epoch,
+                query,
+                waiter,
+            },
+        );
     }
 
-    /// The local replica of a shard, if the request was routed by its present range. Otherwise the
-    /// request is answered here.
-    fn current(&self, responder: &Responder, shard: ShardId, epoch: Epoch) -> Option<Arc<Replica>> {
-        let Some(replica) = self.node.replica(shard) else {
-            answer(responder.clone(), &Response::NotHere);
-            return None;
-        };
-        if !replica.record.is_current(shard, epoch) {
-            answer(responder.clone(), &replica.stale());
-            return None;
+    /// The local replica of a shard, if the request was routed by its present range; otherwise what to
+    /// answer.
+    fn current(&self, shard: ShardId, epoch: Epoch) -> Result<Arc<Replica>, Response> {
+        match self.node.replica(shard) {
+            Some(replica) if replica.record.is_current(shard, epoch) => Ok(replica.clone()),
+            Some(replica) => Err(replica.stale()),
+            None => Err(Response::NotHere),
         }
-        Some(replica.clone())
     }
 }
 
@@ -174,7 +211,9 @@ pub(super) struct Replica {
 
 impl Replica {
     fn stale(&self) -> Response {
-        Response::StaleEpoch { descriptors: vec![self.descriptor.clone()] }
+        Response::StaleEpoch {
+            descriptors: vec![self.descriptor.clone()],
+        }
     }
 }
 
@@ -184,7 +223,10 @@ fn waiter(responder: Responder, replica: Arc<Replica>) -> Waiter {
 
 /// The client's answer from the engine's.
 fn response(reply: Reply, replica: &Replica) -> Response {
-    let refused = |code, text: &str| Response::Refused { code, text: text.to_owned() };
+    let refused = |code, text: &str| Response::Refused {
+        code,
+        text: text.to_owned(),
+    };
     match reply {
         Reply::Applied(outcome) => match outcome {
             Outcome::Written => Response::Written,
@@ -198,12 +240,19 @@ fn response(reply: Reply, replica: &Replica) -> Response {
             Outcome::None | Outcome::AlreadyApplied => Response::UnknownOutcome,
         },
         Reply::Value(value) => Response::Value(value),
-        Reply::Rows(page) => Response::Rows { rows: page.rows, more: page.more },
+        Reply::Rows(page) => Response::Rows {
+            rows: page.rows,
+            more: page.more,
+        },
         Reply::StaleRead => replica.stale(),
         Reply::NotLeader { leader } => Response::NotLeader { leader },
-        Reply::Overloaded { .. } => Response::Overloaded { retry_after_ms: RETRY_AFTER_MS },
+        Reply::Overloaded { .. } => Response::Overloaded {
+            retry_after: RETRY_AFTER,
+        },
         Reply::NoReplica { .. } => Response::NotHere,
-        Reply::Unavailable { reason } => Response::Unavailable { text: reason.to_owned() },
+        Reply::Unavailable { reason } => Response::Unavailable {
+            text: reason.to_owned(),
+        },
         Reply::Unknown => Response::UnknownOutcome,
     }
 }

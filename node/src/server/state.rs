@@ -1,6 +1,7 @@
 //! A running node, as its requests and its status see it.
 
 use super::config::ServerConfig;
+use super::process;
 use super::requests::Replica;
 use crate::status::{GroupStatus, KeyRange, LogStatus, NodeStatus, Role, TransportStatus};
 use base64::Engine as _;
@@ -9,12 +10,10 @@ use pontoon_client::protocol::Hints;
 use pontoon_engine::{Engine, RoleName};
 use pontoon_shard_router::{Manifest, NodeDescriptor, ShardDescriptor};
 use pontoon_transport::Transport;
-use pontoon_types::{ClusterId, GroupId, Limits, NodeId, ShardId};
+use pontoon_types::{ClusterId, Limits, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-use super::process;
 
 /// A running node.
 pub(super) struct Node {
@@ -23,7 +22,7 @@ pub(super) struct Node {
     cluster: ClusterId,
     address: String,
     engine: Engine,
-    transport: Transport,
+    transport: Arc<Transport>,
     replicas: BTreeMap<ShardId, Arc<Replica>>,
     /// The meta shard and all nodes as they were at the first start: where to ask for the map.
     meta: ShardDescriptor,
@@ -37,7 +36,7 @@ impl Node {
         manifest: &Manifest,
         engine: Engine,
         replicas: BTreeMap<ShardId, Arc<Replica>>,
-        transport: Transport,
+        transport: Arc<Transport>,
     ) -> Self {
         let map = manifest.initial_map();
         let own = config.peers.iter().find(|(peer, _)| *peer == config.id);
@@ -52,7 +51,10 @@ impl Node {
             meta: (**map.meta()).clone(),
             // Where the nodes are reached today is what this node was started with.
             nodes: (config.peers.iter())
-                .map(|(node, address)| NodeDescriptor { node: *node, address: address.clone() })
+                .map(|(node, address)| NodeDescriptor {
+                    node: *node,
+                    address: address.clone(),
+                })
                 .collect(),
             started: Instant::now(),
         }
@@ -67,14 +69,21 @@ impl Node {
     }
 
     pub(super) fn user_shards(&self) -> usize {
-        self.replicas.keys().filter(|shard| **shard != ShardId::META).count()
+        self.replicas
+            .keys()
+            .filter(|shard| **shard != ShardId::META)
+            .count()
     }
 
     /// Lets the groups whose preferred leader is here stand for election. Where there is a leader
     /// already, its followers refuse, and nothing changes.
     pub(super) fn campaign_where_preferred(&self) {
         for replica in self.replicas.values() {
-            if replica.descriptor.preferred_leader().is_some_and(|first| first.node == self.id) {
+            if replica
+                .descriptor
+                .preferred_leader()
+                .is_some_and(|first| first.node == self.id)
+            {
                 self.engine.campaign(replica.record.group);
             }
         }
@@ -103,7 +112,10 @@ impl Node {
             uptime_s: self.started.elapsed().as_secs(),
             cpu_us: process::cpu_us(),
             resident_bytes: process::resident_bytes(),
-            groups: groups.iter().map(|group| self.group_status(group)).collect(),
+            groups: groups
+                .iter()
+                .map(|group| self.group_status(group))
+                .collect(),
             log: self.log_status(),
             transport: self.transport_status(),
         }
