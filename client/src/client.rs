@@ -11,6 +11,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use pontoon_shard_router::{ClusterMap, NodeDescriptor};
 use pontoon_transport::{ChannelError, LinkError};
+use pontoon_types::codec::varint_len;
 use pontoon_types::{
     ClusterId, Command, Epoch, LimitsError, Mutation, NodeId, Operation, Request, SessionId,
     ShardId,
@@ -139,7 +140,7 @@ impl Client {
         let limits = &self.shell.config.limits;
         limits.check(&command, 0)?;
         let payload_bytes = payload_bytes(&command.operation);
-        // Its exact length is known once it is encoded; what holds keys and values holds the rest.
+        // The head comes on top, but its length depends on the shard; the node looks at the whole.
         if payload_bytes > limits.max_command_bytes {
             return Err(ClientError::TooLarge(LimitsError::Command {
                 bytes: payload_bytes,
@@ -276,20 +277,61 @@ impl Client {
     }
 }
 
+/// How many bytes the mutations, or the key and the values of a swap, have in the encoded command.
 fn payload_bytes(operation: &Operation<'_>) -> usize {
-    /// Lengths and tags before a key and a value.
-    const HEAD_BYTES: usize = 12;
+    const TAG_BYTES: usize = 1;
+    let prefixed = |bytes: &[u8]| varint_len(bytes.len() as u64) + bytes.len();
     match operation {
         Operation::Write(mutations) => {
             let bytes = mutations.iter().map(|mutation| match mutation {
-                Mutation::Put { key, value } => HEAD_BYTES + key.len() + value.len(),
-                Mutation::Delete { key } => HEAD_BYTES + key.len(),
+                Mutation::Put { key, value } => TAG_BYTES + prefixed(key) + prefixed(value),
+                Mutation::Delete { key } => TAG_BYTES + prefixed(key),
             });
             bytes.sum()
         }
         Operation::CompareAndSwap { key, expect, set } => {
-            let values = [expect, set].into_iter().flatten();
-            HEAD_BYTES + key.len() + values.map(|value| value.len()).sum::<usize>()
+            let sides = [expect, set].into_iter();
+            prefixed(key)
+                + sides
+                    .map(|s| TAG_BYTES + s.map_or(0, prefixed))
+                    .sum::<usize>()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_command_is_known_before_it_is_encoded() {
+        let long = vec![7; 300];
+        let mutations = vec![
+            Mutation::Put {
+                key: b"key",
+                value: &long,
+            },
+            Mutation::Delete { key: &long },
+        ];
+        let swap = Operation::CompareAndSwap {
+            key: b"key",
+            expect: None,
+            set: Some(&long),
+        };
+        for operation in [Operation::Write(mutations), swap] {
+            let expected = payload_bytes(&operation);
+            let is_write = matches!(operation, Operation::Write(_));
+            let request = Request {
+                shard: ShardId(1),
+                epoch: Epoch::default(),
+                session: SessionId(1),
+                sequence: pontoon_types::Sequence(1),
+            };
+            let mut bytes = Vec::new();
+            Command { request, operation }.encode(&mut bytes);
+            // Version, five numbers and the operation's tag go before it, and a write's count.
+            let head_bytes = 7 + usize::from(is_write);
+            assert_eq!(bytes.len(), head_bytes + expected);
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use pontoon_shard_router::{ClusterMap, MapError, rows};
 use pontoon_transport::{Channel, ClientTransport};
-use pontoon_types::{Instant, NodeId};
+use pontoon_types::{Instant, NodeId, ShardId};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -109,7 +109,7 @@ fn hints_request() -> Bytes {
 
 fn read_hints(answer: &Bytes) -> Result<Hints, EndpointError> {
     match Response::decode(answer)? {
-        Response::Hints(hints) => Ok(hints),
+        Response::Hints(hints) if hints.meta.shard == ShardId::META => Ok(hints),
         Response::Refused { text, .. } | Response::Unavailable { text } => {
             Err(EndpointError::NotReady { text })
         }

@@ -91,3 +91,81 @@ pub(crate) fn clip(to: Option<&Bytes>, end: Option<&Bytes>) -> Option<Bytes> {
         (to, end) => to.or(end).cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Request, RequestBody};
+    use pontoon_shard_router::Replica;
+    use pontoon_types::{
+        Epoch, GroupId, Mutation, NodeId, ReplicaId, Sequence, SessionId, ShardId,
+    };
+
+    const BUDGET: Duration = Duration::from_millis(250);
+
+    fn shard(id: u64, range: u64, end: &'static [u8]) -> ShardDescriptor {
+        ShardDescriptor {
+            shard: ShardId(id),
+            group: GroupId(id),
+            start: Bytes::new(),
+            end: Some(Bytes::from_static(end)),
+            epoch: Epoch {
+                range,
+                membership: 1,
+            },
+            replicas: vec![Replica {
+                replica: ReplicaId(1),
+                node: NodeId(1),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_command_sent_again_is_the_same_command_routed_anew() {
+        let mut ask = Ask::Command {
+            command: Command {
+                request: pontoon_types::Request {
+                    shard: ShardId(0),
+                    epoch: Epoch::default(),
+                    session: SessionId(5),
+                    sequence: Sequence(6),
+                },
+                operation: Operation::Write(vec![Mutation::Delete { key: b"k" }]),
+            },
+            payload_bytes: 3,
+        };
+        for (id, range) in [(2, 1), (9, 4)] {
+            let message = ask.encode(&shard(id, range, b"z"), BUDGET);
+            let request = Request::decode(&message).unwrap();
+            assert_eq!(request.budget, BUDGET);
+            let RequestBody::Command(bytes) = request.body else {
+                panic!("{request:?}");
+            };
+            let sent = Command::decode(&bytes).unwrap().request;
+            assert_eq!((sent.shard, sent.epoch.range), (ShardId(id), range));
+            assert_eq!((sent.session, sent.sequence), (SessionId(5), Sequence(6)));
+        }
+    }
+
+    #[test]
+    fn a_scan_asks_each_shard_for_no_more_than_its_range() {
+        let range = |to: Option<&'static [u8]>| ScanRange {
+            from: Bytes::from_static(b"a"),
+            to: to.map(Bytes::from_static),
+            max_rows: 10,
+            max_bytes: 1000,
+        };
+        for (to, end, expected) in [
+            (None, b"m", b"m"),
+            (Some(&b"z"[..]), b"m", b"m"),
+            (Some(b"c"), b"m", b"c"),
+        ] {
+            let message = Ask::Scan(range(to)).encode(&shard(2, 1, end), BUDGET);
+            let request = Request::decode(&message).unwrap();
+            let RequestBody::Scan { range: asked, .. } = request.body else {
+                panic!("{request:?}");
+            };
+            assert_eq!(asked.to.as_deref(), Some(&expected[..]));
+        }
+    }
+}

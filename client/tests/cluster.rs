@@ -1,5 +1,8 @@
 //! The client against nodes on loopback, over real QUIC and TLS.
-#![allow(clippy::unwrap_used, reason = "what fails in a test's helper fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails in a test's helper fails the test"
+)]
 
 mod common;
 
