@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::config::ChannelConfig;
 use crate::dial;
 use crate::error::{ChannelError, CloseCode, LinkError, TransportError};
-use crate::frame::{Bodies, FRAME_HEADER_BYTES, FrameError, FrameKind};
+use crate::frame::{Bodies, FRAME_HEADER_BYTES, FrameError, FrameKind, MAX_VARINT_BYTES};
 use crate::gather::Gather;
 use crate::hello::{CLIENT_VERSION, ClientHello, ServerHello};
 use crate::identity::TlsIdentity;
@@ -248,6 +248,7 @@ impl Channel {
         connection: Connection,
         transport: &ClientTransportInner,
     ) -> Result<Self, LinkError> {
+        let config = &transport.config;
         let lost = |error| LinkError::from_connection(error, CLIENT_ALPN);
         let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
         let cluster = transport.identity.name().cluster();
@@ -261,7 +262,13 @@ impl Channel {
         send.write_all_chunks(gather.finish())
             .await
             .map_err(|error| write_error(error, CLIENT_ALPN))?;
-        let mut reader = FrameReader::new(recv, MAX_SERVER_HELLO_BYTES, Bodies::Owned, CLIENT_ALPN);
+        let mut reader = FrameReader::new(
+            recv,
+            MAX_SERVER_HELLO_BYTES,
+            config.max_response_bytes + MAX_VARINT_BYTES,
+            Bodies::Owned,
+            CLIENT_ALPN,
+        );
         let body = reader.first(FrameKind::Hello).await?;
         let hello = ServerHello::decode(&body).map_err(|error| LinkError::Hello {
             reason: error.to_string(),
@@ -273,8 +280,6 @@ impl Channel {
             );
             return Err(LinkError::Hello { reason });
         }
-        let config = &transport.config;
-        reader.set_max_len(config.max_response_bytes + 10);
         let shared = Arc::new(Shared {
             connection,
             node: hello.node,
@@ -399,7 +404,7 @@ async fn run(shared: Arc<Shared>, send: SendStream, reader: FrameReader) {
         tokio::spawn(async move {
             // Dropped at the end, which wakes the other side of this pair.
             let _stop = stop;
-            write_requests(&shared, send).await
+            write_requests(&shared, send).await;
         })
     };
     let reason = tokio::select! {

@@ -11,6 +11,9 @@ use thiserror::Error;
 /// How many bytes go before each frame's body.
 pub const FRAME_HEADER_BYTES: usize = 8;
 
+/// How long the number of a request or an answer is at most.
+pub(crate) const MAX_VARINT_BYTES: usize = 10;
+
 /// What is allocated at most on the word of a header alone.
 const TRUSTED_BYTES: usize = 64 * 1024;
 
@@ -168,7 +171,10 @@ pub(crate) enum Bodies {
 /// Cuts frames out of chunks as they come from a stream.
 #[derive(Debug)]
 pub(crate) struct FrameDecoder {
+    /// The bound of the frame that comes next, and of all after it. They differ only for the first:
+    /// a hello is short, and what follows it may already be in the same read.
     max_len: usize,
+    later_max_len: usize,
     bodies: Bodies,
     header: [u8; FRAME_HEADER_BYTES],
     header_len: usize,
@@ -183,18 +189,15 @@ struct Partial {
 }
 
 impl FrameDecoder {
-    pub(crate) const fn new(max_len: usize, bodies: Bodies) -> Self {
+    pub(crate) const fn new(first_max_len: usize, max_len: usize, bodies: Bodies) -> Self {
         Self {
-            max_len,
+            max_len: first_max_len,
+            later_max_len: max_len,
             bodies,
             header: [0; FRAME_HEADER_BYTES],
             header_len: 0,
             partial: None,
         }
-    }
-
-    pub(crate) const fn set_max_len(&mut self, max_len: usize) {
-        self.max_len = max_len;
     }
 
     /// Appends to `frames` those that `chunk` completes. After an error the stream is of no use.
@@ -229,6 +232,7 @@ impl FrameDecoder {
             }
             self.header_len = 0;
             let (kind, len) = self.check_header()?;
+            self.max_len = self.later_max_len;
             if chunk.len() >= len {
                 let body = chunk.split_to(len);
                 frames.push((
@@ -300,7 +304,7 @@ mod tests {
                 bodies.iter().flat_map(|body| encode(FrameKind::Data, body)).collect();
             let stream = Bytes::from(stream);
             let mode = if owned { Bodies::Owned } else { Bodies::Slices };
-            let mut decoder = FrameDecoder::new(300, mode);
+            let mut decoder = FrameDecoder::new(300, 300, mode);
             let mut frames = Vec::new();
             let (mut at, mut cut) = (0, cuts.iter().cycle());
             while at < stream.len() {
@@ -316,7 +320,7 @@ mod tests {
         fn arbitrary_bytes_never_panic_and_never_allocate_beyond_what_came(
             bytes in prop::collection::vec(any::<u8>(), 0..2_000),
         ) {
-            let mut decoder = FrameDecoder::new(usize::MAX, Bodies::Owned);
+            let mut decoder = FrameDecoder::new(usize::MAX, usize::MAX, Bodies::Owned);
             let len = bytes.len();
             let mut frames = Vec::new();
             // The result does not matter: half of all headers are refused.
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_frame_over_the_bound_is_refused_by_its_header_alone() {
-        let mut decoder = FrameDecoder::new(100, Bodies::Owned);
+        let mut decoder = FrameDecoder::new(100, 100, Bodies::Owned);
         let head = Bytes::copy_from_slice(&header(FrameKind::Data, 101));
         assert_eq!(
             decoder.feed(head, &mut Vec::new()),
@@ -338,9 +342,31 @@ mod tests {
     }
 
     #[test]
+    fn the_first_frames_own_bound_ends_with_it() {
+        let mut decoder = FrameDecoder::new(10, 100, Bodies::Owned);
+        let mut frames = Vec::new();
+        let together = [
+            encode(FrameKind::Hello, &[1; 10]),
+            encode(FrameKind::Data, &[2; 100]),
+        ];
+        decoder
+            .feed(Bytes::from(together.concat()), &mut frames)
+            .unwrap();
+        assert_eq!(frames.len(), 2);
+        let mut decoder = FrameDecoder::new(10, 100, Bodies::Owned);
+        assert_eq!(
+            decoder.feed(
+                Bytes::from(encode(FrameKind::Hello, &[1; 11])),
+                &mut Vec::new()
+            ),
+            Err(FrameError::TooLarge { len: 11, max: 10 })
+        );
+    }
+
+    #[test]
     fn unknown_kinds_and_flags_are_refused() {
         let feed = |bytes: [u8; 8]| {
-            FrameDecoder::new(100, Bodies::Owned)
+            FrameDecoder::new(100, 100, Bodies::Owned)
                 .feed(Bytes::copy_from_slice(&bytes), &mut Vec::new())
         };
         assert_eq!(
@@ -360,7 +386,7 @@ mod tests {
     #[test]
     fn an_empty_frame_is_a_frame() {
         let mut frames = Vec::new();
-        let mut decoder = FrameDecoder::new(100, Bodies::Slices);
+        let mut decoder = FrameDecoder::new(100, 100, Bodies::Slices);
         decoder
             .feed(Bytes::from(encode(FrameKind::Data, b"")), &mut frames)
             .unwrap();
@@ -371,7 +397,7 @@ mod tests {
     fn a_large_frame_grows_to_its_length_and_no_further() {
         let body = vec![7u8; 1_000_000];
         let stream = Bytes::from(encode(FrameKind::Data, &body));
-        let mut decoder = FrameDecoder::new(2_000_000, Bodies::Owned);
+        let mut decoder = FrameDecoder::new(2_000_000, 2_000_000, Bodies::Owned);
         let mut frames = Vec::new();
         for start in (0..stream.len()).step_by(6_500) {
             let end = stream.len().min(start + 6_500);

@@ -118,7 +118,7 @@ pub(crate) fn spawn_lanes(
     context: &LinkContext,
     link: &Link,
     control_out: SendStream,
-    mut control_in: FrameReader,
+    control_in: FrameReader,
     peer_lanes: u8,
 ) -> JoinSet<LinkError> {
     let mut tasks = JoinSet::new();
@@ -137,7 +137,6 @@ pub(crate) fn spawn_lanes(
             }
         });
     }
-    control_in.set_max_len(context.max_frame_bytes);
     let reader = context.clone();
     tasks.spawn(async move { read_lane(&reader, Lane::Control, control_in).await });
     let (reader, connection) = (context.clone(), link.connection.clone());
@@ -215,7 +214,7 @@ async fn open_lane(
     context: &LinkContext,
     stream: RecvStream,
 ) -> Result<(u8, FrameReader), LinkError> {
-    let mut reader = FrameReader::new(stream, context.max_frame_bytes, Bodies::Owned, NODE_ALPN);
+    let mut reader = FrameReader::new(stream, 1, context.max_frame_bytes, Bodies::Owned, NODE_ALPN);
     let body = reader.first(FrameKind::Lane).await?;
     match *body {
         [number @ 1..=MAX_APPEND_LANES] => Ok((number - 1, reader)),

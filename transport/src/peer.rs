@@ -450,7 +450,13 @@ pub(crate) async fn read_hello(
     handler: &dyn NodeHandler,
     stream: quinn::RecvStream,
 ) -> Result<(NodeHello, FrameReader), (CloseCode, LinkError)> {
-    let mut reader = FrameReader::new(stream, MAX_HELLO_FRAME_BYTES, Bodies::Owned, NODE_ALPN);
+    let mut reader = FrameReader::new(
+        stream,
+        MAX_HELLO_FRAME_BYTES,
+        shared.limits.max_frame_bytes,
+        Bodies::Owned,
+        NODE_ALPN,
+    );
     let body = reader
         .first(FrameKind::Hello)
         .await

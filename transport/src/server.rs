@@ -23,7 +23,7 @@ use tracing::debug;
 
 use crate::config::Limits;
 use crate::error::{CloseCode, LinkError};
-use crate::frame::{Bodies, FrameError, FrameKind};
+use crate::frame::{Bodies, FrameError, FrameKind, MAX_VARINT_BYTES};
 use crate::gate::Place;
 use crate::gather::Gather;
 use crate::handler::ClientHandler;
@@ -270,7 +270,14 @@ async fn serve_stream(
     send: SendStream,
     recv: RecvStream,
 ) -> Result<(), LinkError> {
-    let mut reader = FrameReader::new(recv, MAX_CLIENT_HELLO_BYTES, Bodies::Slices, CLIENT_ALPN);
+    let mut reader = FrameReader::new(
+        recv,
+        MAX_CLIENT_HELLO_BYTES,
+        // A request's frame also holds its number.
+        shared.limits.max_request_bytes + MAX_VARINT_BYTES,
+        Bodies::Slices,
+        CLIENT_ALPN,
+    );
     let limit = shared.limits.handshake_timeout;
     let hello = timeout(limit, reader.first(FrameKind::Hello))
         .await
@@ -286,8 +293,6 @@ async fn serve_stream(
     let _ = stream.outbox.push(usize::MAX, |gather, _| {
         gather.put_plain(FrameKind::Hello, &answer.encode());
     });
-    // A request's frame also holds its number.
-    reader.set_max_len(shared.limits.max_request_bytes + 10);
     let mut writer = std::pin::pin!(write_answers(&stream, send));
     tokio::select! {
         read = read_requests(&stream, handler.as_ref(), reader) => {

@@ -22,22 +22,18 @@ pub(crate) struct FrameReader {
 impl FrameReader {
     pub(crate) fn new(
         stream: RecvStream,
+        first_max_len: usize,
         max_len: usize,
         bodies: Bodies,
         alpn: &'static [u8],
     ) -> Self {
         Self {
             stream,
-            decoder: FrameDecoder::new(max_len, bodies),
+            decoder: FrameDecoder::new(first_max_len, max_len, bodies),
             chunks: Default::default(),
             frames: Vec::new(),
             alpn,
         }
-    }
-
-    /// Changes the bound for the frames that follow.
-    pub(crate) fn set_max_len(&mut self, max_len: usize) {
-        self.decoder.set_max_len(max_len);
     }
 
     /// Waits for bytes and decodes all that are there; `false` at the end of the stream.
@@ -52,8 +48,7 @@ impl FrameReader {
         Ok(true)
     }
 
-    /// The first frame of the stream, which must be of `kind` and alone until it is answered: what
-    /// follows it may be held to another bound.
+    /// The first frame of the stream, which must be of `kind`.
     pub(crate) async fn first(&mut self, kind: FrameKind) -> Result<Bytes, LinkError> {
         while self.frames.is_empty() {
             if !self.fill().await? {
