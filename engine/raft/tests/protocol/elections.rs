@@ -54,6 +54,21 @@ fn e2_a_voter_votes_once_per_term_also_across_a_restart() {
 }
 
 #[test]
+fn a_follower_of_a_term_gives_its_free_vote_to_nobody_else_in_it() {
+    let mut cluster = Cluster::fresh(3);
+    let heartbeat = MessageBody::Heartbeat {
+        commit: index(0),
+        matched_by_all: index(0),
+        read_round: 0,
+    };
+    cluster.step(message(1, 3, 1, heartbeat)).unwrap();
+    assert_eq!(cluster.raft(3).vote(), None);
+    let body = request_vote((0, 0), false);
+    cluster.process(3);
+    assert_eq!(ask(&mut cluster, 2, 3, 1, body), Some(false));
+}
+
+#[test]
 fn e3_only_a_log_that_is_as_good_gets_a_vote() {
     for (last, expected) in [
         ((1, 10), false),
