@@ -4,23 +4,22 @@
 //! shard's leader is the replica that says of itself that it leads, in the highest term: what
 //! others believe about it may be out of date.
 
-use crate::error::Error;
 use crate::output::{bytes, count, table};
 use crate::status::{GroupStatus, KeyRange, NodeStatus, Role};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use pontoon_client::Client;
-use pontoon_shard_router::{ClusterMap, ShardDescriptor};
-use pontoon_types::NodeId;
+use pontoon_shard_router::{ClusterMap, NodeDescriptor, ShardDescriptor};
+use pontoon_types::{ClusterId, GroupId};
 use serde::Serialize;
-use tokio::task::JoinSet;
+use std::collections::BTreeMap;
 
 /// A cluster at about one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterView {
     /// The cluster's id.
     pub cluster: String,
-    /// The version of the map.
-    pub map_version: u64,
+    /// The version of the map; none if the meta group could not be read.
+    pub map_version: Option<u64>,
     /// All nodes, by id.
     pub nodes: Vec<NodeView>,
     /// All shards, the meta shard first, then in the order of keys.
@@ -51,8 +50,8 @@ pub struct ShardView {
     pub meta: bool,
     /// Its keys.
     pub range: KeyRange,
-    /// Its epoch, `range.membership`.
-    pub epoch: String,
+    /// Its epoch, `range.membership`; none if the map could not be read.
+    pub epoch: Option<String>,
     /// Nodes that hold a replica.
     pub replicas: Vec<u64>,
     /// The node that leads it.
@@ -66,47 +65,66 @@ pub struct ShardView {
 }
 
 impl ClusterView {
-    /// Asks every node.
-    ///
-    /// # Errors
-    /// If the map cannot be read. A node that does not answer is part of the view.
-    pub async fn look(client: &Client) -> Result<Self, Error> {
-        let map = client.map().await?;
-        let mut asking = JoinSet::new();
-        for node in map.nodes() {
-            let (client, node) = (client.clone(), node.node);
-            asking.spawn(async move { (node, ask(&client, node).await) });
-        }
-        let mut answers = Vec::new();
-        while let Some(answer) = asking.join_next().await {
-            answers.push(answer.expect("asking a node does not panic"));
-        }
-        Ok(Self::new(&map, answers))
+    /// Asks every node, and reads the map. Without a quorum of the meta group the map cannot be
+    /// read; then the nodes' own words must do.
+    pub async fn look(client: &Client) -> Self {
+        let (answers, map) = tokio::join!(client.statuses(), client.map());
+        let answers = answers
+            .into_iter()
+            .map(|(node, answer)| {
+                let answer = answer.map_err(|error| error.to_string());
+                let status = answer.and_then(|answer| {
+                    serde_json::from_slice(&answer)
+                        .map_err(|error| format!("its answer cannot be read: {error}"))
+                });
+                (node, status)
+            })
+            .collect();
+        Self::new(client.cluster(), map.ok().as_ref(), answers)
     }
 
-    /// Puts a map and answers together.
+    /// Puts a map, if there is one, and answers together.
     #[must_use]
-    pub fn new(map: &ClusterMap, answers: Vec<(NodeId, Result<NodeStatus, String>)>) -> Self {
-        let nodes: Vec<NodeView> = map
-            .nodes()
-            .map(|node| {
-                let answer = answers.iter().find(|(id, _)| *id == node.node);
-                let answer = answer.map(|(_, answer)| answer);
+    pub fn new(
+        cluster: ClusterId,
+        map: Option<&ClusterMap>,
+        answers: Vec<(NodeDescriptor, Result<NodeStatus, String>)>,
+    ) -> Self {
+        let nodes: Vec<NodeView> = answers
+            .into_iter()
+            .map(|(node, answer)| {
+                let (status, error) = match answer {
+                    Ok(status) => (Some(status), None),
+                    Err(error) => (None, Some(error)),
+                };
                 NodeView {
                     node: node.node.0,
-                    address: node.address.clone(),
-                    status: answer.and_then(|answer| answer.clone().ok()),
-                    error: answer.and_then(|answer| answer.clone().err()),
+                    address: node.address,
+                    status,
+                    error,
                 }
             })
             .collect();
-        let shards = std::iter::once(map.meta())
-            .chain(map.shards().map(AsRef::as_ref))
-            .map(|shard| ShardView::new(shard, shard.group == map.meta().group, &nodes))
-            .collect();
+        let shards = match map {
+            Some(map) => std::iter::once(map.meta())
+                .chain(map.shards())
+                .map(|shard| ShardView::of_map(shard, &nodes))
+                .collect(),
+            None => {
+                let replicas = nodes.iter().filter_map(|node| node.status.as_ref());
+                let groups: BTreeMap<u64, &GroupStatus> = replicas
+                    .flat_map(|status| &status.groups)
+                    .map(|group| (group.group, group))
+                    .collect();
+                let groups = groups.into_values();
+                groups
+                    .map(|group| ShardView::of_group(group, &nodes))
+                    .collect()
+            }
+        };
         Self {
-            cluster: map.cluster().to_string(),
-            map_version: map.version(),
+            cluster: cluster.to_string(),
+            map_version: map.map(ClusterMap::version),
             nodes,
             shards,
         }
@@ -120,7 +138,10 @@ impl ClusterView {
     /// Shards, the meta shard among them, that nobody leads.
     #[must_use]
     pub fn shards_without_leader(&self) -> usize {
-        self.shards.iter().filter(|shard| shard.leader.is_none()).count()
+        self.shards
+            .iter()
+            .filter(|shard| shard.leader.is_none())
+            .count()
     }
 
     /// Shards of users' keys.
@@ -132,7 +153,10 @@ impl ClusterView {
     /// Shards that a node leads.
     #[must_use]
     pub fn led_by(&self, node: u64) -> usize {
-        self.shards.iter().filter(|shard| shard.leader == Some(node)).count()
+        self.shards
+            .iter()
+            .filter(|shard| shard.leader == Some(node))
+            .count()
     }
 
     /// One JSON object, on one line.
@@ -152,14 +176,20 @@ impl ClusterView {
         ];
         let rows = self.nodes.iter().map(|node| self.node_row(node)).collect();
         let mut lines = vec![
-            format!("cluster {}, map version {}", self.cluster, self.map_version),
+            match self.map_version {
+                Some(version) => format!("cluster {}, map version {version}", self.cluster),
+                None => format!("cluster {}; its map cannot be read now", self.cluster),
+            },
             String::new(),
             table(&header, rows),
             String::new(),
         ];
         lines.push(self.shard_summary());
         let leaderless = self.shards.iter().filter(|shard| shard.leader.is_none());
-        let named: Vec<String> = leaderless.take(8).map(|shard| shard.shard.to_string()).collect();
+        let named: Vec<String> = leaderless
+            .take(8)
+            .map(|shard| shard.shard.to_string())
+            .collect();
         match self.shards_without_leader() {
             0 => {}
             shards if shards > named.len() => lines.push(format!(
@@ -200,7 +230,10 @@ impl ClusterView {
     fn shard_summary(&self) -> String {
         let terms = self.shards.iter().map(|shard| shard.term);
         let (least, most) = (terms.clone().min().unwrap_or(0), terms.max().unwrap_or(0));
-        let lag = self.shards.iter().map(|shard| shard.commit.saturating_sub(shard.applied));
+        let lag = self
+            .shards
+            .iter()
+            .map(|shard| shard.commit.saturating_sub(shard.applied));
         format!(
             "{} shards and the meta shard; terms {least} to {most}; commit indexes sum up to {}; \
              slowest replica applies {} entries behind",
@@ -212,38 +245,54 @@ impl ClusterView {
 }
 
 impl ShardView {
-    fn new(descriptor: &ShardDescriptor, meta: bool, nodes: &[NodeView]) -> Self {
+    /// A shard as the map has it.
+    fn of_map(descriptor: &ShardDescriptor, nodes: &[NodeView]) -> Self {
+        let group = GroupStatus {
+            group: descriptor.group.0,
+            shard: descriptor.shard.0,
+            range: KeyRange {
+                start_b64: BASE64_STANDARD.encode(&descriptor.start),
+                end_b64: descriptor
+                    .end
+                    .as_ref()
+                    .map(|end| BASE64_STANDARD.encode(end)),
+            },
+            ..GroupStatus::default()
+        };
+        let replicas = descriptor.replicas.iter();
+        Self {
+            epoch: Some(descriptor.epoch.to_string()),
+            replicas: replicas.map(|replica| replica.node.0).collect(),
+            ..Self::of_group(&group, nodes)
+        }
+    }
+
+    /// A shard as its replicas tell.
+    fn of_group(group: &GroupStatus, nodes: &[NodeView]) -> Self {
         let replicas: Vec<(u64, &GroupStatus)> = nodes
             .iter()
             .filter_map(|node| node.status.as_ref())
             .flat_map(|status| status.groups.iter().map(move |group| (status.node, group)))
-            .filter(|(_, group)| group.group == descriptor.group.0)
+            .filter(|(_, replica)| replica.group == group.group)
             .collect();
         let leader = replicas
             .iter()
-            .filter(|(_, group)| group.role == Role::Leader)
-            .max_by_key(|(_, group)| group.term);
+            .filter(|(_, replica)| replica.role == Role::Leader)
+            .max_by_key(|(_, replica)| replica.term);
+        let told = || replicas.iter().map(|(_, replica)| replica);
         Self {
-            shard: descriptor.shard.0,
-            group: descriptor.group.0,
-            meta,
-            range: KeyRange {
-                start_b64: BASE64_STANDARD.encode(&descriptor.start),
-                end_b64: descriptor.end.as_ref().map(|end| BASE64_STANDARD.encode(end)),
-            },
-            epoch: descriptor.epoch.to_string(),
-            replicas: descriptor.replicas.iter().map(|replica| replica.node.0).collect(),
+            shard: group.shard,
+            group: group.group,
+            meta: group.group == GroupId::META.0,
+            range: group.range.clone(),
+            epoch: None,
+            replicas: replicas.iter().map(|(node, _)| *node).collect(),
             leader: leader.map(|(node, _)| *node),
-            term: replicas.iter().map(|(_, group)| group.term).max().unwrap_or(0),
-            commit: replicas.iter().map(|(_, group)| group.commit).max().unwrap_or(0),
-            applied: replicas.iter().map(|(_, group)| group.applied).min().unwrap_or(0),
+            term: told().map(|replica| replica.term).max().unwrap_or(0),
+            commit: told().map(|replica| replica.commit).max().unwrap_or(0),
+            applied: told().map(|replica| replica.applied).min().unwrap_or(0),
         }
     }
-}
-
-async fn ask(client: &Client, node: NodeId) -> Result<NodeStatus, String> {
-    let answer = client.status(node).await.map_err(|error| error.to_string())?;
-    serde_json::from_slice(&answer).map_err(|error| format!("its answer cannot be read: {error}"))
 }
 
 /// Seconds in the two units that say most.
@@ -263,21 +312,28 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_shard_router::{Manifest, NodeDescriptor};
-    use pontoon_types::ClusterId;
+    use pontoon_shard_router::Manifest;
+    use pontoon_types::NodeId;
 
-    fn map() -> ClusterMap {
-        let nodes = (1..=3).map(|id| NodeDescriptor {
+    const CLUSTER: ClusterId = ClusterId(7);
+
+    fn node(id: u64) -> NodeDescriptor {
+        NodeDescriptor {
             node: NodeId(id),
             address: format!("host{id}:7000"),
-        });
-        Manifest::new(ClusterId(7), nodes.collect(), vec![::bytes::Bytes::from_static(b"m")], 3)
+        }
+    }
+
+    fn map() -> ClusterMap {
+        let nodes = (1..=3).map(|id| (NodeId(id), node(id).address));
+        let split_keys = vec![::bytes::Bytes::from_static(b"m")];
+        Manifest::new(CLUSTER, nodes, split_keys, None)
             .unwrap()
             .initial_map()
     }
 
     fn answer(map: &ClusterMap, node: u64, leads: bool, term: u64) -> NodeStatus {
-        let groups = std::iter::once(map.meta()).chain(map.shards().map(AsRef::as_ref));
+        let groups = std::iter::once(map.meta()).chain(map.shards());
         NodeStatus {
             node,
             groups: groups
@@ -298,11 +354,11 @@ mod tests {
     fn the_leader_is_who_leads_in_the_highest_term() {
         let map = map();
         let answers = vec![
-            (NodeId(1), Ok(answer(&map, 1, true, 3))),
-            (NodeId(2), Ok(answer(&map, 2, true, 4))),
-            (NodeId(3), Ok(answer(&map, 3, false, 4))),
+            (node(1), Ok(answer(&map, 1, true, 3))),
+            (node(2), Ok(answer(&map, 2, true, 4))),
+            (node(3), Ok(answer(&map, 3, false, 4))),
         ];
-        let view = ClusterView::new(&map, answers);
+        let view = ClusterView::new(CLUSTER, Some(&map), answers);
         assert_eq!(view.user_shards(), 2);
         assert_eq!(view.shards.len(), 3);
         assert!(view.shards[0].meta);
@@ -316,17 +372,33 @@ mod tests {
     fn a_node_that_is_away_is_shown_as_such() {
         let map = map();
         let answers = vec![
-            (NodeId(1), Err("no answer in time".to_owned())),
-            (NodeId(2), Ok(answer(&map, 2, false, 4))),
+            (node(1), Err("no answer in time".to_owned())),
+            (node(2), Ok(answer(&map, 2, false, 4))),
         ];
-        let view = ClusterView::new(&map, answers);
+        let view = ClusterView::new(CLUSTER, Some(&map), answers);
         assert_eq!(view.shards_without_leader(), 3);
         let text = view.to_text();
         assert!(text.contains("unreachable"), "{text}");
-        assert!(text.contains("node 1 does not answer: no answer in time"), "{text}");
+        assert!(
+            text.contains("node 1 does not answer: no answer in time"),
+            "{text}"
+        );
         assert!(text.contains("without a leader: shards"), "{text}");
         assert!(text.lines().count() < 20, "{text}");
         assert!(!view.to_json().contains('\n'));
+    }
+
+    #[test]
+    fn without_a_map_the_replicas_tell_which_shards_there_are() {
+        let map = map();
+        let answers = vec![
+            (node(1), Ok(answer(&map, 1, true, 3))),
+            (node(2), Err("away".to_owned())),
+        ];
+        let view = ClusterView::new(CLUSTER, None, answers);
+        assert_eq!((view.user_shards(), view.shards.len()), (2, 3));
+        assert_eq!(view.led_by(1), 3);
+        assert!(view.to_text().contains("cannot be read"));
     }
 
     #[test]

@@ -30,15 +30,12 @@ pub struct NodeSettings {
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// Address under which others reach this node, if it is not its address in --peers.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub advertise: Option<String>,
-
     /// Directory with ca.pem, node-N.pem and node-N.key, as `pontoon certs` writes them.
     #[arg(long, value_name = "DIR")]
     pub certs: Option<PathBuf>,
 
-    /// All nodes of the cluster, this one included: 1=HOST:PORT,2=HOST:PORT,…
+    /// All nodes of the cluster, this one included, with the addresses under which they are
+    /// reached: 1=HOST:PORT,2=HOST:PORT,…
     #[arg(long, value_name = "N=ADDR,…")]
     pub peers: Option<Peers>,
 
@@ -156,7 +153,6 @@ impl NodeSettings {
             id: self.id.or(other.id),
             data_dir: self.data_dir.or(other.data_dir),
             listen: self.listen.or(other.listen),
-            advertise: self.advertise.or(other.advertise),
             certs: self.certs.or(other.certs),
             peers: self.peers.or(other.peers),
             shards: self.shards.or(other.shards),
@@ -180,7 +176,9 @@ impl NodeSettings {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let or = |size: Option<ByteSize>, default: usize| {
-            size.map_or(default, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
+            size.map_or(default, |size| {
+                usize::try_from(size.0).unwrap_or(usize::MAX)
+            })
         };
         let default = Limits::default();
         Limits {
@@ -199,7 +197,11 @@ impl FromStr for Peers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::parse(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
+        Self::parse(
+            text.split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty()),
+        )
     }
 }
 
@@ -245,7 +247,10 @@ impl<'de> Deserialize<'de> for Peers {
     /// As on the command line, or as a list of its parts.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected \"1=HOST:PORT,…\" or a list of \"1=HOST:PORT\"")]
+        #[serde(
+            untagged,
+            expecting = "expected \"1=HOST:PORT,…\" or a list of \"1=HOST:PORT\""
+        )]
         enum Form {
             Text(String),
             List(Vec<String>),
@@ -284,7 +289,10 @@ impl<'de> Deserialize<'de> for ByteSize {
     /// A number of bytes, or text as on the command line.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a number of bytes or a size such as \"64MiB\"")]
+        #[serde(
+            untagged,
+            expecting = "expected a number of bytes or a size such as \"64MiB\""
+        )]
         enum Form {
             Number(u64),
             Text(String),
@@ -314,16 +322,25 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let error = toml("id = 1\n\n# a comment\nshard = 3\n").unwrap_err();
-        assert!(error.starts_with("node.toml:4: unknown field `shard`"), "{error}");
+        assert!(
+            error.starts_with("node.toml:4: unknown field `shard`"),
+            "{error}"
+        );
         assert!(!error.contains('\n'));
     }
 
     #[test]
     fn a_wrong_value_is_named_with_its_line() {
         let error = toml("id = 1\nsegment-bytes = \"64MB\"\n").unwrap_err();
-        assert!(error.starts_with("node.toml:2: \"64MB\" is not a size"), "{error}");
+        assert!(
+            error.starts_with("node.toml:2: \"64MB\" is not a size"),
+            "{error}"
+        );
         let error = toml("peers = [\"1=a:1\", \"1=b:2\"]").unwrap_err();
-        assert!(error.contains("node.toml:1: node 1 is named twice"), "{error}");
+        assert!(
+            error.contains("node.toml:1: node 1 is named twice"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -335,7 +352,7 @@ mod tests {
             .filter_map(clap::Arg::get_long)
             .filter(|name| *name != "help")
             .collect();
-        assert!(flags.len() >= 20, "{flags:?}");
+        assert!(flags.len() >= 19, "{flags:?}");
         for flag in flags {
             // No setting is a table, so the key must be known and the value wrong.
             let error = toml(&format!("[{flag}]\n")).unwrap_err();
@@ -365,7 +382,7 @@ mod tests {
     #[test]
     fn every_setting_of_a_file_is_kept_when_the_flags_are_silent() {
         let file = toml(
-            "id = 1\ndata-dir = 'd'\nlisten = '[::1]:1'\nadvertise = 'h:1'\ncerts = 'c'\n\
+            "id = 1\ndata-dir = 'd'\nlisten = '[::1]:1'\ncerts = 'c'\n\
              peers = '1=h:1'\nshards = 2\nsplit-sample = 's.tsv'\nreplication = 1\nworkers = 3\n\
              max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
              max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
@@ -378,7 +395,16 @@ mod tests {
 
     #[test]
     fn peers_that_make_no_sense_are_refused() {
-        for text in ["", "1", "x=a:1", "1=a", "1=:1", "1=a:99999", "0=a:1", "1=a:1,1=b:1"] {
+        for text in [
+            "",
+            "1",
+            "x=a:1",
+            "1=a",
+            "1=:1",
+            "1=a:99999",
+            "0=a:1",
+            "1=a:1,1=b:1",
+        ] {
             assert!(text.parse::<Peers>().is_err(), "{text}");
         }
         assert_eq!("1=[::1]:7".parse::<Peers>().unwrap().0[0].1, "[::1]:7");

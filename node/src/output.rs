@@ -209,7 +209,10 @@ mod tests {
         assert_eq!(printable(b"a\nb"), "\"a\\nb\"");
         assert_eq!(printable(b"\xff"), "base64 /w==");
         let long = printable(&[b'x'; 5000]);
-        assert!(long.ends_with("… (5000 bytes)") && long.len() < 100, "{long}");
+        assert!(
+            long.ends_with("… (5000 bytes)") && long.len() < 100,
+            "{long}"
+        );
     }
 
     #[test]

@@ -90,7 +90,10 @@ mod tests {
         assert_eq!(keys_of_file(&path, None).unwrap().len(), 10_000);
         let sample = || reservoir(open(&path, None).unwrap(), 100).unwrap();
         assert_eq!(sample(), sample());
-        let upper = sample().iter().filter(|key| &key[..] >= b"05000").count();
+        let upper = sample()
+            .iter()
+            .filter(|key| key[..] >= b"05000"[..])
+            .count();
         assert!((30..70).contains(&upper), "{upper}");
     }
 

@@ -62,7 +62,9 @@ impl Verification {
                 self.verified += acknowledged;
                 return;
             }
+            // What was there before the first write nobody told us.
             Verdict::Unexpected if strangers => return,
+            Verdict::Wrong if strangers && acknowledged == 0 => return,
             Verdict::Unexpected => {
                 self.unexpected += 1;
                 "was never written, and is there"
@@ -138,7 +140,10 @@ mod tests {
         }
         assert_eq!((verification.verified, verification.missing), (1, 2));
         let error = verification.into_result().unwrap_err().to_string();
-        assert!(error.contains("2 of 3 acknowledged") && error.contains("\"b\""), "{error}");
+        assert!(
+            error.contains("2 of 3 acknowledged") && error.contains("\"b\""),
+            "{error}"
+        );
     }
 
     #[test]

@@ -121,11 +121,7 @@ impl Actor {
                 } else {
                     self.recorder.errors += 1;
                 }
-                let mut first = self.run.first_error.lock();
-                if first.is_none() {
-                    *first = Some(error.to_string());
-                }
-                drop(first);
+                self.run.note_error(&error);
                 // A cluster that refuses at once is not helped by being asked a million times.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 Err(Failed)

@@ -12,7 +12,7 @@ pub use actor::{Actor, Failed};
 use crate::history::History;
 use crate::measure::Recorder;
 use parking_lot::Mutex;
-use pontoon_client::Client;
+use pontoon_client::{Client, ClientError};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,6 +55,11 @@ impl Run {
         self.first_error.lock().clone()
     }
 
+    fn note_error(&self, error: &ClientError) {
+        let mut first = self.first_error.lock();
+        first.get_or_insert_with(|| error.to_string());
+    }
+
     /// From now on, what ends counts.
     pub fn start_measuring(&self) {
         self.measuring.store(true, Ordering::Relaxed);
@@ -72,6 +77,8 @@ impl Run {
 pub struct Clients {
     run: Arc<Run>,
     tasks: JoinSet<Recorder>,
+    /// What those saw that have come to an end.
+    seen: Recorder,
 }
 
 impl Clients {
@@ -87,12 +94,17 @@ impl Clients {
             let work = work(Actor::new(run.clone(), client.clone()), number);
             tasks.spawn(async move { work.await.into_recorder() });
         }
-        Self { run, tasks }
+        Self {
+            run,
+            tasks,
+            seen: Recorder::default(),
+        }
     }
 
     /// Lets the clients work for `duration`, and tells about it a few times a second: how much of
-    /// it is over, and how many operations a second there were since the last time.
-    pub async fn work_for(&self, duration: Duration, mut tell: impl FnMut(Duration, f64)) {
+    /// it is over, and how many operations a second there were since the last time. Returns how
+    /// long it was in truth, in seconds.
+    pub async fn work_for(&self, duration: Duration, mut tell: impl FnMut(Duration, f64)) -> f64 {
         const INTERVAL: Duration = Duration::from_millis(250);
         let began = Instant::now();
         let mut last = (began, self.run.done());
@@ -105,6 +117,7 @@ impl Clients {
             tell(began.elapsed(), (done - last.1) as f64 / seconds);
             last = (now, done);
         }
+        began.elapsed().as_secs_f64()
     }
 
     /// Waits for all clients, and adds up what they saw.
@@ -112,18 +125,18 @@ impl Clients {
     /// # Panics
     /// If a client panicked: then its history is not to be trusted.
     pub async fn finish(mut self) -> Recorder {
-        let mut all = Recorder::default();
         while let Some(recorder) = self.tasks.join_next().await {
-            all.merge(&recorder.expect("a client does not panic"));
+            self.seen.merge(&recorder.expect("a client does not panic"));
         }
-        all
+        self.seen
     }
 
-    /// Whether all clients have come to an end.
-    pub fn are_done(&mut self, all: &mut Recorder) -> bool {
+    /// Whether a client is still at work.
+    #[must_use]
+    pub fn are_at_work(&mut self) -> bool {
         while let Some(recorder) = self.tasks.try_join_next() {
-            all.merge(&recorder.expect("a client does not panic"));
+            self.seen.merge(&recorder.expect("a client does not panic"));
         }
-        self.tasks.is_empty()
+        !self.tasks.is_empty()
     }
 }

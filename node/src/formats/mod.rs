@@ -80,7 +80,9 @@ pub enum BadLine {
         at: usize,
     },
     /// A backslash that no escape begins with.
-    #[error("unknown escape at byte {at}; only \\t, \\n and \\\\ are known, a backslash is written \\\\")]
+    #[error(
+        "unknown escape at byte {at}; only \\t, \\n and \\\\ are known, a backslash is written \\\\"
+    )]
     Escape {
         /// Its position, from 1.
         at: usize,

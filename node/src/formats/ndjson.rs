@@ -80,7 +80,11 @@ fn write_field(out: &mut impl Write, field: &str, bytes: &[u8]) -> io::Result<()
             write!(out, "\"{field}\": ")?;
             serde_json::to_writer(out, text).map_err(io::Error::from)
         }
-        Err(_) => write!(out, "\"{field}_b64\": \"{}\"", BASE64_STANDARD.encode(bytes)),
+        Err(_) => write!(
+            out,
+            "\"{field}_b64\": \"{}\"",
+            BASE64_STANDARD.encode(bytes)
+        ),
     }
 }
 
@@ -111,10 +115,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         let problem = |line: &str| parse(line.as_bytes()).unwrap_err();
-        assert_eq!(
-            problem(r#"{"key":"a"}"#),
-            BadLine::OneOf { field: "value" }
-        );
+        assert_eq!(problem(r#"{"key":"a"}"#), BadLine::OneOf { field: "value" });
         assert_eq!(
             problem(r#"{"key":"a","key_b64":"YQ==","value":""}"#),
             BadLine::OneOf { field: "key" }

@@ -67,6 +67,8 @@ pub(super) struct Written {
     /// Bytes of all rows, written or not.
     pub(super) bytes_taken: usize,
     pub(super) repeated: u64,
+    /// The rows were of two shards: a split came in between.
+    pub(super) spanned: bool,
     pub(super) refused: Vec<LineProblem>,
     pub(super) failed: Option<LoadError>,
 }
@@ -86,7 +88,8 @@ pub(super) async fn write(client: &Client, batch: Vec<Line>, options: Options) -
             });
         }
         // Refused as a whole, or the shard was split meanwhile: which row is it?
-        Err(_) if batch.len() > 1 => {
+        Err(error) if batch.len() > 1 => {
+            written.spanned = matches!(error, ClientError::BatchSpansShards { .. });
             for line in batch.chunks(1) {
                 match write_together(client, line, options, &mut written).await {
                     Ok(()) => {}

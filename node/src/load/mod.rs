@@ -12,9 +12,10 @@
 mod lane;
 
 use crate::error::Error;
-use crate::formats::{BadLine, ReadError, Reader};
+use crate::formats::{BadLine, ReadError, Reader, Row};
 use lane::{Lane, Line, Written, write};
 use pontoon_client::{Client, ClientError};
+use pontoon_shard_router::ClusterMap;
 use pontoon_types::ShardId;
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -28,6 +29,31 @@ const MAX_BUFFERED_BYTES: usize = 32 << 20;
 /// Rows that the reading thread hands over at once.
 const CHUNK_ROWS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Where rows come from. Read in a thread of its own, so it may block.
+pub trait Source: Send + 'static {
+    /// The next row; `None` at the end. After a bad line there may be more.
+    fn next_row(&mut self) -> Option<Result<Row, ReadError>>;
+    /// The number of the line last read, from 1.
+    fn line(&self) -> u64;
+    /// How far it has been read, in a unit of its own.
+    fn position(&self) -> u64;
+}
+
+/// A file; its position is in bytes.
+impl<R: BufRead + Send + 'static> Source for Reader<R> {
+    fn next_row(&mut self) -> Option<Result<Row, ReadError>> {
+        self.next()
+    }
+
+    fn line(&self) -> u64 {
+        Self::line(self)
+    }
+
+    fn position(&self) -> u64 {
+        self.bytes_read()
+    }
+}
 
 /// What may be decided about a load.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +82,7 @@ pub struct Summary {
 /// Something that a load meets on its way.
 #[derive(Debug)]
 pub enum Event {
-    /// So many bytes of the file were read.
+    /// The source was read up to this position.
     Read(u64),
     /// So many more rows were written.
     Written(u64),
@@ -133,23 +159,24 @@ impl LoadError {
 
 /// What the reading thread hands over.
 enum Chunk {
-    Rows { rows: Vec<Line>, bytes_read: u64 },
+    Rows { rows: Vec<Line>, position: u64 },
     Bad { line: u64, problem: BadLine },
     Failed(std::io::Error),
 }
 
 /// Writes all rows, and tells of everything that happens. When it stops early, all lines before the
 /// bad one have been written, and some behind it may have been.
-pub async fn load<R: BufRead + Send + 'static>(
+pub async fn load(
     client: &Client,
-    reader: Reader<R>,
+    source: impl Source,
     options: Options,
     mut tell: impl FnMut(Event),
 ) -> Summary {
     let (sender, chunks) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || read(reader, &sender));
+    tokio::task::spawn_blocking(move || read(source, &sender));
     let mut load = Load {
         client: client.clone(),
+        map: None,
         options,
         lanes: HashMap::new(),
         on_their_way: JoinSet::new(),
@@ -163,6 +190,8 @@ pub async fn load<R: BufRead + Send + 'static>(
 /// A load on its way.
 struct Load {
     client: Client,
+    /// The map by which rows are parted; `None` if it was seen to be out of date.
+    map: Option<ClusterMap>,
     options: Options,
     lanes: HashMap<ShardId, Lane>,
     on_their_way: JoinSet<(ShardId, Written)>,
@@ -192,8 +221,8 @@ impl Load {
     }
 
     async fn handle_chunk(&mut self, chunk: Chunk, tell: &mut impl FnMut(Event)) {
-        let (rows, bytes_read) = match chunk {
-            Chunk::Rows { rows, bytes_read } => (rows, bytes_read),
+        let (rows, position) = match chunk {
+            Chunk::Rows { rows, position } => (rows, position),
             Chunk::Bad { line, problem } => {
                 let problem = problem.into();
                 return self.handle_problem(LineProblem { line, problem }, tell);
@@ -203,25 +232,35 @@ impl Load {
                 return;
             }
         };
-        tell(Event::Read(bytes_read));
-        let map = match self.client.map().await {
-            Ok(map) => map,
-            Err(source) => {
-                self.summary.stopped = Some(LoadError::Cluster {
-                    line: rows.first().map_or(0, |line| line.number),
-                    source: Box::new(source),
-                });
-                return;
+        tell(Event::Read(position));
+        if self.map.is_none() {
+            match self.client.map().await {
+                Ok(map) => self.map = Some(map),
+                Err(source) => {
+                    self.summary.stopped = Some(LoadError::Cluster {
+                        line: rows.first().map_or(0, |line| line.number),
+                        source: Box::new(source),
+                    });
+                    return;
+                }
             }
-        };
+        }
         for line in rows {
             self.buffered_bytes += line.bytes();
-            // Every key has a shard. If this map knows none, the client will find out.
-            let shard = map.route(&line.row.key).map_or(ShardId::META, |shard| shard.shard);
+            // Every key has a shard. If this map is out of date, the client will find out.
+            let map = self.map.as_ref();
+            let shard = map.and_then(|map| map.route(&line.row.key));
+            let shard = shard.map_or(ShardId::META, |shard| shard.shard);
             self.lanes.entry(shard).or_default().push(line);
         }
         for (shard, lane) in &mut self.lanes {
-            start(*shard, lane, &self.client, self.options, &mut self.on_their_way);
+            start(
+                *shard,
+                lane,
+                &self.client,
+                self.options,
+                &mut self.on_their_way,
+            );
         }
     }
 
@@ -231,17 +270,29 @@ impl Load {
         self.summary.bytes += written.bytes;
         self.summary.repeated += written.repeated;
         tell(Event::Written(written.rows));
+        if written.spanned {
+            self.map = None;
+        }
         for problem in written.refused {
             self.handle_problem(problem, tell);
         }
-        let lane = self.lanes.get_mut(&shard).expect("a batch came from its lane");
+        let lane = self
+            .lanes
+            .get_mut(&shard)
+            .expect("a batch came from its lane");
         lane.is_busy = false;
         if let Some(error) = written.failed {
             self.summary.stopped.get_or_insert(error);
             self.lanes.values_mut().for_each(Lane::clear);
             return;
         }
-        start(shard, lane, &self.client, self.options, &mut self.on_their_way);
+        start(
+            shard,
+            lane,
+            &self.client,
+            self.options,
+            &mut self.on_their_way,
+        );
     }
 
     fn handle_problem(&mut self, problem: LineProblem, tell: &mut impl FnMut(Event)) {
@@ -269,15 +320,15 @@ fn start(
 }
 
 /// Reads the file, in a thread of its own, until its end or until nobody listens.
-fn read<R: BufRead>(mut reader: Reader<R>, chunks: &mpsc::Sender<Chunk>) {
+fn read(mut source: impl Source, chunks: &mpsc::Sender<Chunk>) {
     loop {
         let mut rows = Vec::new();
         let mut bytes = 0;
         let mut ended_by = None;
         while rows.len() < CHUNK_ROWS && bytes < CHUNK_BYTES && ended_by.is_none() {
-            match reader.next() {
+            match source.next_row() {
                 Some(Ok(row)) => {
-                    let number = reader.line();
+                    let number = source.line();
                     let line = Line { number, row };
                     bytes += line.bytes();
                     rows.push(line);
@@ -285,8 +336,11 @@ fn read<R: BufRead>(mut reader: Reader<R>, chunks: &mpsc::Sender<Chunk>) {
                 other => ended_by = Some(other),
             }
         }
-        let bytes_read = reader.bytes_read();
-        if chunks.blocking_send(Chunk::Rows { rows, bytes_read }).is_err() {
+        let position = source.position();
+        if chunks
+            .blocking_send(Chunk::Rows { rows, position })
+            .is_err()
+        {
             return;
         }
         let chunk = match ended_by {
@@ -317,15 +371,17 @@ mod tests {
         let length = text.len() as u64;
         let (sender, mut chunks) = mpsc::channel(16);
         let reader = Reader::new(std::io::Cursor::new(text), Format::Tsv);
-        std::thread::spawn(move || read(reader, &sender)).join().unwrap();
+        std::thread::spawn(move || read(reader, &sender))
+            .join()
+            .unwrap();
         let mut lines = Vec::new();
         let mut read_to = 0;
         while let Some(chunk) = chunks.blocking_recv() {
             match chunk {
-                Chunk::Rows { rows, bytes_read } => {
+                Chunk::Rows { rows, position } => {
                     assert!(rows.len() <= CHUNK_ROWS);
                     lines.extend(rows.iter().map(|line| line.number));
-                    read_to = bytes_read;
+                    read_to = position;
                 }
                 Chunk::Bad { line, .. } => {
                     assert_eq!(line, 301);

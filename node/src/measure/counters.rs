@@ -113,7 +113,10 @@ mod tests {
         let before = Counters::new([node(1, 100, 1000, 5), node(2, 50, 60, 7)]);
         let after = Counters::new([node(1, 7, 10, 2), node(2, 60, 80, 9)]);
         let rates = before.rates_until(&after, 1.0);
-        assert_eq!(rates.iter().map(|rates| rates.node).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            rates.iter().map(|rates| rates.node).collect::<Vec<_>>(),
+            [2]
+        );
         assert_eq!(before.cpu_us_until(&after), None);
     }
 

@@ -56,7 +56,8 @@ impl Recorder {
             (&mut self.writes, &other.writes),
             (&mut self.reads, &other.reads),
         ] {
-            mine.add(theirs).expect("all histograms have the same bounds");
+            mine.add(theirs)
+                .expect("all histograms have the same bounds");
         }
         self.errors += other.errors;
         self.unknown += other.unknown;

@@ -3,6 +3,7 @@
 use super::floor::{FILES, Floor};
 use super::{Kind, NodeRates, Recorder};
 use crate::output::{bytes, count, micros, table};
+use crate::verification::Verification;
 use serde::Serialize;
 
 /// What `demo` and `bench` report. The names are those of the JSON object; `None` is `null` and
@@ -100,6 +101,13 @@ impl Report {
         self.per_node = rates;
     }
 
+    /// Fills in what a verification found; rows that nobody wrote count as missing ones.
+    pub fn set_verification(&mut self, found: &Verification) {
+        self.acked = Some(found.acked);
+        self.verified = Some(found.verified);
+        self.missing = Some(found.missing + found.unexpected);
+    }
+
     /// Fills in the floor.
     pub fn set_floor(&mut self, floor: Floor) {
         self.floor_syncs_per_s = Some(floor.syncs_per_s);
@@ -135,7 +143,14 @@ impl Report {
             if latencies.is_empty() {
                 continue;
             }
-            row(name, format!("{}/s ({} in all)", count(rate), count(latencies.len() as f64)));
+            row(
+                name,
+                format!(
+                    "{}/s ({} in all)",
+                    count(rate),
+                    count(latencies.len() as f64)
+                ),
+            );
             let at = |quantile| micros(latencies.value_at_quantile(quantile));
             row(
                 "  latency",
@@ -148,7 +163,10 @@ impl Report {
                 ),
             );
         }
-        row("errors", format!("{}, unknown outcomes {}", self.errors, self.unknown));
+        row(
+            "errors",
+            format!("{}, unknown outcomes {}", self.errors, self.unknown),
+        );
         for node in &self.per_node {
             if self.writes == 0 {
                 break;
@@ -201,7 +219,10 @@ mod tests {
             log_bytes_per_s: 1e6,
             entries,
         };
-        report.set_nodes(vec![rates(1, 5), rates(2, 9), rates(3, 7)], Some((20_000, "all")));
+        report.set_nodes(
+            vec![rates(1, 5), rates(2, 9), rates(3, 7)],
+            Some((20_000, "all")),
+        );
         report.set_floor(Floor { syncs_per_s: 100.0 });
         report
     }

@@ -4,7 +4,7 @@ use crate::cli::{BytesOptions, ClusterOptions};
 use crate::error::Error;
 use crate::output::{Output, printable};
 use clap::Args;
-use pontoon_client::Swap;
+use pontoon_client::CasOutcome;
 
 /// Write a key if it has the value that is expected.
 ///
@@ -54,8 +54,8 @@ pub async fn run(args: CasArgs) -> Result<(), Error> {
         .compare_and_swap(&key, expect.as_deref(), set.as_deref())
         .await?;
     match swap {
-        Swap::Swapped => Output::new(args.json).outcome("swapped"),
-        Swap::NotSwapped { actual } => Err(Error::NotSwapped {
+        CasOutcome::Swapped => Output::new(args.json).outcome("swapped"),
+        CasOutcome::NotSwapped { actual } => Err(Error::NotSwapped {
             actual: match actual {
                 Some(value) => format!("the value is {}", printable(&value)),
                 None => "there is no such key".to_owned(),

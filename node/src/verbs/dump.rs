@@ -54,7 +54,9 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
                 Error::file("write", path)
             })
             .await?;
-            file.as_file().sync_all().map_err(Error::file("sync", path))?;
+            file.as_file()
+                .sync_all()
+                .map_err(Error::file("sync", path))?;
             file.persist(path)
                 .map_err(|error| Error::file("create", path)(error.error))?;
             Output::new(false).note(&format!("dumped {rows} rows to {}", path.display()));
@@ -66,7 +68,9 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
 /// A file that will take the place of `path`. It gets the permissions of a file made anew.
 fn file_beside(path: &Path) -> Result<NamedTempFile, Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     tempfile::Builder::new()
         .prefix(".pontoon-dump-")
         .permissions(std::fs::Permissions::from_mode(0o666))

@@ -76,15 +76,15 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(waiting)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting)?;
 
-    let shards = config.shards;
     let server = tokio::select! {
         server = Server::start(config) => server.map_err(failed)?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Err(Error::Interrupted),
     };
     Output::new(false).line(&format!(
-        "node {node} ready on {}, {shards} shards",
+        "node {node} ready on {}, {} shards",
         server.local_addr(),
+        server.shards(),
     ))?;
     tokio::select! {
         error = server.failed() => return Err(failed(error)),
@@ -99,7 +99,11 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
 
 /// Logs to stderr: by `--log`, else by RUST_LOG, else what an operator should know.
 fn start_logging(filter: Option<&str>) -> Result<(), Error> {
-    let from_environment = || std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let from_environment = || {
+        std::env::var("RUST_LOG")
+            .ok()
+            .filter(|text| !text.is_empty())
+    };
     let filter = filter
         .map(str::to_owned)
         .or_else(from_environment)
@@ -124,7 +128,9 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
     }
     let shards = settings.shards.unwrap_or(defaults::SHARDS);
     if shards == 0 {
-        return Err(Error::Usage("--shards is 0; at least 1 is needed".to_owned()));
+        return Err(Error::Usage(
+            "--shards is 0; at least 1 is needed".to_owned(),
+        ));
     }
     if let Some(replication) = settings.replication
         && !(1..=peers.len()).contains(&replication)
@@ -154,7 +160,6 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         id,
         data_dir: required(settings.data_dir, "data-dir")?,
         listen: required(settings.listen, "listen")?,
-        advertise: settings.advertise,
         certs: required(settings.certs, "certs")?,
         peers,
         shards: split_keys.as_ref().map_or(shards, |keys| keys.len() + 1),

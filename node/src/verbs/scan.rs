@@ -47,7 +47,9 @@ pub struct ScanArgs {
 /// If a page could not be read.
 pub async fn run(args: ScanArgs) -> Result<(), Error> {
     let (mut from, mut to) = (
-        args.bytes.read_optional(args.from.as_deref())?.unwrap_or_default(),
+        args.bytes
+            .read_optional(args.from.as_deref())?
+            .unwrap_or_default(),
         args.bytes.read_optional(args.to.as_deref())?,
     );
     if let Some(prefix) = args.bytes.read_optional(args.prefix.as_deref())? {
@@ -65,7 +67,11 @@ pub async fn run(args: ScanArgs) -> Result<(), Error> {
                 text.extend_from_slice(format!("{key}\t{value}\n").as_bytes());
                 continue;
             }
-            let format = if args.json { Format::Ndjson } else { Format::Tsv };
+            let format = if args.json {
+                Format::Ndjson
+            } else {
+                Format::Tsv
+            };
             format.write(&mut text, key, value).map_err(Error::Stdout)?;
         }
         output.bytes(&text)?;

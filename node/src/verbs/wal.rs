@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::output::{Output, bytes, count, table};
 use clap::{Args, Subcommand};
 use pontoon_wal::inspect::{self, Report};
+use pontoon_wal::{Damage, RecordKind};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +82,7 @@ pub fn run(args: &WalArgs) -> Result<(), Error> {
     if report.is_sound() {
         return Ok(());
     }
-    let places: Vec<String> = report.damage.iter().take(3).map(ToString::to_string).collect();
+    let places: Vec<String> = report.damage.iter().take(3).map(place_of).collect();
     Err(Error::Unhealthy(format!(
         "the log in {} is damaged, {} groups are affected: {}",
         dir.display(),
@@ -93,13 +94,45 @@ pub fn run(args: &WalArgs) -> Result<(), Error> {
 /// A node keeps its log in `log` below its data directory.
 fn log_directory(given: &Path) -> PathBuf {
     let below = given.join("log");
-    if below.is_dir() { below } else { given.to_owned() }
+    if below.is_dir() {
+        below
+    } else {
+        given.to_owned()
+    }
+}
+
+fn place_of(damage: &Damage) -> String {
+    let group = match damage.group {
+        Some(group) => format!(", group {group}"),
+        None => String::new(),
+    };
+    format!(
+        "{} from {} to {}{group}",
+        damage.file, damage.start, damage.end
+    )
+}
+
+const fn kind_name(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Entry => "entry",
+        RecordKind::HardState => "hard state",
+        RecordKind::Compact => "compaction",
+        RecordKind::Checkpoint => "checkpoint",
+        RecordKind::ConfChange => "membership change",
+        RecordKind::SnapshotInstall => "snapshot installation",
+        RecordKind::Rewrite => "rewritten entry",
+        RecordKind::Tombstone => "tombstone",
+        RecordKind::Segments => "list of segments",
+    }
 }
 
 fn stat_text(report: &Report) -> String {
     let mut lines = Vec::new();
     if let Some(identity) = &report.identity {
-        lines.push(format!("node {} of cluster {}", identity.node, identity.cluster));
+        lines.push(format!(
+            "node {} of cluster {}",
+            identity.node, identity.cluster
+        ));
     }
     let mut rows = Vec::new();
     for segment in &report.segments {
@@ -107,21 +140,29 @@ fn stat_text(report: &Report) -> String {
             segment.file.clone(),
             bytes(segment.used_bytes as f64),
             bytes(segment.bytes as f64),
-            if segment.needed { "needed" } else { "to be used again" }.to_owned(),
+            if segment.needed {
+                "needed"
+            } else {
+                "to be used again"
+            }
+            .to_owned(),
         ]);
     }
     lines.push(table(&["segment", "used", "size", "state"], rows));
     let row = |what: String, number: u64| vec![what, count(number as f64)];
     let mut rows = vec![row("batches".to_owned(), report.batches)];
     for (kind, records) in &report.records {
-        rows.push(row(format!("records: {kind}"), *records));
+        rows.push(row(format!("records: {}", kind_name(*kind)), *records));
     }
     let entries = report.groups.values().map(|group| group.entries).sum();
     rows.push(row("groups".to_owned(), report.groups.len() as u64));
     rows.push(row("entries held".to_owned(), entries));
     lines.push(String::new());
     lines.push(table(&[], rows));
-    lines.push(format!("durable up to {}, ends at {}", report.durable, report.end));
+    lines.push(format!(
+        "durable up to {}, ends at {}",
+        report.durable, report.end
+    ));
     lines.join("\n")
 }
 
@@ -146,7 +187,7 @@ fn to_json(report: &Report) -> serde_json::Value {
         })
     });
     let records = report.records.iter();
-    let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
+    let damage: Vec<String> = report.damage.iter().map(place_of).collect();
     json!({
         "cluster": report.identity.as_ref().map(|identity| identity.cluster.to_string()),
         "node": report.identity.as_ref().map(|identity| identity.node.0),
@@ -154,7 +195,7 @@ fn to_json(report: &Report) -> serde_json::Value {
         "segments": segments.collect::<Vec<_>>(),
         "batches": report.batches,
         "records": records
-            .map(|(kind, count)| (kind.to_string(), json!(count)))
+            .map(|(kind, count)| (kind_name(*kind).to_owned(), json!(count)))
             .collect::<serde_json::Map<_, _>>(),
         "groups": groups.collect::<Vec<_>>(),
         "bytes": report.bytes,

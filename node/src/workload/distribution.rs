@@ -174,7 +174,10 @@ mod tests {
     fn uniform_draws_every_row_alike() {
         let seen = draws(Distribution::Uniform);
         let mean = DRAWS / ROWS as usize;
-        assert!(seen.iter().all(|count| (mean / 2..mean * 2).contains(count)));
+        assert!(
+            seen.iter()
+                .all(|count| (mean / 2..mean * 2).contains(count))
+        );
     }
 
     #[test]
@@ -208,7 +211,9 @@ mod tests {
         for _ in 0..ROWS {
             inserts.finished(inserts.begin());
         }
-        let newer = (0..1000).filter(|_| chooser.draw(&inserts, &mut rng) >= ROWS).count();
+        let newer = (0..1000)
+            .filter(|_| chooser.draw(&inserts, &mut rng) >= ROWS)
+            .count();
         assert!(newer > 800, "{newer}");
     }
 

@@ -32,7 +32,10 @@ impl KeyStyle {
     #[must_use]
     pub fn sample(self, rows: u64, count: u64) -> Vec<Bytes> {
         let step = (rows / count.max(1)).max(1);
-        (0..rows).step_by(step as usize).map(|row| self.key(row)).collect()
+        (0..rows)
+            .step_by(step as usize)
+            .map(|row| self.key(row))
+            .collect()
     }
 }
 

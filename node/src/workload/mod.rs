@@ -160,7 +160,13 @@ pub struct Steps {
 impl Steps {
     /// The stream of client number `client`, over `rows` rows that are there already.
     #[must_use]
-    pub fn new(workload: Workload, rows: u64, inserts: Arc<Inserts>, seed: u64, client: u64) -> Self {
+    pub fn new(
+        workload: Workload,
+        rows: u64,
+        inserts: Arc<Inserts>,
+        seed: u64,
+        client: u64,
+    ) -> Self {
         Self {
             mix: workload.mix(),
             chooser: Chooser::new(workload.distribution(), rows),
@@ -235,7 +241,13 @@ mod tests {
                 }
             }
             let mix = workload.mix();
-            let wanted = [mix.read, mix.update, mix.insert, mix.scan, mix.read_modify_write];
+            let wanted = [
+                mix.read,
+                mix.update,
+                mix.insert,
+                mix.scan,
+                mix.read_modify_write,
+            ];
             for (seen, wanted) in seen.into_iter().zip(wanted) {
                 let percent = f64::from(seen) * 100.0 / f64::from(DRAWS);
                 let off = (percent - f64::from(wanted)).abs();

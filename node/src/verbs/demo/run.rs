@@ -1,0 +1,380 @@
+//! The course of a demo.
+
+use super::DemoArgs;
+use super::cluster::Cluster;
+use super::layout::Layout;
+use crate::cluster_view::ClusterView;
+use crate::connection::connect;
+use crate::drive::{Actor, Clients, Run};
+use crate::error::Error;
+use crate::formats::{ReadError, Reader, Row};
+use crate::history::History;
+use crate::measure::{Counters, Report, floor::Floor, process_cpu_us};
+use crate::output::{Output, bytes, count};
+use crate::sample;
+use crate::verbs::bench::probe;
+use crate::verification::Verification;
+use crate::workload::{KeyStyle, ValueMaker, fnv64};
+use indicatif::ProgressBar;
+use parking_lot::Mutex;
+use pontoon_client::Client;
+use pontoon_types::NodeId;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::fs::File;
+use std::io::BufReader;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Deadline of a request; longer than an election, so that clients live through one.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long shards may be without a leader after a start.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a killed node stays away.
+const AWAY: Duration = Duration::from_millis(1500);
+/// Keys sampled from the generated ones, to cut shards at.
+const SAMPLE_KEYS: u64 = 16_384;
+
+/// A demo whose directories are made.
+pub(super) struct Demo {
+    args: DemoArgs,
+    output: Output,
+    layout: Layout,
+    floor: Floor,
+}
+
+/// A file whose rows the clients share.
+struct SharedFile {
+    reader: Mutex<Reader<BufReader<File>>>,
+    length: u64,
+    failed: Mutex<Option<ReadError>>,
+}
+
+impl Demo {
+    pub(super) async fn prepare(args: DemoArgs) -> Result<Self, Error> {
+        let output = Output::new(args.json);
+        let sample = match &args.load {
+            Some(path) => sample::keys_of_file(path, None)?,
+            None => KeyStyle::Hashed.sample(args.keys, SAMPLE_KEYS),
+        };
+        let data_dir = args.data_dir.as_deref();
+        let layout = Layout::make(data_dir, args.nodes, args.shards as usize, sample)?;
+        output.note("probing the disk");
+        let floor = probe(layout.directory().to_owned()).await?;
+        Ok(Self {
+            args,
+            output,
+            layout,
+            floor,
+        })
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let args = &self.args;
+        self.output.note(&format!(
+            "starting {} nodes with {} shards in {}",
+            args.nodes,
+            args.shards,
+            self.layout.directory().display()
+        ));
+        let mut cluster = Cluster::start(&self.layout, args.kill).await?;
+        let client = self.client().await?;
+        self.wait_for_leaders(&client).await?;
+
+        let history = Arc::new(History::default());
+        let run = Run::new(Some(history.clone()));
+        let mut report = match &args.load {
+            Some(path) => {
+                let file = SharedFile {
+                    length: std::fs::metadata(path).map_or(0, |file| file.len()),
+                    reader: Mutex::new(sample::open(path, None)?),
+                    failed: Mutex::new(None),
+                };
+                let file = Arc::new(file);
+                let report = self.load(&mut cluster, &client, &run, Some(&file)).await?;
+                if let Some(error) = file.failed.lock().take() {
+                    return Err(match error {
+                        ReadError::Io(source) => Error::file("read", path)(source),
+                        ReadError::BadLine { line, problem } => Error::BadLine {
+                            path: path.clone(),
+                            line,
+                            problem,
+                        },
+                    });
+                }
+                report
+            }
+            None => self.load(&mut cluster, &client, &run, None).await?,
+        };
+        report.set_floor(self.floor);
+        drop(client);
+
+        self.output.note("restarting all nodes");
+        cluster.wait_until_ready(&self.layout).await?;
+        cluster.stop().await?;
+        let cluster = Cluster::start(&self.layout, args.kill).await?;
+        let verification = self.verify(&history).await?;
+        report.set_verification(&verification);
+        cluster.stop().await?;
+
+        if let Some(error) = run.first_error() {
+            self.output.note(&format!("first error: {error}"));
+        }
+        if args.json {
+            self.output.line(&report.to_json())?;
+        } else {
+            self.output.line(&report.to_table())?;
+            self.output.line("")?;
+            self.output.line(&verification.to_text())?;
+        }
+        let result = verification.into_result();
+        if result.is_err() {
+            let place = self.layout.keep().display().to_string();
+            self.output.note(&format!("everything is kept in {place}"));
+        }
+        result
+    }
+
+    /// A client that knows nothing yet.
+    async fn client(&self) -> Result<Client, Error> {
+        connect(
+            &self.layout.endpoints(),
+            &self.layout.certs(),
+            REQUEST_TIMEOUT,
+        )
+        .await
+    }
+
+    async fn wait_for_leaders(&self, client: &Client) -> Result<(), Error> {
+        let began = Instant::now();
+        loop {
+            let view = ClusterView::look(client).await;
+            let without = view.shards_without_leader();
+            if view.user_shards() > 0 && without == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > LEADERS_TIMEOUT {
+                let problem = format!("{without} shards have found no leader");
+                return Err(Error::Unhealthy(problem));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets the clients write, kills a node meanwhile if that was asked for, and reports.
+    async fn load(
+        &self,
+        cluster: &mut Cluster,
+        client: &Client,
+        run: &Arc<Run>,
+        file: Option<&Arc<SharedFile>>,
+    ) -> Result<Report, Error> {
+        let spinner = self.output.spinner("writing");
+        let mut clients = self.start_clients(client, run, file);
+        if file.is_none() {
+            clients.work_for(WARM_UP, |_, _| {}).await;
+        }
+        let before = ClusterView::look(client).await;
+        let cpu_before = process_cpu_us();
+        run.start_measuring();
+
+        let began = Instant::now();
+        let mut trouble = Trouble::new(self.args.kill);
+        let mut last = (began, run.done());
+        loop {
+            let over = match file {
+                Some(_) => !clients.are_at_work(),
+                None => began.elapsed() >= Duration::from_secs(self.args.seconds),
+            };
+            if over {
+                break;
+            }
+            let part = self.part_done(began, file);
+            let rate = (run.done() - last.1) as f64 / last.0.elapsed().as_secs_f64().max(1e-3);
+            last = (Instant::now(), run.done());
+            self.show(&spinner, began, rate, file);
+            if part >= 0.4 {
+                let note = trouble.make(&self.layout, cluster, &before).await?;
+                if let Some(note) = note {
+                    spinner.suspend(|| self.output.note(&note));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        run.stop();
+        let cpu = process_cpu_us() - cpu_before;
+        let after = ClusterView::look(client).await;
+        let recorder = clients.finish().await;
+        spinner.finish_and_clear();
+        // If there was no time for it, it is done now: the proof needs all nodes.
+        trouble.end(&self.layout, cluster)?;
+
+        let mut report = Report {
+            nodes: before.nodes.len(),
+            shards: before.user_shards(),
+            clients: self.args.clients as usize,
+            ..Report::default()
+        };
+        report.set_clients(recorder, seconds);
+        let counters = |view: &ClusterView| Counters::new(view.statuses().cloned());
+        let (before, after) = (counters(&before), counters(&after));
+        let cpu = (!self.args.kill).then_some((cpu, "this process: all nodes and all clients"));
+        report.set_nodes(before.rates_until(&after, seconds), cpu);
+        Ok(report)
+    }
+
+    fn start_clients(
+        &self,
+        client: &Client,
+        run: &Arc<Run>,
+        file: Option<&Arc<SharedFile>>,
+    ) -> Clients {
+        let count = self.args.clients as usize;
+        match file.cloned() {
+            Some(file) => Clients::start(run.clone(), client, count, move |actor, _| {
+                write_file(actor, file.clone())
+            }),
+            None => {
+                let (keys, value_bytes) = (self.args.keys, self.args.value_bytes);
+                Clients::start(run.clone(), client, count, move |actor, number| {
+                    write_generated(actor, number, keys, value_bytes)
+                })
+            }
+        }
+    }
+
+    /// How much of the load is over, from 0 to 1.
+    fn part_done(&self, began: Instant, file: Option<&Arc<SharedFile>>) -> f64 {
+        match file {
+            Some(file) => file.reader.lock().bytes_read() as f64 / file.length.max(1) as f64,
+            None => began.elapsed().as_secs_f64() / self.args.seconds as f64,
+        }
+    }
+
+    fn show(
+        &self,
+        spinner: &ProgressBar,
+        began: Instant,
+        rate: f64,
+        file: Option<&Arc<SharedFile>>,
+    ) {
+        let done = match file {
+            Some(file) => format!(
+                "{} of {}",
+                bytes(file.reader.lock().bytes_read() as f64),
+                bytes(file.length as f64)
+            ),
+            None => format!("{} of {} s", began.elapsed().as_secs(), self.args.seconds),
+        };
+        spinner.set_message(format!("{done}, {} writes/s", count(rate)));
+    }
+
+    /// The proof, by a client that knows nothing.
+    async fn verify(&self, history: &History) -> Result<Verification, Error> {
+        let client = self.client().await?;
+        self.wait_for_leaders(&client).await?;
+        let spinner = self.output.spinner("verifying");
+        let found = Verification::of(&client, history, false, |rows| {
+            spinner.set_message(format!("verifying: {} rows", count(rows as f64)));
+        })
+        .await;
+        spinner.finish_and_clear();
+        found
+    }
+}
+
+/// A node's death and return.
+enum Trouble {
+    None,
+    Ahead,
+    Away { node: NodeId, since: Instant },
+}
+
+impl Trouble {
+    fn new(is_wanted: bool) -> Self {
+        if is_wanted { Self::Ahead } else { Self::None }
+    }
+
+    /// Does what is due, and says what was done.
+    async fn make(
+        &mut self,
+        layout: &Layout,
+        cluster: &mut Cluster,
+        before: &ClusterView,
+    ) -> Result<Option<String>, Error> {
+        match *self {
+            Self::Ahead => {
+                let leads = |node: &NodeId| before.led_by(node.0);
+                let nodes = layout.nodes.iter().map(|(node, _)| *node);
+                let Some(node) = nodes.max_by_key(leads) else {
+                    return Ok(None);
+                };
+                cluster.kill(node).await?;
+                let since = Instant::now();
+                *self = Self::Away { node, since };
+                Ok(Some(format!(
+                    "killed node {node}, which led {} shards",
+                    leads(&node)
+                )))
+            }
+            Self::Away { node, since } if since.elapsed() >= AWAY => {
+                self.end(layout, cluster)?;
+                Ok(Some(format!("started node {node} again")))
+            }
+            Self::Away { .. } | Self::None => Ok(None),
+        }
+    }
+
+    fn end(&mut self, layout: &Layout, cluster: &mut Cluster) -> Result<(), Error> {
+        if let Self::Away { node, .. } = *self {
+            cluster.start_again(layout, node)?;
+            *self = Self::None;
+        }
+        Ok(())
+    }
+}
+
+/// Writes generated rows until the run stops.
+async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: usize) -> Actor {
+    let seed = fnv64(number + 1);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut values = ValueMaker::new(value_bytes, !seed);
+    while !actor.run().is_stopping() {
+        let key = KeyStyle::Hashed.key(rng.random_range(0..keys));
+        let value = values.value();
+        // What failed was counted and noted.
+        let _ = actor.put(&key, &value).await;
+    }
+    actor
+}
+
+/// Writes rows of the file until it ends. A row whose write failed or has an unknown outcome is
+/// written again: the file is to be there in the end.
+async fn write_file(mut actor: Actor, file: Arc<SharedFile>) -> Actor {
+    while let Some(row) = file.next() {
+        while actor.put(&row.key, &row.value).await.is_err() {
+            if actor.run().is_stopping() {
+                return actor;
+            }
+        }
+    }
+    actor
+}
+
+impl SharedFile {
+    fn next(&self) -> Option<Row> {
+        let mut reader = self.reader.lock();
+        if self.failed.lock().is_some() {
+            return None;
+        }
+        match reader.next()? {
+            Ok(row) => Some(row),
+            Err(error) => {
+                *self.failed.lock() = Some(error);
+                None
+            }
+        }
+    }
+}
