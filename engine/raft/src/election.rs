@@ -143,7 +143,7 @@ impl Raft {
             peer.reset(next);
         }
         self.heartbeat_due = false;
-        self.heartbeat_deadline = self.clock + self.config.heartbeat_interval;
+        self.heartbeat_deadline = self.next_heartbeat();
         self.quorum_deadline = self.clock + self.config.election_timeout;
         // Only an entry of its own term lets a leader commit what it inherited (§5.4.2), and it tells
         // everyone who leads (§8).

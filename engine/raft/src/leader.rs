@@ -8,7 +8,7 @@ use crate::quorum::{Tally, agreed, tally};
 use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Ready};
 use alloc::vec::Vec;
-use pontoon_types::{Entry, EntryKind, LogIndex, LogPosition, ReplicaId};
+use pontoon_types::{Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId};
 
 impl Raft {
     /// Appends an entry of this term to the own log; a leader never removes any (S1's companion,
@@ -134,9 +134,17 @@ impl Raft {
         self.reads.confirm(confirmed);
     }
 
+    /// The next multiple of the interval on the node's clock: all groups of a node speak at the same
+    /// moments, so that their Heartbeats share a frame and a wake-up.
+    pub(crate) fn next_heartbeat(&self) -> Instant {
+        let interval = u64::try_from(self.config.heartbeat_interval.as_nanos()).unwrap_or(u64::MAX);
+        let beats = self.clock.as_nanos() / interval + 1;
+        Instant::from_nanos(beats.saturating_mul(interval))
+    }
+
     pub(crate) fn handle_leader_timeout(&mut self) {
         if self.heartbeat_deadline <= self.clock {
-            self.heartbeat_deadline = self.clock + self.config.heartbeat_interval;
+            self.heartbeat_deadline = self.next_heartbeat();
             self.heartbeat_due = true;
             self.hint_due = true;
         }
