@@ -29,7 +29,7 @@ use pontoon_engine::{EngineError, Opened};
 use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
 use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
-use requests::{ClientRequests, LateRequests, Replica};
+use requests::{ClientRequests, Reception, Replica};
 use state::Node;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +49,7 @@ const WAIT_NOTICE: Duration = Duration::from_secs(5);
 /// A running node.
 pub struct Server {
     node: Arc<Node>,
+    clients: Arc<Reception>,
     transport: Arc<Transport>,
     failures: Mutex<UnboundedReceiver<EngineError>>,
     tasks: Vec<JoinHandle<()>>,
@@ -71,7 +72,6 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let tls = TlsIdentity::load(&config.certs, Who::Node(config.id))?;
         let cluster = tls.name().cluster();
-        let manifest = manifest_of(&config, cluster)?;
         std::fs::create_dir_all(&config.data_dir).map_err(|source| ServerError::DataDir {
             path: config.data_dir.clone(),
             source,
@@ -84,6 +84,11 @@ impl Server {
         .await?;
         let identity = Identity::load_or_create(opened.machine(), cluster, config.id)?;
         identity.check_log(&opened, &config.data_dir)?;
+        // A member goes by what the cluster was begun with, whatever the flags say now.
+        let manifest = match &identity.members {
+            Some((manifest, _)) => manifest.clone(),
+            None => manifest_of(&config, cluster)?,
+        };
 
         let (heard, mut hellos) = unbounded_channel();
         let hello = identity.hello(manifest.hash());
@@ -92,7 +97,7 @@ impl Server {
             heard,
             node: OnceLock::new(),
         });
-        let clients = Arc::new(LateRequests::default());
+        let clients = Arc::new(Reception::default());
         let transport = bind(&config, tls, links.clone(), clients.clone()).await?;
         if identity.members.is_none() {
             let members = wait_for_peers(&config, &manifest, &identity, &mut hellos).await?;
@@ -129,11 +134,12 @@ impl Server {
             transport.clone(),
         ));
         let _ = links.node.set(Arc::downgrade(&node));
-        clients.serve(ClientRequests { node: node.clone() });
+        clients.open(ClientRequests { node: node.clone() });
         node.campaign_where_preferred();
         let tasks = vec![tokio::spawn(first_map::write(node.clone(), manifest))];
         Ok(Self {
             node,
+            clients,
             transport,
             failures: Mutex::new(failed),
             tasks,
@@ -181,6 +187,7 @@ impl Server {
             tracing::error!(%error, "the engine did not stop as it should");
         }
         self.transport.shutdown().await;
+        self.clients.close();
         match self.failures.lock().await.try_recv() {
             Ok(error) => Err(ServerError::Engine(error)),
             Err(_) => Ok(()),
@@ -221,7 +228,7 @@ async fn bind(
     config: &ServerConfig,
     identity: TlsIdentity,
     links: Arc<NodeLinks>,
-    clients: Arc<LateRequests>,
+    clients: Arc<Reception>,
 ) -> Result<Arc<Transport>, ServerError> {
     let mut transport = TransportConfig::new(config.listen, identity);
     transport.peers = config.peers.clone();

@@ -5,6 +5,7 @@
 
 use super::Node;
 use bytes::Bytes;
+use parking_lot::RwLock;
 use pontoon_client::protocol::{
     MAX_SCAN_BYTES, RefusalCode, Request, RequestBody, Response, ScanRange,
 };
@@ -14,7 +15,7 @@ use pontoon_shard_router::ShardDescriptor;
 use pontoon_store::{Outcome, ReplicaRecord};
 use pontoon_transport::{ClientHandler, Responder};
 use pontoon_types::{Command, Epoch, ShardId};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client is told to wait before it tries again when a bound was reached.
@@ -46,23 +47,28 @@ impl ClientHandler for ClientRequests {
     }
 }
 
-/// Answers before the node can: it is still looking for its peers.
+/// Answers while the node is not there: before it has found its peers, and when it has stopped.
 #[derive(Default)]
-pub(super) struct LateRequests(OnceLock<ClientRequests>);
+pub(super) struct Reception(RwLock<Option<ClientRequests>>);
 
-impl LateRequests {
+impl Reception {
     /// From now on requests are served.
-    pub(super) fn serve(&self, requests: ClientRequests) {
-        let _ = self.0.set(requests);
+    pub(super) fn open(&self, requests: ClientRequests) {
+        *self.0.write() = Some(requests);
+    }
+
+    /// From now on requests are turned away, and the node is let go.
+    pub(super) fn close(&self) {
+        *self.0.write() = None;
     }
 }
 
-impl ClientHandler for LateRequests {
+impl ClientHandler for Reception {
     fn handle_request(&self, responder: Responder, body: Bytes) {
-        match self.0.get() {
+        match &*self.0.read() {
             Some(requests) => requests.handle_request(responder, body),
             None => {
-                let text = "the node is starting and waits for its peers".to_owned();
+                let text = "the node is starting or stopping".to_owned();
                 answer(responder, &Response::Unavailable { text });
             }
         }
