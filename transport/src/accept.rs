@@ -37,7 +37,10 @@ pub(crate) async fn run(
     clients: Arc<dyn ClientHandler>,
 ) {
     let warnings = Arc::new(Sparingly::default());
-    while let Some(incoming) = shared.endpoint.accept().await {
+    let Some(endpoint) = shared.endpoint() else {
+        return;
+    };
+    while let Some(incoming) = endpoint.accept().await {
         let address = incoming.remote_address().ip();
         let proven = incoming.remote_address_validated();
         match shared.gate.admit(address, proven) {

@@ -1,12 +1,15 @@
 //! The life of one peer: dial, be dialled, keep one connection, try again.
 //!
 //! One task per peer decides everything about it, one thing after the other, so that there is no race
-//! to reason about within a process. Between the two processes the rule is: if both dial at once, the
-//! connection that the lower id dialled stays. So the lower id, while its own dial is under way, lets
-//! a connection of the other's wait until that dial has come to something; the higher id drops its own
-//! dial as soon as the other's arrives. A peer that was started anew always replaces its old self.
+//! to reason about within a process. Between the two processes the rule is: if both have said hello at
+//! once, the connection that the lower id dialled stays. So the lower id, once it has said hello, lets
+//! a connection of the other's wait until its own dial has come to something; until then nobody can
+//! have accepted that dial, and it is given up for the connection that is there. The higher id drops
+//! its own dial as soon as the other's arrives. A peer that was started anew always replaces its old
+//! self.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -221,10 +224,10 @@ impl PeerTask {
             () = sleep(wait) => {}
         }
         let mut parked: Option<Candidate> = None;
+        let said_hello = AtomicBool::new(false);
         let arrived = {
-            let dial = self.shared.clone();
-            let (peer, handler) = (self.peer.clone(), self.handler.clone());
-            let dialled = async move { dial_peer(&dial, &peer, handler.as_ref()).await };
+            let (shared, peer) = (self.shared.clone(), self.peer.clone());
+            let dialled = dial_peer(&shared, &peer, self.handler.as_ref(), &said_hello);
             tokio::pin!(dialled);
             loop {
                 tokio::select! {
@@ -239,7 +242,7 @@ impl PeerTask {
                         (Err(error), None) => return Err(error),
                     },
                     Some(candidate) = self.candidates.recv() => {
-                        if self.peer.id < self.shared.node {
+                        if self.peer.id < self.shared.node || !said_hello.load(Ordering::Relaxed) {
                             break candidate;
                         }
                         if let Some(older) = parked.replace(candidate) {
@@ -394,10 +397,11 @@ async fn dial_peer(
     shared: &Shared,
     peer: &Peer,
     handler: &dyn NodeHandler,
+    said_hello: &AtomicBool,
 ) -> Result<Established, LinkError> {
     let mut last = LinkError::TimedOut;
     for address in dial::resolve(&peer.address).await? {
-        let attempt = dial_address(shared, peer, handler, address);
+        let attempt = dial_address(shared, peer, handler, address, said_hello);
         match timeout(shared.limits().handshake_timeout, attempt).await {
             Ok(Ok(established)) => return Ok(established),
             Ok(Err(error)) => last = error,
@@ -412,9 +416,11 @@ async fn dial_address(
     peer: &Peer,
     handler: &dyn NodeHandler,
     address: std::net::SocketAddr,
+    said_hello: &AtomicBool,
 ) -> Result<Established, LinkError> {
+    let endpoint = shared.endpoint().ok_or(LinkError::ClosedHere)?;
     let connection = dial::connect(
-        &shared.endpoint,
+        &endpoint,
         address,
         &shared.identity,
         Wanted::Node(peer.id),
@@ -422,6 +428,7 @@ async fn dial_address(
         shared.dial_config.clone(),
     )
     .await?;
+    said_hello.store(true, Ordering::Relaxed);
     let control_out = open_control(&connection, &own_hello(shared, peer, handler)).await?;
     let stream = connection
         .accept_uni()

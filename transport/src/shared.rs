@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pontoon_types::{ClusterId, NodeId};
 use quinn::{Endpoint, TransportConfig};
 use tokio::sync::watch;
@@ -21,7 +22,8 @@ pub(crate) struct Shared {
     pub(crate) append_lanes: u8,
     pub(crate) identity: TlsIdentity,
     pub(crate) limits: Limits,
-    pub(crate) endpoint: Endpoint,
+    /// Gone once the transport has been shut down, so that the port is free again.
+    pub(crate) endpoint: Mutex<Option<Endpoint>>,
     pub(crate) dial_config: Arc<TransportConfig>,
     pub(crate) peers: BTreeMap<NodeId, Arc<Peer>>,
     pub(crate) gate: Arc<Gate>,
@@ -32,6 +34,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.lock().clone()
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

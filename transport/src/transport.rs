@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pontoon_types::NodeId;
+use quinn::Endpoint;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::accept::{self, NODE_STREAMS};
 use crate::channel::open_endpoint;
@@ -25,7 +27,10 @@ use crate::tls;
 use crate::wire::{self, ConnectionBounds, SocketFor};
 
 /// How long a stopping transport waits for its tasks.
-const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it looks whether they are done.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A node's UDP port with its connections to other nodes and from clients. Dropping it closes them
 /// all without waiting; [`Transport::shutdown`] lets answers that have been given arrive first.
@@ -120,7 +125,7 @@ impl Transport {
             incarnation,
             append_lanes,
             identity,
-            endpoint,
+            endpoint: Mutex::new(Some(endpoint)),
             dial_config: wire::transport_config(bounds),
             peers: inboxes
                 .iter()
@@ -218,29 +223,38 @@ impl Transport {
         }
     }
 
-    /// Stops: takes no more requests, lets answers that have been given reach their clients (for a
-    /// bounded time), closes all connections and frees the port.
+    /// Stops: takes no more requests, lets answers that have been given reach their clients, closes all
+    /// connections and frees the port. Bounded in time; the port stays taken for longer only if the
+    /// host still holds [`Responder`](crate::Responder)s.
     pub async fn shutdown(&self) {
         self.shared.stop.send_replace(true);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         let _ = timeout(SHUTDOWN_TIMEOUT, async {
             while self.shared.gate.clients() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                sleep(POLL).await;
             }
         })
         .await;
-        self.close();
+        let Some(endpoint) = self.close() else {
+            return;
+        };
         let _ = timeout(SHUTDOWN_TIMEOUT, async {
             while tasks.join_next().await.is_some() {}
-            self.shared.endpoint.wait_idle().await;
+            endpoint.wait_idle().await;
+            drop(endpoint);
+            // The socket is dropped by a task of quinn's own, which nobody can wait for.
+            while std::net::UdpSocket::bind(self.local_addr).is_err() {
+                sleep(POLL).await;
+            }
         })
         .await;
     }
 
-    fn close(&self) {
+    fn close(&self) -> Option<Endpoint> {
         self.shared.stop.send_replace(true);
-        let code = CloseCode::Shutdown.code();
-        self.shared.endpoint.close(code, b"the node stops");
+        let endpoint = self.shared.endpoint.lock().take()?;
+        endpoint.close(CloseCode::Shutdown.code(), b"the node stops");
+        Some(endpoint)
     }
 }
 

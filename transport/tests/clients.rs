@@ -149,7 +149,7 @@ async fn requests_over_the_nodes_bound_wait_and_all_are_answered() {
     let set = certificates();
     let hold = Arc::new(Hold::default());
     let node = lone_node_with(&set, hold.clone(), |config| {
-        config.limits.max_in_flight = 10
+        config.limits.max_in_flight = 10;
     })
     .await;
     let channel = channel(&node, &set).await;
@@ -187,7 +187,7 @@ async fn requests_over_the_channels_own_bounds_are_not_sent() {
     let set = certificates();
     let hold = Arc::new(Hold::default());
     let node = lone_node_with(&set, hold, |config| {
-        config.limits.max_request_bytes = 10_000
+        config.limits.max_request_bytes = 10_000;
     })
     .await;
     let config = ChannelConfig {

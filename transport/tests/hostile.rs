@@ -287,9 +287,10 @@ async fn a_client_that_does_not_read_is_cut_off() {
     for (responder, _) in std::mem::take(&mut *hold.0.lock()) {
         responder.respond_bytes(bytes::Bytes::from(vec![0; 1 << 20]));
     }
-    let end = tokio::time::timeout(PATIENCE, connection.closed())
-        .await
-        .unwrap();
-    assert!(end.to_string().contains("not being read"), "{end}");
-    assert_eq!(setup.node.stats().clients.cut_off, 1);
+    eventually("a cut", || setup.node.stats().clients.cut_off == 1).await;
+    // How it ends for the client is left open: the one packet that says why may be lost in the flood
+    // that it did not read.
+    let end = tokio::time::timeout(PATIENCE, connection.closed()).await;
+    assert!(end.is_ok(), "the client is still connected");
+    eventually("an end", || setup.node.stats().clients.connections == 0).await;
 }

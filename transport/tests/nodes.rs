@@ -9,6 +9,7 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -204,7 +205,7 @@ fn a_killed_peer_is_replaced_by_its_new_self_at_once() {
                 match Transport::bind(patient(victim, 2), recorder.clone(), Arc::new(Echo)).await {
                     Ok(transport) => return (transport, recorder, recorded),
                     Err(TransportError::Bind { .. }) => {
-                        tokio::time::sleep(Duration::from_millis(10)).await
+                        tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                     Err(other) => panic!("{other}"),
                 }
@@ -230,7 +231,6 @@ async fn a_queue_at_its_bound_refuses_appends_and_drops_old_control() {
     let mut narrow = config(&set, TWO, &addresses);
     narrow.limits.stream_window_bytes = 64 * 1024;
     let gate = Arc::new(Stuck::default());
-    let held = gate.release.lock();
     let _two = Transport::bind(narrow, gate.clone(), Arc::new(Echo))
         .await
         .unwrap();
@@ -252,18 +252,20 @@ async fn a_queue_at_its_bound_refuses_appends_and_drops_old_control() {
     assert!(refused > 0 && stats.frames_refused == refused, "{stats:?}");
     assert!(stats.frames_dropped > 0, "{stats:?}");
     assert!(stats.queued_bytes <= 200_000, "{stats:?}");
-    drop(held);
+    gate.released.store(true, Ordering::Relaxed);
 }
 
 /// Blocks whoever hands it a frame; a host must not do this, and a test of bounds may.
 #[derive(Default)]
 struct Stuck {
-    release: parking_lot::Mutex<()>,
+    released: AtomicBool,
 }
 
 impl pontoon_transport::NodeHandler for Stuck {
     fn handle_frame(&self, _: NodeId, _: Lane, _: Bytes) {
-        drop(self.release.lock());
+        while !self.released.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn handle_peer(&self, _: NodeId, _: pontoon_transport::PeerEvent) {}
@@ -309,6 +311,22 @@ async fn a_refused_hello_is_explained_to_the_other_side() {
         })
         .await;
         assert!(!node.is_connected(ONE) && !node.is_connected(TWO));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shut_down_transport_has_freed_its_port() {
+    let set = certificates();
+    let addresses = addresses();
+    let (_two, _, mut at_two) = start(config(&set, TWO, &addresses)).await;
+    for _ in 0..5 {
+        let (one, ..) = start(config(&set, ONE, &addresses)).await;
+        at_two.connected().await;
+        one.shutdown().await;
+        assert!(matches!(
+            one.send(TWO, Lane::Control, Frame::from(vec![1])),
+            Err(SendError::NotConnected)
+        ));
     }
 }
 
