@@ -48,7 +48,7 @@ pub enum Error {
         message: String,
     },
     /// A line of a data file is bad.
-    #[error("{}:{line}: {problem} (--on-error skip goes on behind bad lines)", path.display())]
+    #[error("{}:{line}: {problem}{hint}", path.display())]
     BadLine {
         /// The file.
         path: PathBuf,
@@ -56,6 +56,8 @@ pub enum Error {
         line: u64,
         /// What is wrong.
         problem: BadLine,
+        /// What to do about it, if there is something.
+        hint: &'static str,
     },
     /// A row of a data file could not be written.
     #[error("{}:{line}: {source}", path.display())]

@@ -121,6 +121,9 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
         table.set_header(header);
     }
     table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n")

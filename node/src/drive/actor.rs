@@ -19,6 +19,7 @@ pub struct Actor {
     run: Arc<Run>,
     client: Client,
     recorder: Recorder,
+    last_success: Instant,
 }
 
 impl Actor {
@@ -27,6 +28,7 @@ impl Actor {
             run,
             client,
             recorder: Recorder::default(),
+            last_success: Instant::now(),
         }
     }
 
@@ -109,7 +111,10 @@ impl Actor {
         match result {
             Ok(value) => {
                 self.run.done.fetch_add(1, Ordering::Relaxed);
+                let pause = self.last_success.elapsed();
+                self.last_success = Instant::now();
                 if measuring {
+                    self.recorder.longest_pause = self.recorder.longest_pause.max(pause);
                     self.recorder.record(kind, began.elapsed());
                 }
                 Ok(value)

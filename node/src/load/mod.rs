@@ -142,6 +142,7 @@ impl LoadError {
                 path: path.to_owned(),
                 line,
                 problem,
+                hint: " (--on-error skip goes on behind bad lines)",
             },
             Self::Line(LineProblem {
                 line,

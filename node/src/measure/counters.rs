@@ -44,7 +44,7 @@ impl Counters {
     /// is left out, and so is one that was started anew: its counters began at zero.
     #[must_use]
     pub fn rates_until(&self, later: &Self, seconds: f64) -> Vec<NodeRates> {
-        self.pairs(later)
+        self.pairs(later, seconds)
             .map(|(before, after)| {
                 let syncs = after.log.syncs - before.log.syncs;
                 let entries = after.log.entries.saturating_sub(before.log.entries);
@@ -63,20 +63,25 @@ impl Counters {
     /// CPU time of all nodes' processes between `self` and `later`, in microseconds; `None` if a
     /// node was away or started anew.
     #[must_use]
-    pub fn cpu_us_until(&self, later: &Self) -> Option<u64> {
-        let (nodes, cpu) = self.pairs(later).fold((0, 0), |(nodes, cpu), pair| {
-            (nodes + 1, cpu + pair.1.cpu_us.saturating_sub(pair.0.cpu_us))
-        });
+    pub fn cpu_us_until(&self, later: &Self, seconds: f64) -> Option<u64> {
+        let (nodes, cpu) = self
+            .pairs(later, seconds)
+            .fold((0, 0), |(nodes, cpu), pair| {
+                (nodes + 1, cpu + pair.1.cpu_us.saturating_sub(pair.0.cpu_us))
+            });
         (nodes > 0 && nodes == self.nodes.len()).then_some(cpu)
     }
 
     fn pairs<'a>(
         &'a self,
         later: &'a Self,
+        seconds: f64,
     ) -> impl Iterator<Item = (&'a NodeStatus, &'a NodeStatus)> {
-        self.nodes.values().filter_map(|before| {
+        self.nodes.values().filter_map(move |before| {
             let after = later.nodes.get(&before.node)?;
-            (after.log.syncs >= before.log.syncs).then_some((before, after))
+            // Uptimes are whole seconds, and the two looks took a moment.
+            let is_the_same = (after.uptime_s + 2) as f64 >= before.uptime_s as f64 + seconds;
+            (is_the_same && after.log.syncs >= before.log.syncs).then_some((before, after))
         })
     }
 }
@@ -89,6 +94,7 @@ mod tests {
         let mut status = NodeStatus {
             node,
             cpu_us,
+            uptime_s: cpu_us,
             ..NodeStatus::default()
         };
         status.log.syncs = syncs;
@@ -105,7 +111,13 @@ mod tests {
         assert_eq!(rates[0].node, 1);
         assert_eq!(rates[0].syncs_per_s, 100.0);
         assert_eq!(rates[0].entries_per_sync, 20.0);
-        assert_eq!(before.cpu_us_until(&after), Some(25));
+        assert_eq!(before.cpu_us_until(&after, 2.0), Some(25));
+        let long = before.rates_until(&after, 500.0);
+        assert_eq!(
+            long,
+            [],
+            "nodes that are younger than the window were started in it"
+        );
     }
 
     #[test]
@@ -117,7 +129,7 @@ mod tests {
             rates.iter().map(|rates| rates.node).collect::<Vec<_>>(),
             [2]
         );
-        assert_eq!(before.cpu_us_until(&after), None);
+        assert_eq!(before.cpu_us_until(&after, 1.0), None);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Recorder {
     pub errors: u64,
     /// Writes of unknown outcome.
     pub unknown: u64,
+    /// The longest time that a client was without a success: what a fault costs those who wait.
+    pub longest_pause: Duration,
 }
 
 /// Longest latency that is told apart from longer ones.
@@ -36,6 +38,7 @@ impl Default for Recorder {
             reads: histogram(),
             errors: 0,
             unknown: 0,
+            longest_pause: Duration::ZERO,
         }
     }
 }
@@ -61,6 +64,7 @@ impl Recorder {
         }
         self.errors += other.errors;
         self.unknown += other.unknown;
+        self.longest_pause = self.longest_pause.max(other.longest_pause);
     }
 
     /// Latencies of one kind.
@@ -96,11 +100,13 @@ mod tests {
         two.record(Kind::Read, Duration::from_micros(7));
         two.errors = 2;
         one.unknown = 3;
+        one.longest_pause = Duration::from_secs(2);
         one.merge(&two);
         assert_eq!(one.of(Kind::Write).len(), 1000);
         assert_eq!(one.of(Kind::Write).value_at_quantile(0.5), 500);
         assert_eq!(one.all().len(), 1001);
         assert_eq!((one.errors, one.unknown), (2, 3));
+        assert_eq!(one.longest_pause, Duration::from_secs(2));
     }
 
     #[test]

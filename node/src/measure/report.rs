@@ -34,6 +34,8 @@ pub struct Report {
     pub p999_us: Option<u64>,
     /// The slowest took so long.
     pub max_us: Option<u64>,
+    /// The longest time that a client was without a success, in microseconds.
+    pub longest_pause_us: Option<u64>,
     /// Operations that failed and changed nothing.
     pub errors: u64,
     /// Writes of unknown outcome.
@@ -80,6 +82,7 @@ impl Report {
             self.p99_us = Some(all.value_at_quantile(0.99));
             self.p999_us = Some(all.value_at_quantile(0.999));
             self.max_us = Some(all.max());
+            self.longest_pause_us = u64::try_from(recorder.longest_pause.as_micros()).ok();
         }
         self.errors = recorder.errors;
         self.unknown = recorder.unknown;
@@ -162,6 +165,9 @@ impl Report {
                     micros(latencies.max())
                 ),
             );
+        }
+        if let Some(pause) = self.longest_pause_us {
+            row("longest pause", format!("{} of a client", micros(pause)));
         }
         row(
             "errors",

@@ -135,7 +135,9 @@ pub async fn run(args: BenchArgs) -> Result<(), Error> {
     report.set_clients(recorder, seconds);
     let counters = |view: &ClusterView| Counters::new(view.statuses().cloned());
     let (before, after) = (counters(&before), counters(&after));
-    let cpu = before.cpu_us_until(&after).map(|cpu| (cpu, "all nodes"));
+    let cpu = before
+        .cpu_us_until(&after, seconds)
+        .map(|cpu| (cpu, "all nodes"));
     report.set_nodes(before.rates_until(&after, seconds), cpu);
     if let Some(floor) = floor {
         report.set_floor(floor);

@@ -8,6 +8,7 @@ use pontoon_transport::certs;
 use pontoon_types::{ClusterId, NodeId};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The plan of a demo's cluster.
@@ -109,6 +110,18 @@ impl Layout {
             shards: Some(self.shards),
             split_sample: Some(self.sample_file()),
             ..NodeSettings::default()
+        }
+    }
+
+    /// Waits until the nodes' ports are free again: a socket goes with the last task that uses it,
+    /// which may be a moment after its node has stopped.
+    pub(super) async fn wait_for_ports(&self) {
+        let is_free = |(_, address): &(NodeId, SocketAddr)| UdpSocket::bind(address).is_ok();
+        for _ in 0..500 {
+            if self.nodes.iter().all(is_free) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -100,6 +100,7 @@ impl Demo {
                             path: path.clone(),
                             line,
                             problem,
+                            hint: "",
                         },
                     });
                 }
@@ -113,6 +114,7 @@ impl Demo {
         self.output.note("restarting all nodes");
         cluster.wait_until_ready(&self.layout).await?;
         cluster.stop().await?;
+        self.layout.wait_for_ports().await;
         let cluster = Cluster::start(&self.layout, args.kill).await?;
         let verification = self.verify(&history).await?;
         report.set_verification(&verification);

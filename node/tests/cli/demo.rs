@@ -1,0 +1,88 @@
+//! The demo as a stranger runs it.
+
+use crate::cluster::{error_line, file, run, stdout};
+use std::fmt::Write as _;
+
+fn report(args: &[&str]) -> serde_json::Value {
+    let output = run(args);
+    let text = stdout(&output);
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn a_demo_in_one_process_proves_itself() {
+    let report = report(&[
+        "demo",
+        "--seconds",
+        "1",
+        "--shards",
+        "8",
+        "--clients",
+        "8",
+        "--json",
+    ]);
+    assert_eq!(report["errors"], 0, "{report}");
+    assert_eq!(report["unknown"], 0, "{report}");
+    assert_eq!(report["missing"], 0, "{report}");
+    assert_eq!(report["acked"], report["verified"], "{report}");
+    assert!(report["writes"].as_u64().unwrap() > 0, "{report}");
+    assert!(
+        report["entries_per_sync"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+    assert!(
+        report["floor_syncs_per_s"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_demo_with_a_killed_node_proves_itself() {
+    let report = report(&[
+        "demo",
+        "--seconds",
+        "6",
+        "--shards",
+        "8",
+        "--clients",
+        "8",
+        "--kill",
+        "--json",
+    ]);
+    assert_eq!(report["errors"], 0, "{report}");
+    assert_eq!(report["missing"], 0, "{report}");
+    assert_eq!(report["acked"], report["verified"], "{report}");
+}
+
+#[test]
+fn a_demo_of_a_file_writes_all_of_it_and_keeps_the_directory_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    for row in 0..500 {
+        writeln!(
+            text,
+            "{{\"key\": \"package-{row:05}\", \"value\": \"é\\n{row}\"}}"
+        )
+        .unwrap();
+    }
+    let path = file(directory.path(), "rows.ndjson", &text);
+    let data = directory.path().join("data");
+    let data = data.to_str().unwrap();
+    let report = report(&[
+        "demo",
+        "--load",
+        &path,
+        "--shards",
+        "4",
+        "--data-dir",
+        data,
+        "--json",
+    ]);
+    assert_eq!(report["acked"], 500, "{report}");
+    assert_eq!(report["verified"], 500, "{report}");
+    let verified = stdout(&run(&["wal", "verify", &format!("{data}/node-1")]));
+    assert!(verified.contains("checked"), "{verified}");
+
+    let again = error_line(&run(&["demo", "--data-dir", data]));
+    assert!(again.contains("is not empty"), "{again}");
+}

@@ -1,0 +1,96 @@
+//! Every verb against a running cluster: what it prints, and how it ends.
+
+use crate::cluster::{Cluster, error_line, file, run, stdout};
+
+#[test]
+fn single_keys_can_be_written_read_swapped_and_removed() {
+    let cluster = Cluster::start(&["--shards", "4"]);
+    assert_eq!(
+        stdout(&cluster.run(&["put", "greeting", "hello"])),
+        "written\n"
+    );
+    assert_eq!(stdout(&cluster.run(&["get", "greeting"])), "hello\n");
+    assert_eq!(
+        stdout(&cluster.run(&["get", "greeting", "--json"])),
+        "{\"key\": \"greeting\", \"value\": \"hello\"}\n"
+    );
+
+    let wrong = cluster.run(&["cas", "greeting", "--expect", "hi", "--set", "x"]);
+    let line = error_line(&wrong);
+    assert!(
+        line.contains("not swapped: the value is \"hello\""),
+        "{line}"
+    );
+    let right = cluster.run(&["cas", "greeting", "--expect", "hello", "--set", "bye"]);
+    assert_eq!(stdout(&right), "swapped\n");
+    assert_eq!(
+        stdout(&cluster.run(&["cas", "new", "--set", "1"])),
+        "swapped\n"
+    );
+    assert!(error_line(&cluster.run(&["cas", "new", "--set", "2"])).contains("not swapped"));
+
+    assert_eq!(
+        stdout(&cluster.run(&["delete", "greeting", "--json"])),
+        "{\"outcome\":\"deleted\"}\n"
+    );
+    let gone = cluster.run(&["get", "greeting"]);
+    assert_eq!(error_line(&gone), "error: no such key: \"greeting\"");
+    assert!(gone.stdout.is_empty());
+
+    assert_eq!(
+        stdout(&cluster.run(&["put", "--b64", "/wA=", "AAE="])),
+        "written\n"
+    );
+    assert_eq!(stdout(&cluster.run(&["get", "--b64", "/wA="])), "AAE=\n");
+
+    let status = stdout(&cluster.run(&["status"]));
+    assert!(status.contains("4 shards and the meta shard"), "{status}");
+    assert!(status.lines().count() <= 24, "{status}");
+}
+
+#[test]
+fn scans_cross_shards_in_key_order_and_bad_lines_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let sample = file(directory.path(), "sample.tsv", "a\t\nd\t\ng\t\nk\t\n");
+    let cluster = Cluster::start(&["--shards", "4", "--split-sample", &sample]);
+    let text = "g\t7\nno tab here\na\t1\nk\t11\nd\\x\t4\nd\t4\n";
+    let path = file(directory.path(), "rows.tsv", text);
+
+    let stopped = error_line(&cluster.run(&["load", &path]));
+    assert!(stopped.contains("rows.tsv:2: no tab"), "{stopped}");
+    assert!(stopped.contains("--on-error skip"), "{stopped}");
+
+    let skipped = cluster.run(&["load", &path, "--on-error", "skip"]);
+    let summary = stdout(&skipped);
+    assert!(
+        summary.starts_with("4 rows") && summary.contains("2 bad lines"),
+        "{summary}"
+    );
+    let named = String::from_utf8_lossy(&skipped.stderr).into_owned();
+    assert!(
+        named.contains("line 2: no tab") && named.contains("line 5: unknown escape"),
+        "{named}"
+    );
+
+    assert_eq!(stdout(&cluster.run(&["scan"])), "a\t1\nd\t4\ng\t7\nk\t11\n");
+    assert_eq!(
+        stdout(&cluster.run(&["scan", "--from", "b", "--to", "k"])),
+        "d\t4\ng\t7\n"
+    );
+    assert_eq!(stdout(&cluster.run(&["scan", "--limit", "1"])), "a\t1\n");
+    assert_eq!(stdout(&cluster.run(&["scan", "--prefix", "k"])), "k\t11\n");
+    assert_eq!(
+        stdout(&cluster.run(&["scan", "--from", "g", "--limit", "1", "--json"])),
+        "{\"key\": \"g\", \"value\": \"7\"}\n"
+    );
+}
+
+#[test]
+fn help_stands_on_its_own() {
+    for verb in [
+        "demo", "certs", "node", "put", "load", "bench", "status", "wal",
+    ] {
+        let help = stdout(&run(&[verb, "--help"]));
+        assert!(help.contains("Examples:"), "{verb}: {help}");
+    }
+}

@@ -1,0 +1,156 @@
+//! What operators and strangers get wrong: one clear line each, and the cluster goes on.
+
+use crate::cluster::{Cluster, error_line, file, run, stdout};
+use std::net::UdpSocket;
+
+#[test]
+fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
+    let cluster = Cluster::start(&["--shards", "2"]);
+    let dir = cluster.dir.path();
+
+    // A certificate of another cluster.
+    let other = dir.join("other");
+    stdout(&run(&[
+        "certs",
+        "--out",
+        other.to_str().unwrap(),
+        "--nodes",
+        "1,2,3",
+    ]));
+    let stranger = run(&[
+        "get",
+        "k",
+        "--endpoints",
+        &cluster.address(1),
+        "--certs",
+        other.to_str().unwrap(),
+        "--timeout-ms",
+        "5000",
+    ]);
+    let line = error_line(&stranger);
+    assert!(line.contains(&cluster.address(1)), "{line}");
+    assert!(
+        line.contains("certificate") || line.contains("cluster"),
+        "{line}"
+    );
+
+    // A port in use.
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken
+        .local_addr()
+        .map(|address| (taken, address.to_string()));
+    let (_holder, taken) = taken.unwrap();
+    let fresh = dir.join("fresh");
+    let line = error_line(&run(&[
+        "node",
+        "--id",
+        "1",
+        "--listen",
+        &taken,
+        "--data-dir",
+        fresh.to_str().unwrap(),
+        "--certs",
+        cluster.certs().to_str().unwrap(),
+        "--peers",
+        &cluster.peers(),
+    ]));
+    assert!(line.contains(&taken) && line.contains("in use"), "{line}");
+
+    // A second process on the directory of one that runs.
+    let second = cluster.node_command(2).output().unwrap();
+    let line = error_line(&second);
+    assert!(
+        line.contains(cluster.node_dir(2).to_str().unwrap()),
+        "{line}"
+    );
+
+    // A key over the limit.
+    let long = "k".repeat(5000);
+    let line = error_line(&cluster.run(&["put", &long, "v"]));
+    assert!(
+        line.contains("5000") && line.contains("max-key-bytes"),
+        "{line}"
+    );
+    let line = error_line(&cluster.run(&["put", "", "v"]));
+    assert!(line.contains("empty"), "{line}");
+
+    // Garbage on the port.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in 1..200_usize {
+        let garbage: Vec<u8> = (0..length)
+            .map(|byte| (byte * 31 + length * 7) as u8)
+            .collect();
+        socket.send_to(&garbage, cluster.address(3)).unwrap();
+    }
+
+    assert_eq!(stdout(&cluster.run(&["put", "still", "here"])), "written\n");
+    assert_eq!(stdout(&cluster.run(&["get", "still"])), "here\n");
+    cluster.wait_until_whole();
+}
+
+#[test]
+fn the_directory_of_another_node_is_refused() {
+    let mut cluster = Cluster::start(&["--shards", "2"]);
+    cluster.terminate(3);
+    cluster.terminate(2);
+    let own = cluster.node_dir(2);
+    let others = cluster.node_dir(3);
+    std::fs::remove_dir_all(&own).unwrap();
+    std::fs::rename(&others, &own).unwrap();
+    let line = error_line(&cluster.node_command(2).output().unwrap());
+    assert!(line.contains("node 3") && line.contains("node 2"), "{line}");
+}
+
+#[test]
+fn files_that_are_missing_or_wrong_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+
+    let line = error_line(&run(&[
+        "get",
+        "k",
+        "--endpoints",
+        "127.0.0.1:9",
+        "--certs",
+        &path("none"),
+    ]));
+    assert!(line.contains("none/ca.pem"), "{line}");
+
+    let config = file(directory.path(), "node.toml", "id = 1\n\nshard = 3\n");
+    let line = error_line(&run(&["node", "--config", &config]));
+    assert!(
+        line.contains("node.toml:3: unknown field `shard`"),
+        "{line}"
+    );
+
+    let line = error_line(&run(&["node", "--config", &path("absent.toml")]));
+    assert!(line.contains("absent.toml"), "{line}");
+    let line = error_line(&run(&["node", "--id", "1"]));
+    assert!(line.contains("--peers is needed"), "{line}");
+
+    let line = error_line(&run(&["wal", "verify", &path("nowhere")]));
+    assert!(line.contains("nowhere"), "{line}");
+    let line = error_line(&run(&["demo", "--load", &path("absent.ndjson")]));
+    assert!(line.contains("absent.ndjson"), "{line}");
+    let text = file(directory.path(), "rows.txt", "a\tb\n");
+    let line = error_line(&run(&["demo", "--load", &text]));
+    assert!(line.contains("--format"), "{line}");
+
+    let certs = path("certs");
+    stdout(&run(&["certs", "--out", &certs, "--nodes", "1"]));
+    let line = error_line(&run(&["certs", "--out", &certs, "--nodes", "1"]));
+    assert!(line.contains("certs/"), "{line}");
+
+    // Nobody listens there.
+    let args = [
+        "get",
+        "k",
+        "--endpoints",
+        "127.0.0.1:9",
+        "--timeout-ms",
+        "1500",
+        "--certs",
+    ];
+    let line = error_line(&run(&[&args[..], &[&certs]].concat()));
+    assert!(line.contains("127.0.0.1:9"), "{line}");
+}
