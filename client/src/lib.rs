@@ -28,7 +28,7 @@
 //!
 //! # How it is built
 //!
-//! `routing` decides and is pure: the cached map, the leaders, what an answer means. The shell around it
+//! [`routing`] decides and is pure: the cached map, the leaders, what an answer means. The shell around it
 //! does what it says, over one [`Channel`](pontoon_transport::Channel) per node. The map comes from the
 //! meta group's rows, like any other data; a client that knows any one node finds the meta group by that
 //! node's [hints](protocol::Hints). [`protocol`] is the language that nodes share with it.
@@ -41,7 +41,7 @@ mod error;
 mod link;
 pub mod protocol;
 mod request;
-mod routing;
+pub mod routing;
 mod scan;
 mod shell;
 

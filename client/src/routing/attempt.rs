@@ -14,20 +14,28 @@ const MAX_HASTY: u32 = 3;
 
 /// Whether a request changes anything; decides what no answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
+    /// It changes nothing and may be repeated.
     Read,
+    /// It may change something.
     Write,
 }
 
 /// What to do next with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Hand the answer to the caller.
     Done,
     /// Wait this long, then ask for a target again.
-    Retry { after: Duration },
+    Retry {
+        /// How long.
+        after: Duration,
+    },
     /// Wait this long and read the map again, then ask for a target again.
-    RefreshMap { after: Duration },
+    RefreshMap {
+        /// How long.
+        after: Duration,
+    },
     /// Nothing was done and the deadline does not allow another try.
     Deadline,
     /// Nothing was done and trying again would not help; the answer says why.
@@ -106,7 +114,7 @@ impl fmt::Display for Setback {
 
 /// The state of one request between its tries.
 #[derive(Clone, Debug)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     pub(crate) access: Access,
     /// No try begins after it.
     pub(crate) deadline: Instant,
@@ -125,7 +133,9 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) const fn new(access: Access, deadline: Instant) -> Self {
+    /// A request that begins now and does not begin a try after `deadline`.
+    #[must_use]
+    pub const fn new(access: Access, deadline: Instant) -> Self {
         Self {
             access,
             deadline,
@@ -168,7 +178,7 @@ impl Attempt {
 
     /// Again with a map that knows more: soon at first, then with pauses, for the meta group may not have
     /// heard yet of what is missing.
-    pub(crate) fn handle_no_map(&mut self, now: Instant, random: u64) -> Verdict {
+    pub fn handle_no_map(&mut self, now: Instant, random: u64) -> Verdict {
         self.again_soon(Setback::NoMap, now, random)
     }
 

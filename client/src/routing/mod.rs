@@ -1,6 +1,6 @@
 //! The deciding half of the client: where a request goes, and what an answer means for it.
 //!
-//! Pure: no task, no socket, no clock. Moments and random numbers are arguments. The async shell asks
+//! Pure: no task, no socket, no clock, so that the simulator drives it as the shell does. Moments and random numbers are arguments. The async shell asks
 //! [`Router::target`] for a node, sends, and tells [`Router::handle_response`] or
 //! [`Router::handle_failure`] what came of it; the [`Verdict`] says what to do next. What one request
 //! learns (a leader, a newer range, a node that is down) helps all others at once, because they share the
@@ -27,8 +27,7 @@ mod attempt;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::Setback;
-pub(crate) use attempt::{Access, Attempt, Verdict};
+pub use attempt::{Access, Attempt, Setback, Verdict};
 
 use crate::protocol::Response;
 use core::time::Duration;
@@ -44,7 +43,7 @@ const LOST_FOR: Duration = Duration::from_secs(1);
 
 /// What a request is about, and so where it belongs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
+pub enum Place<'a> {
     /// The user shard that owns a key.
     Key(&'a [u8]),
     /// The one user shard that owns all keys of a batch.
@@ -55,21 +54,28 @@ pub(crate) enum Place<'a> {
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum Target {
     /// To this node, in the name of this descriptor.
     Send {
+        /// The node.
         node: NodeId,
+        /// The shard as the router knows it; the request names its epoch.
         shard: Arc<ShardDescriptor>,
     },
     /// Nowhere yet: the map does not know. Read it, then ask again.
     RefreshMap,
     /// Nowhere: two keys of the batch have different owners.
-    Spans { first: ShardId, second: ShardId },
+    Spans {
+        /// The owner of the first key.
+        first: ShardId,
+        /// The owner of another.
+        second: ShardId,
+    },
 }
 
 /// Why a request got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ChannelFailure {
+pub enum ChannelFailure {
     /// The node cannot be reached; the request was surely not sent.
     NotSent,
     /// The request is larger than the node reads; it was not sent.
@@ -86,7 +92,7 @@ pub(crate) enum ChannelFailure {
 
 /// The map, the leaders and the nodes that are down, as far as this client knows.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     meta: Arc<ShardDescriptor>,
     map: Option<ClusterMap>,
     leaders: HashMap<ShardId, NodeId>,
@@ -96,7 +102,8 @@ pub(crate) struct Router {
 
 impl Router {
     /// A router that knows the meta shard only.
-    pub(crate) fn new(meta: ShardDescriptor) -> Self {
+    #[must_use]
+    pub fn new(meta: ShardDescriptor) -> Self {
         Self {
             meta: Arc::new(meta),
             map: None,
@@ -112,7 +119,7 @@ impl Router {
     }
 
     /// Takes in a map that was read from the meta group.
-    pub(crate) fn handle_map(&mut self, read: ClusterMap) {
+    pub fn handle_map(&mut self, read: ClusterMap) {
         self.handle_meta(read.meta(), None);
         match &mut self.map {
             Some(map) => map.refresh(read),
@@ -121,7 +128,7 @@ impl Router {
     }
 
     /// Takes in what a node says of the meta shard and its leader.
-    pub(crate) fn handle_meta(&mut self, meta: &ShardDescriptor, leader: Option<NodeId>) {
+    pub fn handle_meta(&mut self, meta: &ShardDescriptor, leader: Option<NodeId>) {
         if meta.shard == ShardId::META && meta.is_newer_than(&self.meta) {
             self.meta = Arc::new(meta.clone());
         }
@@ -131,19 +138,19 @@ impl Router {
     }
 
     /// The node cannot be reached: pass over it until it is up.
-    pub(crate) fn handle_down(&mut self, node: NodeId) {
+    pub fn handle_down(&mut self, node: NodeId) {
         self.down.insert(node, Instant::FAR_FUTURE);
     }
 
     /// The node can be reached but owes answers for too long: pass over it until it gives one, or until
     /// it is worth another try.
-    pub(crate) fn handle_stalled(&mut self, node: NodeId, until: Instant) {
+    pub fn handle_stalled(&mut self, node: NodeId, until: Instant) {
         let known = self.down.entry(node).or_insert(until);
         *known = until.max(*known);
     }
 
     /// The node can be reached.
-    pub(crate) fn handle_up(&mut self, node: NodeId) {
+    pub fn handle_up(&mut self, node: NodeId) {
         self.down.remove(&node);
     }
 
@@ -152,7 +159,7 @@ impl Router {
     }
 
     /// Where a request about `place` goes now.
-    pub(crate) fn target(&self, place: Place<'_>, attempt: &mut Attempt, now: Instant) -> Target {
+    pub fn target(&self, place: Place<'_>, attempt: &mut Attempt, now: Instant) -> Target {
         let shard = match place {
             Place::Meta => Some(&self.meta),
             Place::Key(key) => self.route(key),
@@ -216,7 +223,7 @@ impl Router {
     }
 
     /// What an answer means. `random` is a fresh random number for the jitter.
-    pub(crate) fn handle_response(
+    pub fn handle_response(
         &mut self,
         attempt: &mut Attempt,
         response: &Response,
@@ -276,7 +283,7 @@ impl Router {
     }
 
     /// What it means that no answer came. `random` is a fresh random number for the jitter.
-    pub(crate) fn handle_failure(
+    pub fn handle_failure(
         &mut self,
         attempt: &mut Attempt,
         failure: ChannelFailure,

@@ -6,14 +6,19 @@ use pontoon_types::{Entry, GroupId, HardState, LogPosition};
 
 /// One record to lay. An entry is a handle on bytes that were encoded and checksummed elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub enum Record {
+    /// An entry, as [`BatchBuilder::append`] took it.
     Entry(Entry),
+    /// A hard state, as [`BatchBuilder::hard_state`] took it.
     HardState(GroupId, HardState),
+    /// A compaction, as [`BatchBuilder::compact`] took it.
     Compact(GroupId, LogPosition),
 }
 
 impl Record {
-    pub(crate) fn group(&self) -> GroupId {
+    /// The group that it belongs to.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
         match self {
             Self::Entry(entry) => entry.group(),
             Self::HardState(group, _) | Self::Compact(group, _) => *group,
@@ -119,6 +124,12 @@ impl SealedBatch {
     #[must_use]
     pub fn entries(&self) -> usize {
         self.entries
+    }
+
+    /// The records, in order: for those who watch what goes into a log.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
     }
 
     /// Whether it only frees space. Such a batch may overtake others when there is no room for those.

@@ -16,7 +16,7 @@ mod space;
 mod stats;
 mod thread;
 
-pub use batch::{BatchBuilder, SealedBatch};
+pub use batch::{BatchBuilder, Record, SealedBatch};
 pub use config::{LogIdentity, WalConfig};
 pub use error::{Operation, WalError};
 pub use file::{Directory, FsDirectory, LogFile, MappedFile, MemoryDisk, MemoryFile};
