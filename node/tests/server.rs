@@ -19,9 +19,14 @@ impl Nodes {
         let ids: Vec<_> = (1..=count as u64).map(NodeId).collect();
         let set = certs::generate(ClusterId(7), &ids).unwrap();
         set.write_to(&dir.path().join("certs")).unwrap();
-        let sockets: Vec<_> =
-            ids.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let sockets: Vec<_> = ids
+            .iter()
+            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let addresses = sockets
+            .iter()
+            .map(|socket| socket.local_addr().unwrap())
+            .collect();
         Self { dir, addresses }
     }
 
@@ -34,7 +39,9 @@ impl Nodes {
     }
 
     fn config_in(&self, id: u64, data_dir: &Path) -> ServerConfig {
-        let peers = (1..).map(NodeId).zip(self.addresses.iter().map(ToString::to_string));
+        let peers = (1..)
+            .map(NodeId)
+            .zip(self.addresses.iter().map(ToString::to_string));
         ServerConfig {
             id: NodeId(id),
             data_dir: data_dir.to_owned(),
@@ -69,8 +76,10 @@ impl Nodes {
 
     async fn client(&self) -> Client {
         let identity = TlsIdentity::load(&self.certs(), Who::Client).unwrap();
-        let endpoints = self.addresses.iter().map(ToString::to_string).collect();
-        Client::connect(ClientConfig::new(endpoints, identity)).await.unwrap()
+        let endpoints: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        Client::connect(ClientConfig::new(endpoints, identity))
+            .await
+            .unwrap()
     }
 }
 
@@ -83,13 +92,18 @@ async fn what_was_written_is_there_after_a_restart_in_the_same_process() {
         for key in 0..50u8 {
             if round > 0 {
                 let value = client.get(&[key, 1]).await.unwrap();
-                assert_eq!(value.as_deref(), Some(&[round - 1][..]), "key {key} round {round}");
+                assert_eq!(
+                    value.as_deref(),
+                    Some(&[round - 1][..]),
+                    "key {key} round {round}"
+                );
             }
             client.put(&[key, 1], &[round]).await.unwrap();
         }
-        drop(client);
+        // The client is still connected: a node that stops does not wait for it for ever.
         for server in servers {
             server.shutdown().await.unwrap();
         }
+        drop(client);
     }
 }

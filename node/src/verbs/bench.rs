@@ -76,8 +76,8 @@ pub struct BenchArgs {
     /// Only write keys of the workload to a file, for `pontoon node --split-sample`.
     #[arg(long, value_name = "FILE")]
     pub write_sample: Option<PathBuf>,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print the result as JSON.
     #[arg(long)]

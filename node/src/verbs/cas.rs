@@ -26,11 +26,11 @@ pub struct CasArgs {
     /// The new value; if not given, the key is removed.
     #[arg(long, value_name = "VALUE")]
     pub set: Option<String>,
+    /// How keys and values are written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub bytes: BytesOptions,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print the result as JSON.
     #[arg(long)]

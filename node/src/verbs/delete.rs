@@ -16,11 +16,11 @@ Examples:
 pub struct DeleteArgs {
     /// The key.
     pub key: String,
+    /// How keys and values are written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub bytes: BytesOptions,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print the result as JSON.
     #[arg(long)]

@@ -7,6 +7,7 @@ use crate::output::Output;
 use crate::rows::Rows;
 use bytes::Bytes;
 use clap::Args;
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -27,8 +28,8 @@ pub struct DumpArgs {
     /// Format; by the file's ending if not given, else ndjson.
     #[arg(long)]
     pub format: Option<Format>,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
 }
 
@@ -48,12 +49,16 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
             let rows = dump(rows, format, BufWriter::new(out), || Error::Stdout).await?;
             Output::new(false).note(&format!("dumped {rows} rows"));
         }
+        Some(path) if is_special(path) => {
+            let file = File::create(path).map_err(Error::file("open", path))?;
+            let out = BufWriter::new(file);
+            let rows = dump(rows, format, out, || Error::file("write", path)).await?;
+            Output::new(false).note(&format!("dumped {rows} rows"));
+        }
         Some(path) => {
             let file = file_beside(path)?;
-            let rows = dump(rows, format, BufWriter::new(&file), || {
-                Error::file("write", path)
-            })
-            .await?;
+            let out = BufWriter::new(&file);
+            let rows = dump(rows, format, out, || Error::file("write", path)).await?;
             file.as_file()
                 .sync_all()
                 .map_err(Error::file("sync", path))?;
@@ -63,6 +68,11 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether something stands there that no file may take the place of: a device, a pipe.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file())
 }
 
 /// A file that will take the place of `path`. It gets the permissions of a file made anew.

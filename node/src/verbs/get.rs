@@ -18,11 +18,11 @@ Examples:
 pub struct GetArgs {
     /// The key.
     pub key: String,
+    /// How keys and values are written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub bytes: BytesOptions,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print key and value as JSON, in the format of `dump`.
     #[arg(long)]

@@ -37,8 +37,8 @@ pub struct LoadArgs {
     /// Give up when a batch could not be written for so long.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub patience: u64,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print the result as JSON.
     #[arg(long)]

@@ -17,6 +17,8 @@ pub mod wal;
 use crate::cli::Verb;
 use crate::error::Error;
 use std::future::Future;
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
 
 /// Does what was asked.
 ///
@@ -40,9 +42,30 @@ pub fn run(verb: Verb) -> Result<(), Error> {
     }
 }
 
+/// Logs to stderr what the filter lets through: the one given, else RUST_LOG, else `usual`.
+///
+/// # Errors
+/// If the filter makes no sense.
+fn start_logging(filter: Option<&str>, usual: &str) -> Result<(), Error> {
+    let from_environment = std::env::var("RUST_LOG").ok();
+    let filter = filter
+        .or(from_environment.as_deref().filter(|text| !text.is_empty()))
+        .unwrap_or(usual);
+    let parsed = EnvFilter::try_new(filter)
+        .map_err(|error| Error::Usage(format!("log filter \"{filter}\": {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
 /// Runs a verb to its end, or until the user interrupts it: then its future is dropped, and with
 /// it whatever it started.
 fn block_on(verb: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    // What a client meets on its way it tells in its error; the log is for those who ask for it.
+    start_logging(None, "off")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -10,7 +10,6 @@ use pontoon_shard_router::cut_at_samples;
 use pontoon_types::NodeId;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Run a node.
 ///
@@ -53,7 +52,7 @@ pub fn run(args: NodeArgs) -> Result<(), Error> {
         Some(path) => args.settings.or(NodeSettings::from_file(path)?),
         None => args.settings,
     };
-    start_logging(settings.log.as_deref())?;
+    super::start_logging(settings.log.as_deref(), "info")?;
     let config = server_config(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -94,27 +93,6 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
     tracing::info!(node, "draining");
     server.shutdown().await.map_err(failed)?;
     tracing::info!(node, "stopped");
-    Ok(())
-}
-
-/// Logs to stderr: by `--log`, else by RUST_LOG, else what an operator should know.
-fn start_logging(filter: Option<&str>) -> Result<(), Error> {
-    let from_environment = || {
-        std::env::var("RUST_LOG")
-            .ok()
-            .filter(|text| !text.is_empty())
-    };
-    let filter = filter
-        .map(str::to_owned)
-        .or_else(from_environment)
-        .unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|error| Error::Usage(format!("log filter \"{filter}\": {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
     Ok(())
 }
 

@@ -20,11 +20,11 @@ pub struct PutArgs {
     pub key: String,
     /// Its value.
     pub value: String,
+    /// How keys and values are written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub bytes: BytesOptions,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print the result as JSON.
     #[arg(long)]

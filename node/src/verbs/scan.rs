@@ -30,11 +30,11 @@ pub struct ScanArgs {
     /// Print at most so many rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// How keys and values are written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub bytes: BytesOptions,
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print rows as JSON, in the format of `dump`.
     #[arg(long)]

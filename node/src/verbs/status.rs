@@ -16,8 +16,8 @@ Examples:
   pontoon status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --certs certs
   pontoon status --json | jq '.shards[] | select(.leader == null)'")]
 pub struct StatusArgs {
+    /// Which cluster.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub cluster: ClusterOptions,
     /// Print everything as JSON: every node's own answer, and every shard.
     #[arg(long)]

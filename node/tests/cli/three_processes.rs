@@ -62,6 +62,10 @@ fn a_file_survives_the_death_of_one_node_and_then_of_all() {
     assert!(dumped.status.success(), "{dumped:?}");
     let lines = std::fs::read_to_string(&out).unwrap();
     assert_eq!(lines.lines().count(), sorted.lines().count());
+    // A device is written to, not replaced.
+    let nowhere = cluster.run(&["dump", "--out", "/dev/null"]);
+    assert!(nowhere.status.success(), "{nowhere:?}");
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }
 
 #[test]
