@@ -178,6 +178,9 @@ pub enum WalError {
         #[source]
         cause: Arc<WalError>,
     },
+    /// The log's thread ended by a panic: a bug. Nothing that was not announced is durable.
+    #[error("the log's thread has died of a bug; the process must stop")]
+    ThreadDied,
     /// The log was shut down.
     #[error("the log is shut down")]
     ShutDown,

@@ -1,4 +1,32 @@
-//! The shared write-ahead log of a node: one log for all its Raft groups.
+//! The shared write-ahead log of a node: one log, and one sync, for all its Raft groups.
+//!
+//! A worker gathers what one cycle produced for all its groups in a [`BatchBuilder`], seals it and
+//! [submits](Wal::submit) it with a [`Ticket`]. The log's thread takes every batch that waits, copies their
+//! records into a mapped segment, syncs once and tells the [`DurabilityListener`] which tickets are
+//! durable. Entries are read back by any thread ([`Wal::read`]), the recent ones in place.
+//!
+//! # What it promises
+//!
+//! - An announced ticket survives a power cut, whole; a batch that was not announced may survive,
+//!   whole, or not. Nothing that was never submitted appears.
+//! - What was durable and cannot be read is reported with its place and the groups that it hit, and
+//!   only those are [quarantined](Recovered::is_quarantined). It is never taken for the end of the log.
+//! - After a failed sync nothing is accepted and nothing is tried again; every waiter is told.
+//! - A full disk is found when a segment is prepared, one ahead, and reported as [`Pressure::Full`]. It is
+//!   never a signal in the middle of a write, and passes by itself.
+//! - A log belongs to one node and one process: the segments name the node, a lock file keeps the
+//!   others out.
+//!
+//! # How it is made
+//!
+//! [`Log`] is the core: one owner, no threads, no clock, over any [`Directory`]. The simulator drives it
+//! on a [`MemoryDisk`], which loses and tears what was not synced; [`Wal`] puts threads around the same
+//! code on a [`FsDirectory`] with mapped files. `format` holds the bytes, which `docs/wal-format.md`
+//! describes one by one; `index` where every entry is; `space` the coming and going of segments;
+//! `recovery` the reading back; [`inspect`] the same for people, on a stopped node.
+//!
+//! It knows nothing of Raft beyond this: an entry cuts its group's log from its index on, a compaction
+//! forgets what is below, and a hard state replaces the one before.
 #![deny(missing_docs)]
 
 mod batch;

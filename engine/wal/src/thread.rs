@@ -42,7 +42,7 @@ pub struct Wal {
 }
 
 struct Inner {
-    sender: Sender<Message>,
+    sender: Sender<Message<MappedFile>>,
     reader: LogReader<MappedFile>,
     threads: Mutex<Option<Threads>>,
 }
@@ -132,7 +132,7 @@ impl Wal {
             return Err(WalError::ShutDown);
         };
         let _ = self.inner.sender.send(Message::Shutdown);
-        let result = threads.log.join().unwrap_or(Err(WalError::ShutDown));
+        let result = threads.log.join().unwrap_or(Err(WalError::ThreadDied));
         let _ = threads.preparing.join();
         result
     }

@@ -1,4 +1,5 @@
 //! Damage below the durable mark: found, attributed, and never taken for the end of the log.
+#![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
 
 mod common;
 

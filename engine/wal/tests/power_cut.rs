@@ -4,6 +4,7 @@
 //! What is recovered must be the state after some batch: not before the last that was acknowledged, and not
 //! anything that was never written. That one rule covers lost acknowledgements, torn batches, batches in the
 //! wrong order and leftovers of a recycled segment.
+#![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
 
 mod common;
 
@@ -20,6 +21,8 @@ fn changes(seed: u64) -> u64 {
     let mut run = Run::new(disk.clone());
     assert!(run.go(&mut Dice(seed), BATCHES, GROUPS));
     let stats = run.log.stats();
+    let recycled = disk.recycled();
+    assert!(recycled > 0, "the run uses files again: {stats:?}");
     assert!(
         run.log.end().generation() >= 6,
         "the run rolls over: {stats:?}"

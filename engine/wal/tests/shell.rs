@@ -1,4 +1,5 @@
 //! The threads around the log, on real files.
+#![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
 
 mod common;
 

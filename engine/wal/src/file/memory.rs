@@ -34,6 +34,7 @@ struct State {
     syncs: u64,
     failing_sync: Option<u64>,
     operations: u64,
+    recycled: u64,
     power_ends_at: Option<u64>,
 }
 
@@ -142,6 +143,12 @@ impl MemoryDisk {
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
+    }
+
+    /// How many times a file was renamed from a name that starts with `recycled-`: put to use again.
+    #[must_use]
+    pub fn recycled(&self) -> u64 {
+        self.state.lock().recycled
     }
 
     /// How many file syncs were asked for.
@@ -259,6 +266,7 @@ impl Directory for MemoryDisk {
             return Err(not_found(from));
         }
         state.operate()?;
+        state.recycled += u64::from(from.starts_with("recycled-"));
         state.change_name(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }

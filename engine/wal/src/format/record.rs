@@ -295,10 +295,8 @@ mod tests {
             if let Ok(generations) = decode_segments(&bytes) {
                 prop_assert_eq!(encode_segments(&generations), bytes.clone());
             }
-            for record in Records::new(&bytes) {
-                if let Ok(view) = record {
-                    prop_assert!(view.payload.len() <= bytes.len());
-                }
+            for view in Records::new(&bytes).flatten() {
+                prop_assert!(view.payload.len() <= bytes.len());
             }
         }
     }

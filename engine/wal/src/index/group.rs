@@ -207,3 +207,74 @@ impl GroupLog {
         self.last = last;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(term: u64, index: u64) -> LogPosition {
+        LogPosition {
+            term: Term(term),
+            index: LogIndex(index),
+        }
+    }
+
+    /// Entries 1..=9 of term 1, three in each of the segments 1, 2 and 3.
+    fn three_segments(pins: &mut Pins) -> GroupLog {
+        let mut group = GroupLog::default();
+        for index in 1..=9 {
+            let lsn = Lsn::new((index as u32 - 1) / 3 + 1, 64 * index as u32);
+            assert_eq!(group.append(at(1, index), lsn, pins), Sequenced::Yes);
+        }
+        group
+    }
+
+    fn held(pins: &Pins) -> Vec<u32> {
+        (0..9).filter(|segment| pins.holds(*segment)).collect()
+    }
+
+    #[test]
+    fn a_compaction_lets_go_of_segments_without_a_needed_entry() {
+        let mut pins = Pins::default();
+        let mut group = three_segments(&mut pins);
+        group.compact(at(1, 2), &mut pins);
+        assert_eq!(held(&pins), [1, 2, 3]);
+        group.compact(at(1, 3), &mut pins);
+        assert_eq!((held(&pins), group.first()), (vec![2, 3], LogIndex(4)));
+        assert_eq!(group.position_of(LogIndex(3)), None);
+        assert_eq!(group.position_of(LogIndex(4)), Some(Lsn::new(2, 256)));
+        group.compact(at(1, 9), &mut pins);
+        assert_eq!((held(&pins), group.len()), (vec![], 0));
+        assert_eq!(group.last, at(1, 9));
+    }
+
+    #[test]
+    fn an_entry_cuts_what_was_at_its_index_and_above() {
+        let mut pins = Pins::default();
+        let mut group = three_segments(&mut pins);
+        let lsn = Lsn::new(4, 64);
+        assert_eq!(group.append(at(2, 5), lsn, &mut pins), Sequenced::Yes);
+        assert_eq!(held(&pins), [1, 2, 4]);
+        assert_eq!(
+            group.terms(),
+            [(LogIndex(1), Term(1)), (LogIndex(5), Term(2))]
+        );
+        assert_eq!(group.position_of(LogIndex(6)), None);
+        assert_eq!(group.append(at(2, 7), lsn, &mut pins), Sequenced::No);
+    }
+
+    #[test]
+    fn a_compaction_beyond_the_log_or_of_another_history_empties_it() {
+        for up_to in [at(3, 20), at(2, 5)] {
+            let mut pins = Pins::default();
+            let mut group = three_segments(&mut pins);
+            group.compact(up_to, &mut pins);
+            assert_eq!((held(&pins), group.len(), group.last), (vec![], 0, up_to));
+            let next = at(3, up_to.index.0 + 1);
+            assert_eq!(
+                group.append(next, Lsn::new(5, 64), &mut pins),
+                Sequenced::Yes
+            );
+        }
+    }
+}

@@ -523,3 +523,68 @@ fn torn_length(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> u64 {
     }
     (end.min(bytes.len()) - offset as usize) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::format::batch::{BatchHeader, BatchKind};
+    use crate::format::checksum::Seed;
+    use crate::format::record::{RecordHeader, RecordKind};
+    use crate::format::segment::SegmentHeader;
+    use crate::{Directory, Log, LogFile, LogIdentity, Lsn, MemoryDisk, WalConfig, WalError};
+    use pontoon_types::{ClusterId, GroupId, NodeId};
+
+    /// A whole batch with one record of a kind that nobody writes yet, as a newer version would.
+    fn newer_batch(seed: Seed, kind: u8) -> Vec<u8> {
+        let record = RecordHeader {
+            length: 0,
+            kind,
+            flags: 0,
+            group: GroupId(9),
+            previous: Lsn::ZERO,
+        };
+        let body = record.encode();
+        let header = BatchHeader {
+            position: Lsn::new(seed.generation, 4096),
+            durable: Lsn::ZERO,
+            previous: Lsn::ZERO,
+            chain: 0,
+            body_checksum: crc32c::crc32c_append(seed.at(4096), &body),
+            body_bytes: body.len() as u32,
+            records: 1,
+            kind: BatchKind::Records,
+        };
+        [&header.encode(seed).0[..], &body].concat()
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_interpreted_is_named_and_not_skipped() {
+        let identity = LogIdentity {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+        };
+        for kind in [5, 6, 7, 8, 77] {
+            let disk = MemoryDisk::new();
+            let header = SegmentHeader {
+                identity,
+                generation: 1,
+                salt: 3,
+                bytes: 16_384,
+            };
+            let file = disk.create("0000000001.seg").unwrap();
+            file.allocate(header.bytes).unwrap();
+            file.write_at(0, &header.encode()).unwrap();
+            file.write_at(4096, &newer_batch(header.seed(), kind))
+                .unwrap();
+            let config = WalConfig {
+                segment_bytes: 16_384,
+                ..WalConfig::default()
+            };
+            let error = Log::open(disk, config, identity).map(|_| ()).unwrap_err();
+            assert!(
+                matches!(error, WalError::UnsupportedRecord { offset: 4160, kind: named, .. } if named == kind),
+                "{error}"
+            );
+        }
+        assert_eq!(RecordKind::Tombstone as u8, 8);
+    }
+}

@@ -1,7 +1,7 @@
 //! The log's thread.
 
 use super::{DurabilityListener, Ticket};
-use crate::file::{FsDirectory, MappedFile};
+use crate::file::Directory;
 use crate::space::{Chore, Done};
 use crate::{Log, SealedBatch, WalError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -16,16 +16,16 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often segments are looked at that wait for their last reader.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-pub(super) enum Message {
+pub(super) enum Message<F> {
     Batch(SealedBatch, Ticket),
-    ChoreDone(Box<Done<MappedFile>>),
+    ChoreDone(Box<Done<F>>),
     Shutdown,
 }
 
-pub(super) struct LogThread {
-    log: Log<FsDirectory>,
-    receiver: Receiver<Message>,
-    chores: Sender<Chore<FsDirectory>>,
+pub(super) struct LogThread<D: Directory> {
+    log: Log<D>,
+    receiver: Receiver<Message<D::File>>,
+    chores: Sender<Chore<D>>,
     listener: Arc<dyn DurabilityListener>,
     mark_after_idle: Duration,
     /// Laid, and announced after the next sync.
@@ -37,11 +37,11 @@ pub(super) struct LogThread {
     failed: Option<WalError>,
 }
 
-impl LogThread {
+impl<D: Directory> LogThread<D> {
     pub(super) fn new(
-        log: Log<FsDirectory>,
-        receiver: Receiver<Message>,
-        chores: Sender<Chore<FsDirectory>>,
+        log: Log<D>,
+        receiver: Receiver<Message<D::File>>,
+        chores: Sender<Chore<D>>,
         listener: Arc<dyn DurabilityListener>,
         mark_after_idle: Duration,
     ) -> Self {
@@ -125,7 +125,7 @@ impl LogThread {
         self.sync();
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: Message<D::File>) {
         match message {
             Message::Batch(batch, ticket) => {
                 if let Some(error) = &self.failed {
@@ -243,6 +243,195 @@ struct PanicGuard(Arc<dyn DurabilityListener>);
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
-        self.0.failed(&WalError::ShutDown);
+        self.0.failed(&WalError::ThreadDied);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, LogIdentity, MemoryDisk, Pressure, WalConfig};
+    use crossbeam_channel::unbounded;
+    use parking_lot::Mutex;
+    use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};
+
+    const SEGMENT: u64 = 64 << 10;
+
+    #[derive(Default)]
+    struct Heard {
+        durable: Mutex<Vec<u64>>,
+        failures: Mutex<Vec<WalError>>,
+    }
+
+    impl DurabilityListener for Heard {
+        fn durable(&self, tickets: &[Ticket]) {
+            let numbers = tickets.iter().map(|ticket| ticket.sequence);
+            self.durable.lock().extend(numbers);
+        }
+
+        fn failed(&self, error: &WalError) {
+            self.failures.lock().push(error.clone());
+        }
+    }
+
+    /// The thread without a thread: the test takes its turns, and its chores.
+    struct Stepped {
+        thread: LogThread<MemoryDisk>,
+        sender: Sender<Message<crate::MemoryFile>>,
+        chores: Receiver<Chore<MemoryDisk>>,
+        heard: Arc<Heard>,
+        next: u64,
+    }
+
+    impl Stepped {
+        fn new(disk: &MemoryDisk) -> Self {
+            let config = WalConfig {
+                segment_bytes: SEGMENT,
+                mark_after_idle: Duration::ZERO,
+                ..WalConfig::default()
+            };
+            let identity = LogIdentity {
+                cluster: ClusterId(1),
+                node: NodeId(1),
+            };
+            let (log, _) = Log::open(disk.clone(), config, identity).unwrap();
+            let (sender, receiver) = unbounded();
+            let (chore_sender, chores) = unbounded();
+            let heard = Arc::new(Heard::default());
+            let listener: Arc<dyn DurabilityListener> = heard.clone();
+            let thread = LogThread::new(log, receiver, chore_sender, listener, Duration::ZERO);
+            let mut stepped = Self {
+                thread,
+                sender,
+                chores,
+                heard,
+                next: 1,
+            };
+            stepped.thread.start_chores();
+            stepped
+        }
+
+        fn submit(&mut self, bytes: usize) {
+            let entry = Entry::encode(
+                GroupId(1),
+                Term(1),
+                LogIndex(self.next),
+                EntryKind::Command,
+                &vec![1; bytes],
+            );
+            let mut batch = BatchBuilder::new();
+            batch.append(&entry);
+            self.send(batch.seal(), self.next);
+            self.next += 1;
+        }
+
+        fn send(&mut self, batch: SealedBatch, sequence: u64) {
+            let ticket = Ticket {
+                worker: 0,
+                sequence,
+            };
+            self.sender.send(Message::Batch(batch, ticket)).unwrap();
+        }
+
+        fn do_chores(&mut self) {
+            while let Ok(chore) = self.chores.try_recv() {
+                self.sender
+                    .send(Message::ChoreDone(Box::new(chore.run())))
+                    .unwrap();
+                self.thread.round();
+            }
+        }
+
+        fn announced(&self) -> usize {
+            self.heard.durable.lock().len()
+        }
+    }
+
+    #[test]
+    fn everything_that_waits_shares_one_sync() {
+        let mut stepped = Stepped::new(&MemoryDisk::new());
+        let before = stepped.thread.log.stats().syncs;
+        for _ in 0..100 {
+            stepped.submit(100);
+        }
+        stepped.thread.round();
+        assert_eq!(stepped.announced(), 100);
+        assert_eq!(stepped.thread.log.stats().syncs, before + 1);
+    }
+
+    #[test]
+    fn nothing_is_announced_before_its_sync_or_after_one_failed() {
+        let disk = MemoryDisk::new();
+        let mut stepped = Stepped::new(&disk);
+        disk.fail_sync_after(0);
+        stepped.submit(100);
+        stepped.submit(100);
+        stepped.thread.round();
+        assert_eq!(stepped.announced(), 0);
+        assert!(matches!(
+            stepped.heard.failures.lock()[..],
+            [WalError::Poisoned { .. }]
+        ));
+        // Later ones hear it too, although the disk says again that it syncs.
+        stepped.submit(100);
+        stepped.thread.round();
+        assert_eq!(
+            (stepped.announced(), stepped.heard.failures.lock().len()),
+            (0, 2)
+        );
+    }
+
+    #[test]
+    fn batches_without_room_wait_and_a_compaction_that_makes_room_overtakes_them() {
+        let disk = MemoryDisk::new();
+        let mut stepped = Stepped::new(&disk);
+        stepped.do_chores();
+        disk.limit(Some(3 * SEGMENT));
+        for _ in 0..14 {
+            stepped.submit(9_000);
+            stepped.thread.round();
+            stepped.do_chores();
+        }
+        let waiting = stepped.thread.waiting.len();
+        assert!(waiting > 0 && stepped.announced() == 14 - waiting);
+        assert_eq!(stepped.thread.log.pressure(), Pressure::Full);
+        assert!(
+            stepped.heard.failures.lock().is_empty(),
+            "a full disk is no failure"
+        );
+        let mut batch = BatchBuilder::new();
+        let laid = LogIndex(stepped.announced() as u64);
+        batch.compact(
+            GroupId(1),
+            pontoon_types::LogPosition {
+                term: Term(1),
+                index: laid,
+            },
+        );
+        stepped.send(batch.seal(), 1_000);
+        stepped.thread.round();
+        assert!(
+            stepped.heard.durable.lock().contains(&1_000),
+            "it did not wait"
+        );
+        // Then the thread needs no more than time and its chores.
+        while stepped.thread.patience().is_some() || !stepped.sender.is_empty() {
+            stepped.thread.round();
+            stepped.do_chores();
+        }
+        assert_eq!(stepped.announced(), 15);
+        assert_eq!(stepped.thread.log.pressure(), Pressure::Ok);
+    }
+
+    #[test]
+    fn the_mark_follows_when_the_log_is_idle_and_then_nothing_wakes_the_thread() {
+        let mut stepped = Stepped::new(&MemoryDisk::new());
+        stepped.do_chores();
+        stepped.submit(100);
+        stepped.thread.round();
+        assert!(stepped.thread.log.mark_is_stale());
+        stepped.thread.round();
+        assert!(!stepped.thread.log.mark_is_stale());
+        assert_eq!(stepped.thread.patience(), None);
     }
 }

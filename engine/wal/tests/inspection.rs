@@ -1,0 +1,156 @@
+//! What `pontoon wal verify` and `pontoon wal stat` see, on real files.
+#![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
+
+mod common;
+
+use common::{IDENTITY, batch_of, config, entry, hard_state, position};
+use pontoon_types::{GroupId, LogIndex, Term};
+use pontoon_wal::{BatchBuilder, FsDirectory, Log, RecordKind, WalError, inspect};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const SEGMENT: u64 = 64 << 10;
+
+fn write_log(directory: &Path) {
+    let disk = FsDirectory::open(directory).unwrap();
+    let (mut log, _) = Log::open(disk, config(SEGMENT), IDENTITY).unwrap();
+    for index in 1..=100 {
+        let mut batch = BatchBuilder::new();
+        batch.append(&entry(1, 3, index, &[1; 1_000]));
+        batch.append(&entry(2, 3, index, &[2; 10]));
+        log.append(&batch.seal()).unwrap();
+    }
+    let mut batch = BatchBuilder::new();
+    batch.hard_state(GroupId(2), &hard_state(4, Some(2), 100));
+    batch.compact(GroupId(2), position(3, 40));
+    log.append(&batch.seal()).unwrap();
+    log.sync().unwrap();
+    log.write_mark().unwrap();
+}
+
+fn bytes_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name() != "LOCK")
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_sound_log_is_described_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let before = bytes_of(directory.path());
+    let report = inspect::stat(directory.path()).unwrap();
+    assert!(
+        bytes_of(directory.path()) == before,
+        "an inspection writes nothing"
+    );
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.identity, Some(IDENTITY));
+    assert_eq!(report.records[&RecordKind::Entry], 200);
+    assert_eq!(report.records[&RecordKind::HardState], 1);
+    assert_eq!(report.records[&RecordKind::Compact], 1);
+    assert_eq!(report.segments.len(), 2, "{:?}", report.segments);
+    assert!(report.segments.iter().all(|segment| segment.needed));
+    assert_eq!(report.live_bytes, 2 * SEGMENT);
+    assert_eq!((report.torn_bytes, report.durable), (0, report.end));
+    assert!(report.mark_found);
+    let group = &report.groups[&GroupId(2)];
+    assert_eq!((group.first, group.last), (LogIndex(41), LogIndex(100)));
+    assert_eq!((group.term, group.entries), (Term(4), 60));
+}
+
+#[test]
+fn the_first_damage_is_named_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let name = "0000000002.seg";
+    let file = std::fs::File::options()
+        .write(true)
+        .open(directory.path().join(name))
+        .unwrap();
+    // Over the header of some batch and what follows.
+    file.write_all_at(&[0xab; 3_000], 20_000).unwrap();
+    let report = inspect::verify(directory.path()).unwrap();
+    assert!(!report.is_sound());
+    let damage = &report.damage[0];
+    assert_eq!(damage.file, name);
+    assert!(
+        (18_000..=20_000).contains(&damage.start.offset()),
+        "{damage:?}"
+    );
+    assert!(damage.end.offset() >= 23_000);
+    // Both groups had entries there.
+    assert!(report.damaged_groups.iter().eq(&[GroupId(1), GroupId(2)]));
+}
+
+#[test]
+fn a_torn_tail_is_counted_and_not_called_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let torn_at = {
+        let disk = FsDirectory::open(directory.path()).unwrap();
+        let (mut log, _) = Log::open(disk, config(SEGMENT), IDENTITY).unwrap();
+        let at = log
+            .append(&batch_of(&[entry(3, 1, 1, b"whole, never acknowledged")]))
+            .unwrap();
+        log.append(&batch_of(&[entry(3, 1, 2, &[9; 500])])).unwrap();
+        at
+    };
+    let name = format!("{:010}.seg", torn_at.generation());
+    let file = std::fs::File::options()
+        .write(true)
+        .open(directory.path().join(name))
+        .unwrap();
+    file.write_all_at(&[0; 32], u64::from(torn_at.offset()) + 300)
+        .unwrap();
+    let report = inspect::verify(directory.path()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert!(
+        (560..700).contains(&report.torn_bytes),
+        "{}",
+        report.torn_bytes
+    );
+    assert_eq!(report.groups[&GroupId(3)].last, LogIndex(1));
+}
+
+#[test]
+fn what_is_no_log_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("nowhere");
+    assert!(matches!(
+        inspect::verify(&missing),
+        Err(WalError::Io { .. })
+    ));
+    assert!(!missing.exists(), "looking makes no directory");
+    assert!(matches!(
+        inspect::verify(directory.path()),
+        Err(WalError::NotALog { .. })
+    ));
+}
+
+#[test]
+fn the_log_holds_the_bytes_that_the_leader_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let leaders = entry(7, 2, 1, b"encoded once, by the leader");
+    let disk = FsDirectory::open(directory.path()).unwrap();
+    let (mut log, _) = Log::open(disk, config(SEGMENT), IDENTITY).unwrap();
+    log.append(&batch_of(std::slice::from_ref(&leaders)))
+        .unwrap();
+    log.sync().unwrap();
+    let read = log
+        .reader()
+        .read(GroupId(7), LogIndex(1), LogIndex(1), 1)
+        .unwrap();
+    assert_eq!(read[0].as_bytes(), leaders.as_bytes());
+    let file = std::fs::read(directory.path().join("0000000001.seg")).unwrap();
+    let envelope = leaders.as_bytes();
+    assert!(file.windows(envelope.len()).any(|bytes| bytes == envelope));
+}
