@@ -1,5 +1,8 @@
 //! The binary as people meet it: real processes, real directories, real certificates.
 
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
+
 mod cluster;
 mod demo;
 mod three_processes;
