@@ -140,12 +140,7 @@ fn stat_text(report: &Report) -> String {
             segment.file.clone(),
             bytes(segment.used_bytes as f64),
             bytes(segment.bytes as f64),
-            if segment.needed {
-                "needed"
-            } else {
-                "to be used again"
-            }
-            .to_owned(),
+            if segment.needed { "needed" } else { "free" }.to_owned(),
         ]);
     }
     lines.push(table(&["segment", "used", "size", "state"], rows));
