@@ -1,0 +1,45 @@
+//! Pontoon's deterministic simulator: whole clusters in one thread, from one seed.
+//!
+//! A [`World`] is a cluster whose nodes run the code of production: the worker's cycle, the log's core, the
+//! apply stage, the state machine, and clients with the routing core of the real client. What production
+//! has threads, sockets, disks and clocks for is here a queue of events in simulated time. A seed decides
+//! everything: how long a sync takes, which frame is lost, when the power goes, and which of the pages that
+//! were not synced are on the disk afterwards. The same seed does the same again, to the last bit, which
+//! the trace hash shows.
+//!
+//! # A run
+//!
+//! 1. The seed draws a [`Profile`]: what kind of network, disks, clocks and clients this world has, and
+//!    which faults, how often. Seeds differ much, and that is the point of it.
+//! 2. For the simulated time asked for, clients call and [faults](Fault) happen.
+//! 3. Everything heals. Within bounded time every group must serve again and its replicas be equal.
+//!
+//! All along, [`invariants`] are checked, a file each. None of them believes what the code says of itself;
+//! they look at messages, batches, entries, recovered logs and clients' histories. In particular a
+//! [shadow](shadow) of every log is kept beside it, so that it is known which states a crash may leave.
+//!
+//! # What it is not
+//!
+//! Sockets, TLS, threads, the mapped log and the LSM tree are not simulated: their crates test them on the
+//! real thing. The model store behind the state machine has the flush and crash rules of the real one.
+#![deny(missing_docs)]
+
+mod clock;
+mod faults;
+pub mod invariants;
+mod network;
+mod profile;
+mod random;
+mod run;
+pub mod shadow;
+mod trace;
+mod world;
+
+pub use clock::Clock;
+pub use faults::{Fault, FaultCounts};
+pub use network::{Network, Stream};
+pub use profile::{Profile, Scale};
+pub use random::Dice;
+pub use run::{Summary, simulate};
+pub use trace::Trace;
+pub use world::{Report, World};

@@ -1,0 +1,143 @@
+//! What a seed's world is like: drawn once per seed, so that some worlds have a terrible network and good
+//! disks, others the reverse, and some have everything (swarm testing: Groce and others, 2012).
+
+use crate::faults::Fault;
+use crate::random::Dice;
+use std::time::Duration;
+
+/// The size of a run; the same for all seeds of one invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Nodes in the cluster.
+    pub nodes: usize,
+    /// Groups of user shards; the meta group comes on top.
+    pub groups: usize,
+    /// Simulated seconds with faults; the healing after them comes on top.
+    pub simulated_seconds: u64,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            groups: 8,
+            simulated_seconds: 60,
+        }
+    }
+}
+
+/// Probabilities, latencies and sizes of one world. Chances are in millionths.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// How long a frame is under way, in microseconds.
+    pub delay_micros: (u64, u64),
+    /// Chance of a frame to be held up.
+    pub slow_chance: u32,
+    /// Chance of a frame or a client's message to be lost.
+    pub drop_chance: u32,
+    /// Chance of a frame to come twice.
+    pub duplicate_chance: u32,
+    /// How long a sync takes, in microseconds.
+    pub sync_micros: (u64, u64),
+    /// Chance of a sync to take very long.
+    pub slow_sync_chance: u32,
+    /// How long it takes to apply a batch, in microseconds.
+    pub apply_micros: (u64, u64),
+    /// How long it takes to flush a memtable, in microseconds.
+    pub flush_micros: (u64, u64),
+    /// The size at which a memtable is flushed.
+    pub memtable_bytes: usize,
+    /// The size of a segment of the log.
+    pub segment_bytes: u64,
+    /// The log's bound, in segments.
+    pub max_segments: u64,
+    /// The largest drift of a clock, in millionths.
+    pub drift_ppm: u32,
+    /// The time between two injected faults.
+    pub fault_gap: Duration,
+    /// How likely each of the injected faults is against the others.
+    pub weights: Vec<(Fault, u32)>,
+    /// Clients, each with one call at a time.
+    pub clients: usize,
+    /// How long a client waits between two calls, in microseconds.
+    pub think_micros: (u64, u64),
+    /// Keys per group.
+    pub keys_per_group: u64,
+    /// The longest value, in bytes.
+    pub value_bytes: u64,
+}
+
+/// The faults that are injected one by one; the others are chances of the network and the disk.
+const INJECTED: [(Fault, u32); 11] = [
+    (Fault::Partition, 20),
+    (Fault::OneWay, 15),
+    (Fault::Disconnect, 10),
+    (Fault::Kill, 20),
+    (Fault::Stop, 8),
+    (Fault::PowerLoss, 20),
+    (Fault::TornWrite, 20),
+    (Fault::Blackout, 8),
+    (Fault::FailedSync, 8),
+    (Fault::FullDisk, 4),
+    (Fault::Pause, 10),
+];
+
+impl Profile {
+    /// Draws a world.
+    #[must_use]
+    pub fn draw(dice: &mut Dice) -> Self {
+        let weights = INJECTED
+            .iter()
+            .map(|(fault, weight)| {
+                // A kind that is left out makes room for combinations of the others.
+                let present = !dice.chance(250_000);
+                (
+                    *fault,
+                    if present {
+                        *weight * (1 + dice.below(4) as u32)
+                    } else {
+                        0
+                    },
+                )
+            })
+            .collect();
+        let longest_delay = *dice.pick(&[500, 2_000, 10_000, 40_000]);
+        let longest_sync = *dice.pick(&[200, 1_000, 5_000, 30_000]);
+        Self {
+            delay_micros: (50, longest_delay),
+            slow_chance: *dice.pick(&[0, 1_000, 10_000]),
+            drop_chance: *dice.pick(&[0, 500, 5_000, 50_000]),
+            duplicate_chance: *dice.pick(&[0, 1_000, 20_000]),
+            sync_micros: (30, longest_sync),
+            slow_sync_chance: *dice.pick(&[0, 500, 5_000]),
+            apply_micros: (5, *dice.pick(&[50, 500, 20_000])),
+            flush_micros: (500, *dice.pick(&[5_000, 100_000, 2_000_000])),
+            memtable_bytes: *dice.pick(&[512, 4 << 10, 32 << 10]),
+            segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
+            max_segments: *dice.pick(&[8, 32, 256]),
+            drift_ppm: *dice.pick(&[0, 100, 10_000]),
+            fault_gap: Duration::from_millis(*dice.pick(&[500, 1_000, 2_000])),
+            weights,
+            clients: dice.between(3, 8) as usize,
+            think_micros: (100, *dice.pick(&[20_000, 100_000, 300_000])),
+            keys_per_group: *dice.pick(&[1, 3, 8]),
+            value_bytes: *dice.pick(&[16, 200, 3_000]),
+        }
+    }
+
+    /// Draws the next fault to inject; none if this world has none.
+    pub fn draw_fault(&self, dice: &mut Dice) -> Option<Fault> {
+        let total: u32 = self.weights.iter().map(|(_, weight)| weight).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut at = dice.below(u64::from(total)) as u32;
+        for (fault, weight) in &self.weights {
+            if at < *weight {
+                return Some(*fault);
+            }
+            at -= weight;
+        }
+        None
+    }
+}

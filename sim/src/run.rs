@@ -1,0 +1,104 @@
+//! Running seeds and adding up what came of them.
+
+use crate::faults::{Fault, FaultCounts};
+use crate::invariants::{Invariant, Violation};
+use crate::profile::Scale;
+use crate::world::{Report, World};
+use pontoon_types::Instant;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::time::Duration;
+
+thread_local! {
+    /// Where the last panic of this thread was, and what it said.
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs one seed. An assertion that fails in the code under test is a violation like any other.
+#[must_use]
+pub fn simulate(seed: u64, scale: Scale, prints: bool) -> Report {
+    remember_panics();
+    let world = AssertUnwindSafe(|| World::new(seed, scale, prints).run());
+    panic::catch_unwind(world).unwrap_or_else(|_| {
+        let what = LAST_PANIC.take().unwrap_or_default();
+        let violation = Violation::new(Invariant::NoPanic, what);
+        Report::of_panic(seed, Instant::ZERO, violation)
+    })
+}
+
+/// Keeps a panic's words instead of printing them in the midst of the progress.
+fn remember_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            LAST_PANIC.set(Some(info.to_string()));
+        }));
+    });
+}
+
+/// What came of many seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Those in which an invariant was broken, or that were not the same twice.
+    pub failed: Vec<u64>,
+    /// Events.
+    pub events: u64,
+    /// Injected faults.
+    pub faults: FaultCounts,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Elections won.
+    pub elections: u64,
+    /// Entries applied, over all replicas.
+    pub applied: u64,
+    /// Calls of clients.
+    pub calls: u64,
+    /// Writes acknowledged.
+    pub acknowledged: u64,
+    /// Restarts of processes.
+    pub restarts: u64,
+    /// Segments that logs gave back.
+    pub compactions: u64,
+    /// The fewest faults that a seed had.
+    pub fewest_faults: Option<u64>,
+}
+
+impl Summary {
+    /// Adds a seed's report.
+    pub fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.events += report.events;
+        self.faults.add(&report.faults);
+        self.simulated += report.simulated;
+        self.elections += report.elections;
+        self.applied += report.applied;
+        self.calls += report.calls;
+        self.acknowledged += report.acknowledged;
+        self.restarts += report.restarts;
+        self.compactions += report.compactions;
+        let faults = report.faults.total();
+        self.fewest_faults = Some(
+            self.fewest_faults
+                .map_or(faults, |fewest| fewest.min(faults)),
+        );
+        if report.violation.is_some() {
+            self.failed.push(report.seed);
+        }
+    }
+
+    /// How many times faster than real time it went.
+    #[must_use]
+    pub fn speed(&self, real: Duration) -> f64 {
+        self.simulated.as_secs_f64() / real.as_secs_f64().max(1e-9)
+    }
+
+    /// The kinds of faults that were never injected.
+    #[must_use]
+    pub fn unused_faults(&self) -> Vec<Fault> {
+        let all = Fault::ALL.iter().copied();
+        all.filter(|fault| self.faults.of(*fault) == 0).collect()
+    }
+}

@@ -1,0 +1,435 @@
+//! The world: nodes, network, clients and time, turned by one queue of events.
+//!
+//! All chance comes from the seed, all order from the queue: events at the same moment happen in the order
+//! in which they were planned. Nothing here looks at a real clock, a thread or the order of a hash map.
+
+mod chaos;
+mod clients;
+mod healing;
+mod observe;
+mod process;
+
+use crate::clock::Clock;
+use crate::faults::FaultCounts;
+use crate::invariants::{Checked, Invariant, Linearizability, Violation};
+use crate::network::Network;
+use crate::profile::{Profile, Scale};
+use crate::random::Dice;
+use crate::trace::Trace;
+use bytes::Bytes;
+use clients::{Client, TryId};
+use observe::Observer;
+use pontoon_client::protocol::Response;
+use pontoon_engine::EngineConfig;
+use pontoon_shard_router::{ClusterMap, Manifest};
+use pontoon_store::ModelStore;
+use pontoon_types::{ClusterId, Instant, NodeId};
+use pontoon_wal::{MemoryDisk, WalConfig};
+use process::Process;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+const CLUSTER: ClusterId = ClusterId(0x5e_ed);
+/// Groups are shared out between so many workers, as in production.
+const WORKERS: usize = 2;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The trace hash: equal for every run of this seed at this scale.
+    pub trace_hash: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// The faults that were injected.
+    pub faults: FaultCounts,
+    /// Simulated time, healing included.
+    pub simulated: Duration,
+    /// Elections that were won.
+    pub elections: u64,
+    /// Entries applied, over all replicas.
+    pub applied: u64,
+    /// Calls of clients that ended or stay open, without those that were surely not done.
+    pub calls: u64,
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// Starts of processes, beyond the first of each node.
+    pub restarts: u64,
+    /// Segments of logs that were given back because nothing in them was needed.
+    pub compactions: u64,
+    /// What went wrong, and when.
+    pub violation: Option<(Instant, Violation)>,
+}
+
+impl Report {
+    /// The report of a seed whose world broke off.
+    pub(crate) fn of_panic(seed: u64, at: Instant, violation: Violation) -> Self {
+        Self {
+            seed,
+            trace_hash: 0,
+            events: 0,
+            faults: FaultCounts::default(),
+            simulated: Duration::ZERO,
+            elections: 0,
+            applied: 0,
+            calls: 0,
+            acknowledged: 0,
+            restarts: 0,
+            compactions: 0,
+            violation: Some((at, violation)),
+        }
+    }
+}
+
+/// Something that is going to happen. `node` is a place in the cluster; `life` is the life of its process
+/// for which the event is meant: what a dead process had planned does not happen.
+enum Event {
+    Cycle {
+        node: usize,
+        life: u64,
+        worker: usize,
+        wake: u64,
+    },
+    SyncDone {
+        node: usize,
+        life: u64,
+    },
+    LogIdle {
+        node: usize,
+        life: u64,
+        round: u64,
+    },
+    Apply {
+        node: usize,
+        life: u64,
+    },
+    ServeReads {
+        node: usize,
+        life: u64,
+    },
+    FlushDone {
+        node: usize,
+        life: u64,
+    },
+    Fetch {
+        node: usize,
+        life: u64,
+        worker: usize,
+        fetch: pontoon_engine::worker::Fetch,
+    },
+    Keeper {
+        node: usize,
+        life: u64,
+    },
+    Start {
+        node: usize,
+    },
+    Frame {
+        from: usize,
+        to: usize,
+        worker: usize,
+        frame: Bytes,
+    },
+    PeerLost {
+        node: usize,
+        peer: usize,
+    },
+    ClientNext {
+        client: usize,
+    },
+    ClientTry {
+        client: usize,
+        id: TryId,
+    },
+    Request {
+        client: usize,
+        id: TryId,
+        node: usize,
+    },
+    Answer {
+        client: usize,
+        id: TryId,
+        response: Box<Response>,
+    },
+    Broken {
+        client: usize,
+        id: TryId,
+        sent: bool,
+    },
+    TimedOut {
+        client: usize,
+        id: TryId,
+    },
+    Fault,
+    Heal {
+        what: Healing,
+    },
+    Inspect,
+}
+
+/// What a fault that lasts for a while goes back to.
+enum Healing {
+    Network,
+    Disk { node: usize },
+    Shutdown { node: usize, life: u64 },
+}
+
+struct Planned {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A machine with a disk, on which a process runs or does not.
+struct Node {
+    id: NodeId,
+    disk: MemoryDisk,
+    clock: Clock,
+    /// Counts the processes that were started here.
+    life: u64,
+    process: Option<Process>,
+    /// What a process left of the store that was not durable is gone; this is the rest.
+    store: Option<ModelStore>,
+    /// Until then the process does not get the processor.
+    paused_until: Instant,
+    disk_is_full: bool,
+    /// After so many operations of the disk the power goes.
+    power_ends_at: Option<u64>,
+    /// The number of the sync that fails.
+    sync_fails_at: Option<u64>,
+}
+
+/// One seed's world.
+pub struct World {
+    seed: u64,
+    scale: Scale,
+    profile: Profile,
+    config: EngineConfig,
+    dice: Dice,
+    now: Instant,
+    queue: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    nodes: Vec<Node>,
+    network: Network,
+    clients: Vec<Client>,
+    /// Keys to write (true) or read at the end.
+    probes: VecDeque<(u64, bool)>,
+    map: ClusterMap,
+    history: Linearizability,
+    observer: Observer,
+    faults: FaultCounts,
+    trace: Trace,
+    restarts: u64,
+    compactions: u64,
+    /// Nothing fails any more.
+    healed: bool,
+}
+
+impl World {
+    /// The world of a seed, before its first event.
+    #[must_use]
+    pub fn new(seed: u64, scale: Scale, prints: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let profile = Profile::draw(&mut dice);
+        let map = initial_map(scale);
+        let config = EngineConfig {
+            workers: WORKERS,
+            wal: WalConfig {
+                segment_bytes: profile.segment_bytes,
+                max_bytes: profile.segment_bytes * profile.max_segments,
+                ..WalConfig::default()
+            },
+            ..EngineConfig::default()
+        };
+        let nodes = (1..=scale.nodes as u64).map(|id| {
+            let drift = i64::from(profile.drift_ppm);
+            let drift = dice.between(0, 2 * drift as u64) as i64 - drift;
+            Node {
+                id: NodeId(id),
+                disk: MemoryDisk::new(),
+                clock: Clock::new(dice.below(1 << 50), drift as i32),
+                life: 0,
+                process: None,
+                store: Some(ModelStore::new(profile.memtable_bytes)),
+                paused_until: Instant::ZERO,
+                disk_is_full: false,
+                power_ends_at: None,
+                sync_fails_at: None,
+            }
+        });
+        let nodes = nodes.collect();
+        let clients = (0..profile.clients).map(|_| Client::new(&map)).collect();
+        Self {
+            seed,
+            scale,
+            config,
+            dice,
+            now: Instant::ZERO,
+            queue: BinaryHeap::new(),
+            planned: 0,
+            nodes,
+            network: Network::default(),
+            clients,
+            probes: VecDeque::new(),
+            observer: Observer::new(&map),
+            map,
+            history: Linearizability::default(),
+            faults: FaultCounts::default(),
+            trace: Trace::new(prints),
+            restarts: 0,
+            compactions: 0,
+            healed: false,
+            profile,
+        }
+    }
+
+    /// Runs the world to its end, or to the first violation.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        let violation = self.live().err().map(|violation| (self.now, violation));
+        if let Some((at, violation)) = &violation {
+            self.trace.line(*at, || format!("VIOLATION {violation}"));
+        }
+        Report {
+            seed: self.seed,
+            trace_hash: self.trace.hash(),
+            events: self.trace.events(),
+            faults: self.faults,
+            simulated: self.now - Instant::ZERO,
+            elections: self.observer.elections(),
+            applied: self.observer.applied_entries(),
+            calls: self.history.calls() as u64,
+            acknowledged: self.observer.acknowledged_writes(),
+            restarts: self.restarts,
+            compactions: self.compactions,
+            violation,
+        }
+    }
+
+    fn live(&mut self) -> Checked {
+        self.trace.line(self.now, || {
+            format!("seed {} {:?} {:?}", self.seed, self.scale, self.profile)
+        });
+        for node in 0..self.nodes.len() {
+            self.plan(Duration::ZERO, Event::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let after = self.dice.micros((0, 1_000_000));
+            self.plan(after, Event::ClientNext { client });
+        }
+        self.plan(self.profile.fault_gap, Event::Fault);
+        self.plan(Duration::from_secs(1), Event::Inspect);
+        let end = self.now + Duration::from_secs(self.scale.simulated_seconds);
+        self.run_until(end)?;
+        self.heal_and_converge()?;
+        self.history.check()
+    }
+
+    /// Lets everything happen that is planned up to `end`.
+    fn run_until(&mut self, end: Instant) -> Checked {
+        while let Some(Reverse(next)) = self.queue.peek() {
+            if next.at > end {
+                break;
+            }
+            if let Some(Reverse(Planned { at, event, .. })) = self.queue.pop() {
+                assert!(at >= self.now, "time goes forward");
+                self.now = at;
+                self.happen(event)?;
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn plan(&mut self, after: Duration, event: Event) {
+        self.plan_at(self.now + after, event);
+    }
+
+    fn plan_at(&mut self, at: Instant, event: Event) {
+        let number = self.planned;
+        self.planned += 1;
+        self.queue.push(Reverse(Planned { at, number, event }));
+    }
+
+    fn happen(&mut self, event: Event) -> Checked {
+        match event {
+            Event::Cycle {
+                node,
+                life,
+                worker,
+                wake,
+            } => self.cycle(node, life, worker, wake),
+            Event::SyncDone { node, life } => self.sync_done(node, life),
+            Event::LogIdle { node, life, round } => self.log_idle(node, life, round),
+            Event::Apply { node, life } => self.apply(node, life),
+            Event::ServeReads { node, life } => self.serve_reads(node, life),
+            Event::FlushDone { node, life } => self.flush_done(node, life),
+            Event::Fetch {
+                node,
+                life,
+                worker,
+                fetch,
+            } => self.fetch(node, life, worker, fetch),
+            Event::Keeper { node, life } => self.keep(node, life),
+            Event::Start { node } => self.start(node),
+            Event::Frame {
+                from,
+                to,
+                worker,
+                frame,
+            } => self.receive(from, to, worker, frame),
+            Event::PeerLost { node, peer } => self.peer_lost(node, peer),
+            Event::ClientNext { client } => self.client_next(client),
+            Event::ClientTry { client, id } => self.client_try(client, id),
+            Event::Request { client, id, node } => self.request(client, id, node),
+            Event::Answer {
+                client,
+                id,
+                response,
+            } => self.answer(client, id, &response),
+            Event::Broken { client, id, sent } => self.broken(client, id, sent),
+            Event::TimedOut { client, id } => self.timed_out(client, id),
+            Event::Fault => self.fault(),
+            Event::Heal { what } => self.heal(&what),
+            Event::Inspect => self.inspect(),
+        }
+    }
+}
+
+/// Something that the code under test must not say has been said.
+fn unexpected(what: String) -> Violation {
+    Violation::new(Invariant::NoPanic, what)
+}
+
+/// The map that a cluster of this scale begins with: a shard per group, cut by the first letters of keys.
+fn initial_map(scale: Scale) -> ClusterMap {
+    let nodes = (1..=scale.nodes as u64).map(|id| (NodeId(id), format!("10.0.0.{id}:7700")));
+    let borders = (1..scale.groups)
+        .map(|group| clients::key_of(group, 0))
+        .collect();
+    let replication = scale.nodes.min(if scale.nodes >= 5 { 5 } else { 3 });
+    let manifest = Manifest::new(CLUSTER, nodes, borders, Some(replication));
+    manifest.expect("the scale was checked").initial_map()
+}

@@ -1,0 +1,250 @@
+//! Tells the checkers what happens.
+
+use super::{Node, World, unexpected};
+use crate::invariants::{
+    Acknowledged, AppliedOnce, Checked, Invariant, LogMatching, OneLeaderPerTerm, OwnTermCommit,
+    Promises, StateMachineSafety, Violation, check_elected,
+};
+use crate::shadow::{ShadowLog, ShadowNode, ShadowRecord};
+use bytes::Bytes;
+use pontoon_engine::frame::FrameReader;
+use pontoon_raft::{Message, MessageBody};
+use pontoon_shard_router::ClusterMap;
+use pontoon_store::{ModelStore, Store, View, keys};
+use pontoon_types::codec::Reader;
+use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, NodeId, Request, TabletId, Term};
+use pontoon_wal::{Recovered, SealedBatch};
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The checkers, and the shadows of the logs that they look at.
+pub(super) struct Observer {
+    shadows: BTreeMap<NodeId, ShadowNode>,
+    /// The nodes of each group.
+    members: BTreeMap<GroupId, Vec<NodeId>>,
+    leaders: OneLeaderPerTerm,
+    matching: LogMatching,
+    pub(super) machines: StateMachineSafety,
+    commits: OwnTermCommit,
+    promises: Promises,
+    pub(super) acknowledged: Acknowledged,
+    pub(super) once: AppliedOnce,
+    applied_entries: u64,
+}
+
+impl Observer {
+    pub(super) fn new(map: &ClusterMap) -> Self {
+        let groups = map.shards().chain([map.meta()]);
+        let members = groups
+            .map(|shard| {
+                let nodes = shard.replicas.iter().map(|replica| replica.node);
+                (shard.group, nodes.collect())
+            })
+            .collect();
+        Self {
+            shadows: map
+                .nodes()
+                .map(|node| (node.node, ShadowNode::default()))
+                .collect(),
+            members,
+            leaders: OneLeaderPerTerm::default(),
+            matching: LogMatching::default(),
+            machines: StateMachineSafety::default(),
+            commits: OwnTermCommit::default(),
+            promises: Promises::default(),
+            acknowledged: Acknowledged::default(),
+            once: AppliedOnce::default(),
+            applied_entries: 0,
+        }
+    }
+
+    pub(super) fn elections(&self) -> u64 {
+        self.leaders.elections()
+    }
+
+    pub(super) const fn applied_entries(&self) -> u64 {
+        self.applied_entries
+    }
+
+    pub(super) const fn acknowledged_writes(&self) -> u64 {
+        self.acknowledged.writes()
+    }
+
+    pub(super) fn members(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
+        &self.members
+    }
+
+    fn shadow(&mut self, node: NodeId) -> &mut ShadowNode {
+        self.shadows.entry(node).or_default()
+    }
+
+    /// A node's log lays a batch.
+    pub(super) fn laid(&mut self, node: NodeId, batch: &SealedBatch) -> Checked {
+        for record in batch.records() {
+            let (group, shadow) = (record.group(), ShadowRecord::from(record));
+            if let ShadowRecord::Entry(index, stamp) = shadow {
+                let laid = self.shadow(node).laid(group);
+                let before = LogIndex(index.0 - 1);
+                let previous = match laid {
+                    Some(log) if index <= log.compacted.index => {
+                        return Err(unexpected(format!(
+                            "group {group}: node {node} lays entry {index}, but it is compacted up to {}",
+                            log.compacted.index
+                        )));
+                    }
+                    Some(log) => log.term_at(before),
+                    None => (before == LogIndex::ZERO).then_some(Term::ZERO),
+                };
+                let Some(previous) = previous else {
+                    return Err(unexpected(format!(
+                        "group {group}: node {node} lays entry {index} behind a gap"
+                    )));
+                };
+                self.promises.overwritten(node, group, index);
+                self.matching.laid(node, group, index, stamp, previous)?;
+            }
+            self.shadow(node).lay(group, shadow);
+        }
+        self.shadow(node).end_batch();
+        Ok(())
+    }
+
+    /// A node's log has synced all that was laid.
+    pub(super) fn synced(&mut self, node: NodeId) {
+        self.shadow(node).sync();
+    }
+
+    /// A node's log was opened. Returns how many batches that were not durable it has kept.
+    pub(super) fn recovered(
+        &mut self,
+        node: NodeId,
+        recovered: &Recovered,
+    ) -> Result<usize, Violation> {
+        let broken =
+            |what: String| Violation::new(Invariant::S6, format!("node {node}: recovery {what}"));
+        if !recovered.damaged.is_empty() || !recovered.report.damage.is_empty() {
+            return Err(broken(format!("reports damage: {:?}", recovered.report)));
+        }
+        let kept = self.shadow(node).recover(recovered).map_err(broken)?;
+        for (group, found) in &recovered.groups {
+            self.promises.recovered(node, *group, found)?;
+        }
+        Ok(kept)
+    }
+
+    /// A frame leaves a node. Messages of a leader tell who leads.
+    pub(super) fn sent(
+        &mut self,
+        node: NodeId,
+        frame: &Bytes,
+        mut show: impl FnMut(GroupId, &Message),
+    ) -> Checked {
+        let unreadable = |error| {
+            unexpected(format!(
+                "node {node} sends a frame that cannot be read: {error}"
+            ))
+        };
+        let mut reader = FrameReader::new(frame.clone()).map_err(unreadable)?;
+        let empty = ShadowLog::default();
+        while let Some((group, message)) = reader.next_message().map_err(unreadable)? {
+            show(group, &message);
+            let shadow = self.shadows.get(&node);
+            let durable = shadow.and_then(|shadow| shadow.durable(group));
+            let durable = durable.unwrap_or(&empty);
+            self.promises.sent(node, group, &message, durable)?;
+            let (from, term) = (message.from, message.term);
+            match message.body {
+                MessageBody::Append { commit, .. } => {
+                    let laid = shadow
+                        .and_then(|shadow| shadow.laid(group))
+                        .unwrap_or(&empty);
+                    if self.leaders.leads(group, term, from)? {
+                        check_elected(group, term, from, laid, &self.machines)?;
+                    }
+                    self.commits.told(group, term, commit, laid)?;
+                }
+                MessageBody::Heartbeat { .. } => self.leaders.check(group, term, from)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A node hands an entry to its state machine.
+    pub(super) fn applies(&mut self, node: NodeId, entry: &Entry) -> Checked {
+        let (group, index) = (entry.group(), entry.index());
+        self.applied_entries += 1;
+        self.machines.applied(node, entry)?;
+        self.once.applied(node, group, index, command_of(entry))
+    }
+
+    /// A client is told that its write was done.
+    pub(super) fn acknowledges(&mut self, command: (u64, u64)) -> Checked {
+        let Some((group, index)) = self.once.place(command) else {
+            return Err(unexpected(format!(
+                "command {command:?} was acknowledged, and nobody has applied it"
+            )));
+        };
+        let stamp = self.machines.at(group, index).expect("it was applied");
+        let members = self.members.get(&group).into_iter().flatten();
+        let disks = members.map(|node| {
+            self.shadows
+                .get(node)
+                .and_then(|shadow| shadow.durable(group))
+        });
+        self.acknowledged.acknowledged(group, index, stamp, disks)
+    }
+}
+
+/// The client's command in an entry.
+fn command_of(entry: &Entry) -> Option<(u64, u64)> {
+    if entry.kind() != EntryKind::Command {
+        return None;
+    }
+    let request = Request::decode(&mut Reader::new(entry.payload())).ok()?;
+    Some((request.session.0, request.sequence.0))
+}
+
+/// A hash over a tablet's rows.
+fn hash_rows(store: &ModelStore, tablet: TabletId) -> u64 {
+    let from = keys::stored_key(tablet, keys::Space::Data, b"");
+    let to = keys::stored_key(TabletId(tablet.0 + 1), keys::Space::Data, b"");
+    let mut hash = Xxh3::new();
+    for (key, value) in store.view().range(&from, &to).flatten() {
+        hash.update(&(key.len() as u64).to_le_bytes());
+        hash.update(&key);
+        hash.update(&(value.len() as u64).to_le_bytes());
+        hash.update(&value);
+    }
+    hash.digest()
+}
+
+impl World {
+    /// Looks at every replica's rows, once in a while.
+    pub(super) fn inspect(&mut self) -> Checked {
+        self.check_states()?;
+        self.plan(std::time::Duration::from_secs(1), super::Event::Inspect);
+        Ok(())
+    }
+
+    pub(super) fn check_states(&mut self) -> Checked {
+        let Self {
+            nodes,
+            observer,
+            trace,
+            ..
+        } = self;
+        for Node { id, process, .. } in nodes {
+            let Some(process) = process else { continue };
+            for (group, tablet) in process.tablets() {
+                let store = process.store();
+                let hash = hash_rows(store, tablet);
+                trace.mix(&[group.0, hash]);
+                observer
+                    .machines
+                    .state(*id, group, store.applied(group), hash)?;
+            }
+        }
+        Ok(())
+    }
+}

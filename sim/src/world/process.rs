@@ -1,0 +1,879 @@
+//! A process: the real workers, log and apply stage, with what production does on threads laid out in time.
+
+use super::clients::TryId;
+use super::{CLUSTER, Event, Node, WORKERS, World, unexpected};
+use crate::faults::Fault;
+use crate::invariants::{Checked, Invariant, Violation};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pontoon_engine::apply::{ApplyStage, DueReads};
+use pontoon_engine::frame::{Lane, Origin};
+use pontoon_engine::worker::{ApplyBatch, Fetch, Input, LogBatch, Output, Worker};
+use pontoon_engine::{Reply, Waiter};
+use pontoon_raft::Restored;
+use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord, Store};
+use pontoon_types::{GroupId, Instant, TabletId};
+use pontoon_wal::{Log, LogIdentity, LogReader, MemoryDisk, MemoryFile, Pressure, WalError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many inputs a cycle takes in, at most, as in production.
+const CYCLE_INPUTS: usize = 1024;
+/// How long a worker takes to look into its mailbox, in microseconds.
+const WAKE_MICROS: (u64, u64) = (1, 30);
+/// How long the log waits before it tries again what it had no room for.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long the process takes to come up again, in microseconds.
+pub(super) const RESTART_MICROS: (u64, u64) = (10_000, 3_000_000);
+/// Chance, in millionths, that the power goes again while a node recovers.
+const CRASH_IN_RECOVERY: u32 = 60_000;
+
+/// What the waiters of a process have been told and nobody has picked up.
+type Replies = Arc<Mutex<Vec<(usize, TryId, Reply)>>>;
+
+pub(super) struct Process {
+    log: Log<MemoryDisk>,
+    reader: LogReader<MemoryFile>,
+    stage: ApplyStage<ModelStore>,
+    durability: Durability,
+    replicas: Vec<ReplicaRecord>,
+    workers: Vec<Slot>,
+    /// Batches that the log has not laid yet, and by which worker.
+    log_queue: VecDeque<(usize, LogBatch)>,
+    /// Laid, and told to their workers after the sync.
+    laid: Vec<(usize, u64)>,
+    /// A sync is under way.
+    is_syncing: bool,
+    /// Tells idle looks that were overtaken.
+    idle_round: u64,
+    apply_queue: Vec<(usize, ApplyBatch)>,
+    apply_is_planned: bool,
+    reads: VecDeque<DueReads<ModelView>>,
+    is_flushing: bool,
+    /// What the keeper has seen.
+    generation: u64,
+    log_was_full: bool,
+    replies: Replies,
+}
+
+/// A worker with its mailbox.
+struct Slot {
+    worker: Worker,
+    inbox: VecDeque<Input>,
+    /// When the next cycle is planned, and the number that it must still have then.
+    planned: Option<Instant>,
+    wake: u64,
+}
+
+impl Process {
+    pub(super) fn tablets(&self) -> Vec<(GroupId, TabletId)> {
+        let replicas = self.replicas.iter();
+        replicas
+            .map(|record| (record.group, record.tablet))
+            .collect()
+    }
+
+    pub(super) fn store(&mut self) -> &ModelStore {
+        self.stage.machine().store()
+    }
+
+    /// A waiter for a client's try.
+    pub(super) fn waiter(&self, client: usize, id: TryId) -> Waiter {
+        let replies = Arc::clone(&self.replies);
+        Waiter::new(move |reply| replies.lock().push((client, id, reply)))
+    }
+
+    /// What every worker says of its groups.
+    pub(super) fn status(&self) -> Vec<pontoon_engine::GroupStatus> {
+        let workers = self.workers.iter();
+        workers.flat_map(|slot| slot.worker.status()).collect()
+    }
+}
+
+fn worker_of(group: GroupId) -> usize {
+    (group.0 % WORKERS as u64) as usize
+}
+
+impl World {
+    /// A process starts on a node: opens the log and the store, joins what they know, and runs.
+    pub(super) fn start(&mut self, at: usize) -> Checked {
+        if self.nodes[at].process.is_some() {
+            return Ok(());
+        }
+        if !self.healed && self.nodes[at].life > 0 && self.dice.chance(CRASH_IN_RECOVERY) {
+            let operations = self.dice.below(12);
+            self.nodes[at].cut_power_after(operations);
+        }
+        let node = &mut self.nodes[at];
+        node.life += 1;
+        node.paused_until = self.now;
+        let (id, life) = (node.id, node.life);
+        self.restarts += u64::from(life > 1);
+        let identity = LogIdentity {
+            cluster: CLUSTER,
+            node: id,
+        };
+        let opened = Log::open(node.disk.clone(), self.config.wal.clone(), identity);
+        let (log, recovered) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.cannot_open(at, &error),
+        };
+        let kept = self.observer.recovered(id, &recovered)?;
+        let report = (recovered.report.batches, recovered.report.torn_bytes);
+        self.trace
+            .event(self.now, 1, &[id.0, life, report.0, report.1]);
+        self.trace.line(self.now, || {
+            format!(
+                "n{id} starts (life {life}): {} batches, {kept} of them kept beyond the last sync, {} torn bytes cut",
+                report.0, report.1
+            )
+        });
+        let mut config = self.config.clone();
+        config.seed = self.dice.roll();
+        let process = self.open_process(at, log, recovered, &config)?;
+        self.nodes[at].process = Some(process);
+        for worker in 0..WORKERS {
+            self.wake(at, worker, self.now);
+        }
+        self.plan(config.compaction_interval, Event::Keeper { node: at, life });
+        self.plan_log_idle(at);
+        Ok(())
+    }
+
+    fn cannot_open(&mut self, at: usize, error: &WalError) -> Checked {
+        let node = &mut self.nodes[at];
+        let line = format!("n{} cannot start: {error}", node.id);
+        self.trace.event(self.now, 2, &[node.id.0, node.life]);
+        self.trace.line(self.now, || line);
+        if node.power_is_off() {
+            self.faults.count(Fault::CrashInRecovery);
+            self.nodes[at].lose_power(self.dice.roll());
+        } else if node.sync_has_failed() {
+            self.faults.count(Fault::FailedSync);
+            self.nodes[at].sync_fails_at = None;
+        } else if !node.disk_is_full {
+            return Err(unexpected(format!(
+                "node {} cannot open its log: {error}",
+                node.id
+            )));
+        }
+        let after = self.dice.micros(RESTART_MICROS);
+        self.plan(after, Event::Start { node: at });
+        Ok(())
+    }
+
+    fn open_process(
+        &mut self,
+        at: usize,
+        log: Log<MemoryDisk>,
+        mut recovered: pontoon_wal::Recovered,
+        config: &pontoon_engine::EngineConfig,
+    ) -> Result<Process, Violation> {
+        let store_failed = |error| unexpected(format!("a store failed: {error}"));
+        let node = &mut self.nodes[at];
+        let (id, local) = (node.id, node.clock.at(self.now));
+        let store = node
+            .store
+            .take()
+            .expect("a store is on its node or in its process");
+        let mut machine = KvMachine::open(store).map_err(store_failed)?;
+        let is_blank = machine.replicas().next().is_none();
+        if is_blank {
+            let records = records_of(&self.map, id);
+            machine.bootstrap(&records, &[]).map_err(store_failed)?;
+        }
+        let replicas: Vec<_> = machine.replicas().cloned().collect();
+        let durability = machine.durability();
+        let mut workers: Vec<_> = (0..WORKERS)
+            .map(|index| Slot {
+                worker: Worker::new(id, index, config),
+                inbox: VecDeque::new(),
+                planned: None,
+                wake: 0,
+            })
+            .collect();
+        for record in &replicas {
+            let group = record.group;
+            let (applied, durable) = (machine.applied(group), durability.applied(group));
+            self.observer.once.opened(id, group, applied, durable)?;
+            let log = recovered.groups.remove(&group).unwrap_or_default();
+            if applied > log.last {
+                let what = format!(
+                    "group {group}: the store of node {id} has applied {applied}, its log ends at {}",
+                    log.last
+                );
+                return Err(Violation::new(Invariant::S6, what));
+            }
+            let restored = Restored {
+                hard_state: log.hard_state,
+                conf_state: record.conf_state.clone(),
+                compacted: log.compacted,
+                terms: log.terms,
+                last: log.last,
+                applied,
+            };
+            let shard = self.map.shard(record.shard).unwrap_or(self.map.meta());
+            let members = shard
+                .replicas
+                .iter()
+                .map(|replica| (replica.replica, replica.node));
+            let slot = &mut workers[worker_of(group)];
+            let added =
+                slot.worker
+                    .add_group(record.clone(), members.collect(), restored, config, local);
+            added.map_err(|error| {
+                unexpected(format!(
+                    "group {group}: node {id} cannot restore its replica: {error}"
+                ))
+            })?;
+            if is_blank
+                && shard
+                    .preferred_leader()
+                    .is_some_and(|leader| leader.node == id)
+            {
+                slot.inbox.push_back(Input::Campaign { group });
+            }
+        }
+        Ok(Process {
+            reader: log.reader(),
+            log,
+            stage: ApplyStage::new(machine),
+            generation: durability.generation(),
+            durability,
+            replicas,
+            workers,
+            log_queue: VecDeque::new(),
+            laid: Vec::new(),
+            is_syncing: false,
+            idle_round: 0,
+            apply_queue: Vec::new(),
+            apply_is_planned: false,
+            reads: VecDeque::new(),
+            is_flushing: false,
+            log_was_full: false,
+            replies: Replies::default(),
+        })
+    }
+
+    /// The process of a node, if it is still the one of that life.
+    fn process(&mut self, at: usize, life: u64) -> Option<&mut Process> {
+        let node = &mut self.nodes[at];
+        node.process.as_mut().filter(|_| node.life == life)
+    }
+
+    /// Puts something into a worker's mailbox.
+    pub(super) fn tell(&mut self, at: usize, worker: usize, input: Input) {
+        let when = self.now + self.dice.micros(WAKE_MICROS);
+        if let Some(process) = &mut self.nodes[at].process {
+            process.workers[worker].inbox.push_back(input);
+            self.wake(at, worker, when);
+        }
+    }
+
+    /// Plans a cycle at that moment at the latest.
+    fn wake(&mut self, at: usize, worker: usize, when: Instant) {
+        let node = &mut self.nodes[at];
+        let (life, when) = (node.life, when.max(node.paused_until));
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        let slot = &mut process.workers[worker];
+        if slot.planned.is_none_or(|planned| when < planned) {
+            slot.planned = Some(when);
+            slot.wake += 1;
+            let wake = slot.wake;
+            self.plan_at(
+                when,
+                Event::Cycle {
+                    node: at,
+                    life,
+                    worker,
+                    wake,
+                },
+            );
+        }
+    }
+
+    /// A worker turns a cycle.
+    pub(super) fn cycle(&mut self, at: usize, life: u64, worker: usize, wake: u64) -> Checked {
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        let (clock, paused_until, id) = (node.clock, node.paused_until, node.id);
+        let Some(process) = node.process.as_mut().filter(|_| node.life == life) else {
+            return Ok(());
+        };
+        let slot = &mut process.workers[worker];
+        if slot.wake != wake || slot.planned.is_none() {
+            return Ok(());
+        }
+        slot.planned = None;
+        if now < paused_until {
+            self.wake(at, worker, paused_until);
+            return Ok(());
+        }
+        let local = clock.at(now);
+        let count = slot.inbox.len().min(CYCLE_INPUTS);
+        for input in slot.inbox.drain(..count) {
+            slot.worker.handle(input, local);
+        }
+        let mut out = Output::default();
+        slot.worker.run(local, &mut out);
+        let busy = slot.worker.has_work() || !slot.inbox.is_empty();
+        let deadline = slot
+            .worker
+            .next_deadline()
+            .map(|deadline| clock.when(deadline));
+        self.trace
+            .event(now, 3, &[id.0, worker as u64, count as u64]);
+        self.hand_out(at, worker, out)?;
+        self.collect_replies(at)?;
+        if busy {
+            self.wake(at, worker, now + Duration::from_micros(1));
+        } else if let Some(deadline) = deadline {
+            self.wake(at, worker, deadline.max(now + Duration::from_nanos(1)));
+        }
+        Ok(())
+    }
+
+    /// The log first, then the peers, then what is committed: as in production.
+    fn hand_out(&mut self, at: usize, worker: usize, out: Output) -> Checked {
+        let life = self.nodes[at].life;
+        if let Some(batch) = out.log
+            && let Some(process) = self.process(at, life)
+        {
+            process.log_queue.push_back((worker, batch));
+            if !process.is_syncing {
+                self.log_round(at)?;
+            }
+        }
+        for (to, lane, frame) in out.frames {
+            self.send(at, to.0 as usize - 1, worker, lane, frame.to_bytes())?;
+        }
+        let apply_after = self.dice.micros(self.profile.apply_micros);
+        // The log may have failed meanwhile, and the process with it.
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        if !out.apply.is_empty() {
+            process.apply_queue.push((worker, out.apply));
+            if !std::mem::replace(&mut process.apply_is_planned, true) {
+                self.plan(apply_after, Event::Apply { node: at, life });
+            }
+        }
+        for fetch in out.fetches {
+            let after = self.dice.micros((20, 5_000));
+            self.plan(
+                after,
+                Event::Fetch {
+                    node: at,
+                    life,
+                    worker,
+                    fetch,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, from: usize, to: usize, worker: usize, lane: Lane, frame: Bytes) -> Checked {
+        let (now, id) = (self.now, self.nodes[from].id);
+        let trace = &self.trace;
+        self.observer.sent(id, &frame, |group, message| {
+            trace.line(now, || {
+                let (term, to) = (message.term, to + 1);
+                format!("n{id} -> n{to} g{group} t{term} {:?}", message.body)
+            });
+        })?;
+        let stream = (from, to, worker, lane);
+        let Self {
+            network,
+            profile,
+            dice,
+            faults,
+            ..
+        } = self;
+        for arrival in network.send(stream, now, profile, dice, faults) {
+            let frame = frame.clone();
+            self.plan_at(
+                arrival,
+                Event::Frame {
+                    from,
+                    to,
+                    worker,
+                    frame,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// A frame arrives.
+    pub(super) fn receive(
+        &mut self,
+        from: usize,
+        to: usize,
+        worker: usize,
+        frame: Bytes,
+    ) -> Checked {
+        let numbers = [from as u64, to as u64, worker as u64, xxh3_64(&frame)];
+        self.trace.event(self.now, 4, &numbers);
+        let origin = Origin::of(&frame);
+        if !origin
+            .as_ref()
+            .is_ok_and(|origin| usize::from(origin.worker) == worker)
+        {
+            return Err(unexpected(format!(
+                "a frame of worker {worker} says {origin:?}"
+            )));
+        }
+        let from = self.nodes[from].id;
+        self.tell(to, worker, Input::Frame { from, frame });
+        Ok(())
+    }
+
+    /// A node hears that its connection to a peer broke.
+    pub(super) fn peer_lost(&mut self, at: usize, peer: usize) -> Checked {
+        self.trace.event(self.now, 5, &[at as u64, peer as u64]);
+        let node = self.nodes[peer].id;
+        for worker in 0..WORKERS {
+            self.tell(at, worker, Input::PeerLost { node });
+        }
+        Ok(())
+    }
+
+    /// The log lays what waits, and begins a sync.
+    fn log_round(&mut self, at: usize) -> Checked {
+        let node = &mut self.nodes[at];
+        let Some(process) = &mut node.process else {
+            return Ok(());
+        };
+        while let Some((worker, batch)) = process.log_queue.pop_front() {
+            match process.log.append(&batch.batch) {
+                Ok(_) => {
+                    self.observer.laid(node.id, &batch.batch)?;
+                    process.laid.push((worker, batch.sequence));
+                }
+                Err(WalError::NoSpace { .. }) => {
+                    process.log_queue.push_front((worker, batch));
+                    break;
+                }
+                Err(error) => {
+                    // It may be on the disk all the same.
+                    self.observer.laid(node.id, &batch.batch)?;
+                    return self.log_failed(at, &error);
+                }
+            }
+        }
+        if process.laid.is_empty() {
+            self.plan_log_idle(at);
+        } else {
+            self.begin_sync(at);
+        }
+        Ok(())
+    }
+
+    fn begin_sync(&mut self, at: usize) {
+        let mut latency = self.dice.micros(self.profile.sync_micros);
+        if !self.healed && self.dice.chance(self.profile.slow_sync_chance) {
+            self.faults.count(Fault::SlowSync);
+            latency += self.dice.micros((10_000, 2_500_000));
+        }
+        let node = &mut self.nodes[at];
+        let life = node.life;
+        if let Some(process) = &mut node.process {
+            process.is_syncing = true;
+            self.plan(latency, Event::SyncDone { node: at, life });
+        }
+    }
+
+    /// The log's sync returns.
+    pub(super) fn sync_done(&mut self, at: usize, life: u64) -> Checked {
+        let id = self.nodes[at].id;
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        process.is_syncing = false;
+        let synced = process.log.sync();
+        let end = match synced {
+            Ok(end) => end,
+            Err(error) => return self.log_failed(at, &error),
+        };
+        let mut sequences = [None; WORKERS];
+        for (worker, sequence) in process.laid.drain(..) {
+            sequences[worker] = sequences[worker].max(Some(sequence));
+        }
+        let is_idle = process.log_queue.is_empty();
+        self.observer.synced(id);
+        self.trace.event(self.now, 6, &[id.0, end.0]);
+        for (worker, sequence) in sequences.into_iter().enumerate() {
+            if let Some(sequence) = sequence {
+                self.tell(at, worker, Input::Durable { sequence });
+            }
+        }
+        self.log_chores(at)?;
+        if is_idle {
+            self.plan_log_idle(at);
+            Ok(())
+        } else {
+            self.log_round(at)
+        }
+    }
+
+    /// Makes the next segment and takes back what nothing needs, as the preparing thread does.
+    fn log_chores(&mut self, at: usize) -> Checked {
+        let Some(process) = &mut self.nodes[at].process else {
+            return Ok(());
+        };
+        let before = process.log.stats().segments_live;
+        let result = process.log.maintain();
+        self.compactions += before.saturating_sub(process.log.stats().segments_live);
+        match result {
+            Ok(()) | Err(WalError::NoSpace { .. }) => Ok(()),
+            Err(error) => self.log_failed(at, &error),
+        }
+    }
+
+    fn plan_log_idle(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let (life, mark_after) = (node.life, self.config.wal.mark_after_idle);
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        let after = if process.log.is_dirty() || !process.log_queue.is_empty() {
+            RETRY_AFTER
+        } else if process.log.mark_is_stale() {
+            mark_after
+        } else {
+            return;
+        };
+        process.idle_round += 1;
+        let round = process.idle_round;
+        self.plan(
+            after,
+            Event::LogIdle {
+                node: at,
+                life,
+                round,
+            },
+        );
+    }
+
+    /// The log has had nothing to do for a while.
+    pub(super) fn log_idle(&mut self, at: usize, life: u64, round: u64) -> Checked {
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        if process.idle_round != round || process.is_syncing {
+            return Ok(());
+        }
+        if process.log.mark_is_stale()
+            && let Err(error) = process.log.write_mark()
+        {
+            return self.log_failed(at, &error);
+        }
+        self.trace.event(self.now, 7, &[at as u64]);
+        self.log_chores(at)?;
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        if !process.log_queue.is_empty() {
+            return self.log_round(at);
+        }
+        if process.log.is_dirty() {
+            self.begin_sync(at);
+        }
+        Ok(())
+    }
+
+    /// The log has failed and the process stops; the disk says why.
+    fn log_failed(&mut self, at: usize, error: &WalError) -> Checked {
+        let node = &self.nodes[at];
+        let line = format!("n{}'s log fails: {error}", node.id);
+        self.trace.line(self.now, || line);
+        if node.power_is_off() {
+            self.faults.count(Fault::TornWrite);
+            self.end_process(at, true)
+        } else if node.sync_has_failed() {
+            self.faults.count(Fault::FailedSync);
+            self.nodes[at].sync_fails_at = None;
+            self.end_process(at, false)
+        } else {
+            Err(unexpected(format!(
+                "the log of node {} failed: {error}",
+                node.id
+            )))
+        }
+    }
+
+    /// The apply stage takes what waits.
+    pub(super) fn apply(&mut self, at: usize, life: u64) -> Checked {
+        let (now, id) = (self.now, self.nodes[at].id);
+        let node = &mut self.nodes[at];
+        let Some(process) = node.process.as_mut().filter(|_| node.life == life) else {
+            return Ok(());
+        };
+        if now < node.paused_until {
+            let until = node.paused_until;
+            self.plan_at(until, Event::Apply { node: at, life });
+            return Ok(());
+        }
+        process.apply_is_planned = false;
+        for (worker, batch) in process.apply_queue.drain(..) {
+            for entry in &batch.entries {
+                self.observer.applies(id, entry)?;
+                let numbers = [
+                    id.0,
+                    entry.group().0,
+                    entry.index().0,
+                    entry.checksum().into(),
+                ];
+                self.trace.mix(&numbers);
+                self.trace.line(now, || format!("n{id} applies {entry:?}"));
+            }
+            process.stage.gather(worker, batch);
+        }
+        let applied = process.stage.run();
+        let applied =
+            applied.map_err(|error| unexpected(format!("node {id} cannot apply: {error}")))?;
+        let progress: Vec<_> = applied.collect();
+        let reads = process.stage.take_reads();
+        let has_reads = reads.is_some();
+        process.reads.extend(reads);
+        self.trace.event(now, 8, &[id.0]);
+        for progress in progress {
+            let (indexes, bytes) = (progress.indexes, progress.bytes);
+            self.tell(at, progress.worker, Input::Applied { indexes, bytes });
+        }
+        if has_reads {
+            let after = self.dice.micros((1, 2_000));
+            self.plan(after, Event::ServeReads { node: at, life });
+        }
+        self.collect_replies(at)?;
+        self.plan_flush(at);
+        Ok(())
+    }
+
+    /// A reader serves the oldest reads that are due.
+    pub(super) fn serve_reads(&mut self, at: usize, life: u64) -> Checked {
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        if let Some(reads) = process.reads.pop_front() {
+            reads.serve();
+        }
+        self.trace.event(self.now, 9, &[at as u64]);
+        self.collect_replies(at)
+    }
+
+    fn plan_flush(&mut self, at: usize) {
+        let after = self.dice.micros(self.profile.flush_micros);
+        let node = &mut self.nodes[at];
+        let life = node.life;
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        let waits = process.stage.machine().store().sealed_memtables() > 0;
+        if waits && !std::mem::replace(&mut process.is_flushing, true) {
+            self.plan(after, Event::FlushDone { node: at, life });
+        }
+    }
+
+    /// A memtable is on the disk.
+    pub(super) fn flush_done(&mut self, at: usize, life: u64) -> Checked {
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        process.is_flushing = false;
+        process.stage.machine().store_mut().finish_flush();
+        self.trace.event(self.now, 10, &[at as u64]);
+        self.plan_flush(at);
+        Ok(())
+    }
+
+    /// A reader reads a part of the log for a group.
+    pub(super) fn fetch(&mut self, at: usize, life: u64, worker: usize, fetch: Fetch) -> Checked {
+        let (now, id) = (self.now, self.nodes[at].id);
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        let Fetch { group, fetch } = fetch;
+        let read = process
+            .reader
+            .read(group, fetch.from, fetch.to, fetch.max_bytes);
+        let line = format!(
+            "n{id} g{group} fetches {:?} from {}: {read:?}",
+            fetch.purpose, fetch.from
+        );
+        self.trace.line(now, || line);
+        self.trace.event(now, 11, &[id.0, group.0, fetch.from.0]);
+        let input = match read {
+            Ok(entries) => Input::Fetched {
+                group,
+                purpose: fetch.purpose,
+                entries,
+            },
+            Err(error) => {
+                return Err(unexpected(format!(
+                    "group {group}: node {id} cannot read entries from {} for {:?}: {error}",
+                    fetch.from, fetch.purpose
+                )));
+            }
+        };
+        self.tell(at, worker, input);
+        Ok(())
+    }
+
+    /// The keeper looks after the log's space.
+    pub(super) fn keep(&mut self, at: usize, life: u64) -> Checked {
+        let interval = self.config.compaction_interval;
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
+        let full = process.log.pressure() == Pressure::Full;
+        let rotated = if full {
+            process.stage.machine().store_mut().rotate()
+        } else {
+            Ok(())
+        };
+        rotated.map_err(|error| unexpected(format!("a store cannot rotate: {error}")))?;
+        let changed = std::mem::replace(&mut process.log_was_full, full) != full;
+        let generation = process.durability.generation();
+        let cut = std::mem::replace(&mut process.generation, generation) != generation || full;
+        let mut shares = vec![Vec::new(); WORKERS];
+        for (group, applied) in process.durability.all().iter() {
+            shares[worker_of(*group)].push((*group, *applied));
+        }
+        self.trace
+            .event(self.now, 12, &[at as u64, u64::from(full), generation]);
+        self.plan_flush(at);
+        for (worker, applied) in shares.into_iter().enumerate() {
+            if changed {
+                self.tell(at, worker, Input::LogPressure { full });
+            }
+            if cut {
+                self.tell(at, worker, Input::Compact { applied });
+            }
+        }
+        self.plan(interval, Event::Keeper { node: at, life });
+        Ok(())
+    }
+
+    /// Sends what waiters were told to their clients.
+    pub(super) fn collect_replies(&mut self, at: usize) -> Checked {
+        let Some(process) = &self.nodes[at].process else {
+            return Ok(());
+        };
+        let replies = std::mem::take(&mut *process.replies.lock());
+        for (client, id, reply) in replies {
+            self.reply(at, client, id, reply)?;
+        }
+        Ok(())
+    }
+
+    /// Tells all workers to take no new proposals.
+    pub(super) fn tell_stop(&mut self, at: usize) {
+        for worker in 0..WORKERS {
+            self.tell(at, worker, Input::Stop);
+        }
+    }
+
+    /// The end of a shutdown: the store is flushed and the log closed.
+    pub(super) fn close(&mut self, at: usize) -> Checked {
+        let id = self.nodes[at].id;
+        let Some(process) = &mut self.nodes[at].process else {
+            return Ok(());
+        };
+        let flushed = process.stage.machine().store_mut().flush();
+        flushed.map_err(|error| unexpected(format!("node {id} cannot flush: {error}")))?;
+        let closed = process.log.sync().and_then(|_| {
+            self.observer.synced(id);
+            process.log.write_mark()
+        });
+        match closed {
+            Ok(()) => self.end_process(at, false),
+            Err(error) => self.log_failed(at, &error),
+        }
+    }
+
+    /// A process ends, with the power or by itself, and will be started again.
+    pub(super) fn end_process(&mut self, at: usize, power: bool) -> Checked {
+        let node = &mut self.nodes[at];
+        let id = node.id;
+        let Some(mut process) = node.process.take() else {
+            return Ok(());
+        };
+        let blank = ModelStore::new(self.profile.memtable_bytes);
+        let store = std::mem::replace(process.stage.machine().store_mut(), blank);
+        node.store = Some(store.crash());
+        drop(process);
+        if power {
+            node.lose_power(self.dice.roll());
+        }
+        self.trace.event(self.now, 13, &[id.0, u64::from(power)]);
+        self.trace.line(self.now, || {
+            format!("n{id} {}", if power { "loses its power" } else { "ends" })
+        });
+        self.lose_connections(at);
+        let after = self.dice.micros(RESTART_MICROS);
+        self.plan(after, Event::Start { node: at });
+        Ok(())
+    }
+}
+
+impl Node {
+    /// What the power cut leaves is on the disk from now on.
+    pub(super) fn lose_power(&mut self, seed: u64) {
+        self.disk = self.disk.crash(seed);
+        self.power_ends_at = None;
+        self.sync_fails_at = None;
+    }
+
+    /// The power goes after so many more changes of the disk.
+    pub(super) fn cut_power_after(&mut self, operations: u64) {
+        self.disk.cut_power_after(operations);
+        self.power_ends_at = Some(self.disk.operations() + operations);
+    }
+
+    /// A sync will fail, after so many that do not.
+    pub(super) fn fail_sync_after(&mut self, successes: u64) {
+        self.disk.fail_sync_after(successes);
+        self.sync_fails_at = Some(self.disk.syncs() + successes);
+    }
+
+    pub(super) fn power_is_off(&self) -> bool {
+        let operations = self.disk.operations();
+        self.power_ends_at.is_some_and(|end| operations >= end)
+    }
+
+    /// Whether the armed failure has struck.
+    pub(super) fn sync_has_failed(&self) -> bool {
+        let syncs = self.disk.syncs();
+        self.sync_fails_at.is_some_and(|at| syncs > at)
+    }
+}
+
+/// The replicas that a node has at its first start.
+fn records_of(
+    map: &pontoon_shard_router::ClusterMap,
+    node: pontoon_types::NodeId,
+) -> Vec<ReplicaRecord> {
+    let shards = [map.meta()].into_iter().chain(map.shards());
+    let records = shards.filter_map(|shard| {
+        let mut descriptor = Vec::new();
+        shard.encode(&mut descriptor);
+        Some(ReplicaRecord {
+            group: shard.group,
+            shard: shard.shard,
+            replica: shard.replica_on(node)?.replica,
+            start: shard.start.clone(),
+            end: shard.end.clone().unwrap_or_default(),
+            epoch: shard.epoch,
+            tablet: TabletId(shard.group.0),
+            conf_state: shard.conf_state(),
+            descriptor: descriptor.into(),
+        })
+    });
+    records.collect()
+}
