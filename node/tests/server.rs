@@ -1,5 +1,7 @@
 //! The server by itself: three nodes in this process, with real directories, certificates and sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use pontoon::server::{Server, ServerConfig};
 use pontoon_client::{Client, ClientConfig};
 use pontoon_transport::{TlsIdentity, Who, certs};

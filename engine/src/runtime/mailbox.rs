@@ -1,96 +1,142 @@
-//! A worker's mailbox.
+//! The mailbox of a thread: many senders, one owner who takes everything that waits at once.
+//!
+//! A channel hands over item by item and spins before it sleeps. On few cores with many threads both cost
+//! more than the work that they bring, so this is a list under a lock that is held for a push or a
+//! swap, and a wake-up only for an owner who sleeps.
 
-use crate::worker::Input;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The sending side. What the engine tells its own workers always gets in, for it is bounded by what the
-/// workers asked for; what comes from clients and peers is turned away over the bound (invariant S11).
-#[derive(Clone, Debug)]
-pub(crate) struct Mailbox {
-    sender: Sender<Input>,
-    waiting: Arc<AtomicUsize>,
+/// The sending side; cheap to clone.
+pub(super) struct Mailbox<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// The owner's side.
+pub(super) struct Inbox<T> {
+    shared: Arc<Shared<T>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    wake: Condvar,
     limit: usize,
 }
 
-/// The receiving side, on the worker's thread.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    receiver: Receiver<Input>,
-    waiting: Arc<AtomicUsize>,
+struct State<T> {
+    items: Vec<T>,
+    owner_sleeps: bool,
+    /// The owner is gone: nothing is taken any more.
+    closed: bool,
 }
 
-/// What came of waiting for an input.
-#[derive(Debug)]
-pub(crate) enum Wait {
-    Input(Input),
-    TimedOut,
-    /// Every sender is gone.
-    Closed,
-}
-
-pub(crate) fn mailbox(limit: usize) -> (Mailbox, Inbox) {
-    let (sender, receiver) = crossbeam_channel::unbounded();
-    let waiting = Arc::new(AtomicUsize::new(0));
+/// A mailbox; over `limit` waiting items it refuses what is only offered.
+pub(super) fn mailbox<T>(limit: usize) -> (Mailbox<T>, Inbox<T>) {
+    let state = State {
+        items: Vec::new(),
+        owner_sleeps: false,
+        closed: false,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        wake: Condvar::new(),
+        limit,
+    });
     (
         Mailbox {
-            sender,
-            waiting: waiting.clone(),
-            limit,
+            shared: shared.clone(),
         },
-        Inbox { receiver, waiting },
+        Inbox { shared },
     )
 }
 
-impl Mailbox {
-    /// For the engine's own news.
-    pub(crate) fn tell(&self, input: Input) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // A worker that has ended needs no news.
-        let _ = self.sender.send(input);
-    }
-
-    /// For what clients and peers want; given back if too much waits already.
-    pub(crate) fn offer(&self, input: Input) -> Result<(), Input> {
-        if self.waiting.load(Ordering::Relaxed) >= self.limit {
-            return Err(input);
+impl<T> Clone for Mailbox<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.sender.send(input).map_err(|refused| refused.0)
     }
 }
 
-impl Inbox {
-    /// Waits for an input, at most for `timeout`.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Wait {
-        let received = match timeout {
-            Some(timeout) => self.receiver.recv_timeout(timeout),
-            None => self
-                .receiver
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match received {
-            Ok(input) => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                Wait::Input(input)
-            }
-            Err(RecvTimeoutError::Timeout) => Wait::TimedOut,
-            Err(RecvTimeoutError::Disconnected) => Wait::Closed,
-        }
+impl<T> Mailbox<T> {
+    /// For the engine's own news, which always gets in: it is bounded by what was asked for.
+    pub(super) fn tell(&self, item: T) {
+        let _ = self.push(item, usize::MAX, true);
     }
 
-    /// An input, if one waits.
-    pub(crate) fn poll(&self) -> Option<Input> {
-        match self.receiver.try_recv() {
-            Ok(input) => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                Some(input)
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+    /// The same for news that can wait until the owner wakes up for something else.
+    pub(super) fn tell_later(&self, item: T) {
+        let _ = self.push(item, usize::MAX, false);
+    }
+
+    /// For what clients and peers want: given back if too much waits already (invariant S11), or if the
+    /// owner is gone.
+    pub(super) fn offer(&self, item: T) -> Option<T> {
+        self.push(item, self.shared.limit, true)
+    }
+
+    fn push(&self, item: T, limit: usize, wake: bool) -> Option<T> {
+        let mut state = self.shared.state.lock();
+        if state.closed || state.items.len() >= limit {
+            return Some(item);
         }
+        state.items.push(item);
+        let wakes = wake && std::mem::take(&mut state.owner_sleeps);
+        drop(state);
+        if wakes {
+            self.shared.wake.notify_one();
+        }
+        None
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Appends everything that waits to `items`, and returns at once.
+    pub(super) fn take(&self, items: &mut Vec<T>) {
+        let mut state = self.shared.state.lock();
+        Self::hand_over(&mut state, items);
+    }
+
+    /// Waits until something is there, but not longer than `patience`, and appends it to `items`.
+    pub(super) fn wait(&self, patience: Option<Duration>, items: &mut Vec<T>) {
+        let mut state = self.shared.state.lock();
+        if state.items.is_empty() {
+            state.owner_sleeps = true;
+            match patience {
+                Some(patience) => {
+                    let sleeps = |state: &mut State<T>| state.owner_sleeps;
+                    self.shared
+                        .wake
+                        .wait_while_for(&mut state, sleeps, patience);
+                }
+                None => self
+                    .shared
+                    .wake
+                    .wait_while(&mut state, |state| state.owner_sleeps),
+            }
+            state.owner_sleeps = false;
+        }
+        Self::hand_over(&mut state, items);
+    }
+
+    fn hand_over(state: &mut State<T>, items: &mut Vec<T>) {
+        if items.is_empty() {
+            std::mem::swap(&mut state.items, items);
+        } else {
+            items.append(&mut state.items);
+        }
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        let items = std::mem::take(&mut state.items);
+        drop(state);
+        // Outside the lock: what is dropped may want to answer somebody.
+        drop(items);
     }
 }
 
@@ -101,19 +147,50 @@ mod tests {
     #[test]
     fn clients_are_turned_away_over_the_bound_and_the_engine_is_not() {
         let (mailbox, inbox) = mailbox(2);
-        assert!(mailbox.offer(Input::Stop).is_ok());
-        mailbox.tell(Input::Stop);
-        assert!(mailbox.offer(Input::Stop).is_err());
-        mailbox.tell(Input::Stop);
-        assert_eq!(std::iter::from_fn(|| inbox.poll()).count(), 3);
-        assert!(mailbox.offer(Input::Stop).is_ok());
+        assert_eq!(mailbox.offer(1), None);
+        mailbox.tell(2);
+        assert_eq!(mailbox.offer(3), Some(3));
+        mailbox.tell(4);
+        let mut items = Vec::new();
+        inbox.take(&mut items);
+        assert_eq!(items, [1, 2, 4]);
+        assert_eq!(mailbox.offer(5), None);
     }
 
     #[test]
-    fn waiting_ends_with_the_timeout_or_the_last_sender() {
+    fn waiting_ends_with_news_or_with_patience() {
         let (mailbox, inbox) = mailbox(2);
-        assert!(matches!(inbox.wait(Some(Duration::ZERO)), Wait::TimedOut));
-        drop(mailbox);
-        assert!(matches!(inbox.wait(None), Wait::Closed));
+        let mut items = Vec::new();
+        inbox.wait(Some(Duration::ZERO), &mut items);
+        assert!(items.is_empty());
+        let sender = std::thread::spawn(move || mailbox.tell(7));
+        inbox.wait(None, &mut items);
+        assert_eq!(items, [7]);
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn what_can_wait_is_there_with_the_next_news() {
+        let (mailbox, inbox) = mailbox(10);
+        let owner = std::thread::spawn(move || {
+            let mut items = Vec::new();
+            while !items.contains(&2) {
+                inbox.wait(None, &mut items);
+            }
+            items
+        });
+        mailbox.tell_later(1);
+        mailbox.tell(2);
+        assert_eq!(owner.join().unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn nothing_is_taken_for_an_owner_who_is_gone() {
+        let (mailbox, inbox) = mailbox(10);
+        let item = Arc::new(());
+        mailbox.tell(item.clone());
+        drop(inbox);
+        assert_eq!(Arc::strong_count(&item), 1, "what waited was dropped");
+        assert!(mailbox.offer(item).is_some());
     }
 }

@@ -69,15 +69,20 @@ pub struct Opened {
 /// Takes the log's news to the workers, which start after it.
 #[derive(Default)]
 struct LogNews {
-    target: OnceLock<(Vec<Mailbox>, Arc<dyn Host>)>,
+    hearers: OnceLock<Hearers>,
+}
+
+struct Hearers {
+    workers: Vec<Mailbox<Input>>,
+    host: Arc<dyn Host>,
 }
 
 impl DurabilityListener for LogNews {
     fn durable(&self, tickets: &[Ticket]) {
-        let Some((mailboxes, _)) = self.target.get() else {
+        let Some(hearers) = self.hearers.get() else {
             return;
         };
-        for (index, mailbox) in mailboxes.iter().enumerate() {
+        for (index, mailbox) in hearers.workers.iter().enumerate() {
             let own = tickets
                 .iter()
                 .filter(|ticket| ticket.worker as usize == index);
@@ -89,8 +94,8 @@ impl DurabilityListener for LogNews {
 
     fn failed(&self, error: &WalError) {
         tracing::error!(%error, "the log failed; the node stops");
-        if let Some((_, host)) = self.target.get() {
-            host.failed(EngineError::LogFailed {
+        if let Some(hearers) = self.hearers.get() {
+            hearers.host.failed(EngineError::LogFailed {
                 message: error.to_string(),
             });
         }
@@ -184,7 +189,10 @@ impl Opened {
             .iter()
             .map(|_| mailbox(config.max_queued_inputs))
             .unzip();
-        let _ = news.target.set((mailboxes.clone(), host.clone()));
+        let _ = news.hearers.set(Hearers {
+            workers: mailboxes.clone(),
+            host: host.clone(),
+        });
         let shared = Arc::new(Shared {
             mailboxes,
             wal,
@@ -192,7 +200,7 @@ impl Opened {
             halting: AtomicBool::new(false),
         });
         let durability = machine.durability();
-        let (apply, apply_jobs) = crossbeam_channel::unbounded();
+        let (apply, apply_jobs) = mailbox(usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
         let mut threads = Threads::default();
 
@@ -291,7 +299,7 @@ fn spawn(
 
 /// What the threads share.
 struct Shared {
-    mailboxes: Vec<Mailbox>,
+    mailboxes: Vec<Mailbox<Input>>,
     wal: Wal,
     /// Per worker: whether nobody waits for it and it waits for nobody.
     drained: Vec<AtomicBool>,
@@ -309,7 +317,7 @@ struct Threads {
 /// A running engine.
 pub struct Engine {
     shared: Arc<Shared>,
-    apply: Sender<ApplyJob>,
+    apply: Mailbox<ApplyJob>,
     readers: Sender<ReadJob>,
     threads: Mutex<Threads>,
     replicas: Vec<ReplicaRecord>,
@@ -324,7 +332,7 @@ impl Engine {
         &self.replicas
     }
 
-    fn mailbox(&self, group: GroupId) -> &Mailbox {
+    fn mailbox(&self, group: GroupId) -> &Mailbox<Input> {
         let mailboxes = &self.shared.mailboxes;
         &mailboxes[worker_of(group, mailboxes.len())]
     }
@@ -332,7 +340,7 @@ impl Engine {
     /// Proposes an encoded command to a group. The waiter is answered when it has been applied, or when
     /// it is sure that it never will be.
     pub fn propose(&self, group: GroupId, command: Bytes, waiter: Waiter) {
-        if let Err(Input::Propose { waiter, .. }) = self.mailbox(group).offer(Input::Propose {
+        if let Some(Input::Propose { waiter, .. }) = self.mailbox(group).offer(Input::Propose {
             group,
             command,
             waiter,
@@ -345,7 +353,7 @@ impl Engine {
 
     /// Reads from a group, linearizably.
     pub fn read(&self, group: GroupId, read: Read) {
-        if let Err(Input::Read { read, .. }) =
+        if let Some(Input::Read { read, .. }) =
             self.mailbox(group).offer(Input::Read { group, read })
         {
             read.waiter.reply(Reply::Overloaded {
@@ -426,9 +434,7 @@ impl Engine {
         if threads.workers.is_empty() {
             return;
         }
-        for mailbox in &self.shared.mailboxes {
-            mailbox.tell(Input::Stop);
-        }
+        self.stop_workers();
         let deadline = Instant::now() + patience;
         let is_drained = || {
             self.shared
@@ -440,22 +446,28 @@ impl Engine {
         let mut drained_looks = 0;
         while drained_looks < 2 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
+            // A worker looks at news that could wait only when it is woken.
+            self.stop_workers();
             drained_looks = if is_drained() { drained_looks + 1 } else { 0 };
         }
         self.halt(&mut threads);
     }
 
-    fn halt(&self, threads: &mut Threads) {
-        self.shared.halting.store(true, Ordering::Release);
+    fn stop_workers(&self) {
         for mailbox in &self.shared.mailboxes {
             mailbox.tell(Input::Stop);
         }
+    }
+
+    fn halt(&self, threads: &mut Threads) {
+        self.shared.halting.store(true, Ordering::Release);
+        self.stop_workers();
         for keeper in &threads.keeper {
             keeper.thread().unpark();
         }
         join(&mut threads.keeper);
         join(&mut threads.workers);
-        let _ = self.apply.send(ApplyJob::Finish);
+        self.apply.tell(ApplyJob::Finish);
         join(&mut threads.apply);
         for _ in &threads.readers {
             let _ = self.readers.send(ReadJob::Finish);
@@ -488,7 +500,7 @@ fn join(threads: &mut Vec<JoinHandle<()>>) {
 /// flush when the log is nearly full.
 struct Keeper {
     shared: Arc<Shared>,
-    apply: Sender<ApplyJob>,
+    apply: Mailbox<ApplyJob>,
     durability: Durability,
     interval: Duration,
 }
@@ -501,7 +513,7 @@ impl Keeper {
             std::thread::park_timeout(self.interval);
             let full = self.shared.wal.pressure() == Pressure::Full;
             if full {
-                let _ = self.apply.send(ApplyJob::Flush);
+                self.apply.tell(ApplyJob::Flush);
             }
             if full != was_full {
                 was_full = full;

@@ -2,10 +2,10 @@
 
 use super::apply::ApplyJob;
 use super::clock;
-use super::mailbox::{Inbox, Wait};
+use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
 use super::{Host, Shared};
-use crate::worker::{LogBatch, Output, Worker};
+use crate::worker::{Input, LogBatch, Output, Worker};
 use crossbeam_channel::Sender;
 use pontoon_wal::Ticket;
 use std::sync::Arc;
@@ -19,34 +19,38 @@ const CYCLE_INPUTS: usize = 1024;
 pub(super) struct Exits {
     pub(super) shared: Arc<Shared>,
     pub(super) host: Arc<dyn Host>,
-    pub(super) apply: Sender<ApplyJob>,
+    pub(super) apply: Mailbox<ApplyJob>,
     pub(super) readers: Sender<ReadJob>,
 }
 
 /// Runs until the engine halts.
-pub(super) fn run(index: usize, mut worker: Worker, inbox: &Inbox, exits: &Exits) {
+pub(super) fn run(index: usize, mut worker: Worker, inbox: &Inbox<Input>, exits: &Exits) {
     let mut out = Output::default();
+    let mut inputs = Vec::new();
     while !exits.shared.halting.load(Ordering::Acquire) {
-        let mut first = None;
-        if !worker.has_work() {
-            let timeout = worker
+        if worker.has_work() {
+            inbox.take(&mut inputs);
+        } else {
+            let patience = worker
                 .next_deadline()
                 .map(|deadline| deadline - clock::now());
-            match inbox.wait(timeout) {
-                Wait::Input(input) => first = Some(input),
-                Wait::TimedOut => {}
-                Wait::Closed => return,
+            inbox.wait(patience, &mut inputs);
+        }
+        let mut waiting = inputs.drain(..).peekable();
+        loop {
+            let now = clock::now();
+            for input in waiting.by_ref().take(CYCLE_INPUTS) {
+                worker.handle(input, now);
+            }
+            // Read again after the mailbox was drained: what came in time counts before the timeout
+            // that it prevents, also after this thread was held up for long.
+            worker.run(clock::now(), &mut out);
+            hand_out(index, &mut out, exits);
+            if waiting.peek().is_none() {
+                break;
             }
         }
-        let now = clock::now();
-        let inputs = first.into_iter().chain(std::iter::from_fn(|| inbox.poll()));
-        for input in inputs.take(CYCLE_INPUTS) {
-            worker.handle(input, now);
-        }
-        // Read again after the mailbox was drained: what came in time counts before the timeout that it
-        // prevents, also after this thread was held up for long.
-        worker.run(clock::now(), &mut out);
-        hand_out(index, &mut out, exits);
+        drop(waiting);
         exits.shared.drained[index].store(worker.is_drained(), Ordering::Release);
     }
 }
@@ -67,8 +71,7 @@ fn hand_out(index: usize, out: &mut Output, exits: &Exits) {
     }
     if !out.apply.is_empty() {
         let batch = std::mem::take(&mut out.apply);
-        // The apply thread ends after the workers; if it failed, the node is stopping.
-        let _ = exits.apply.send(ApplyJob::Batch {
+        exits.apply.tell(ApplyJob::Batch {
             worker: index,
             batch,
         });

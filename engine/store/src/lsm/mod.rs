@@ -44,6 +44,7 @@ use pins::Pins;
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{GroupId, LogIndex};
 use settings::CompactionStop;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +62,10 @@ pub struct LsmStore {
     /// The tree's active memtable. Only [`LsmStore::rotate`] changes it.
     memtable: Arc<Memtable>,
     applied: AppliedIndexes,
+    /// The groups whose applied index has moved since the active memtable began. Their rows are written
+    /// when it is sealed: it reaches the disk as a whole, so they need to be in it only then, and
+    /// a batch costs no row per group.
+    moved: BTreeSet<GroupId>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -116,6 +121,7 @@ impl LsmStore {
             tree,
             memtable,
             applied,
+            moved: BTreeSet::new(),
             threads: Vec::new(),
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
@@ -176,10 +182,27 @@ impl LsmStore {
     }
 
     fn seal(&mut self) {
+        self.write_applied();
         if self.tree.rotate_memtable().is_some() {
             self.memtable = self.tree.active_memtable();
             self.shared.hand_over(Arc::new(self.applied.clone()));
         }
+    }
+}
+
+impl LsmStore {
+    fn write_applied(&mut self) {
+        if self.moved.is_empty() {
+            return;
+        }
+        let seqno = self.shared.pins.open_batch();
+        for group in std::mem::take(&mut self.moved) {
+            let key = keys::group_key(Space::Applied, group);
+            let value = self.applied(group).0.to_be_bytes();
+            let row = InternalValue::from_components(key, value, seqno, ValueType::Value);
+            self.memtable.insert(row);
+        }
+        self.shared.pins.publish();
     }
 }
 
@@ -217,11 +240,8 @@ impl Store for LsmStore {
                 .insert(InternalValue::from_components(key, value, seqno, kind));
         }
         for (group, index) in batch.applied() {
-            let key = keys::group_key(Space::Applied, *group);
-            let value = index.0.to_be_bytes();
-            let row = InternalValue::from_components(key, value, seqno, ValueType::Value);
-            self.memtable.insert(row);
             self.applied.insert(*group, *index);
+            self.moved.insert(*group);
         }
         self.shared.pins.publish();
         batch.clear();
