@@ -81,15 +81,15 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub max_log_bytes: Option<ByteSize>,
 
-    /// A follower stands for election after one to two of these without its leader. [default: 1000]
+    /// A follower stands for election after one to two of these without its leader. [default: 750]
     #[arg(long, value_name = "MS")]
     pub election_timeout_ms: Option<u64>,
 
-    /// How often a leader is heard that has nothing to say. [default: 200]
+    /// How often a leader is heard that has nothing to say. [default: 150]
     #[arg(long, value_name = "MS")]
     pub heartbeat_interval_ms: Option<u64>,
 
-    /// Size at which the store flushes its table in memory. [default: 64MiB]
+    /// Size at which the store flushes its table in memory. [default: 32MiB]
     #[arg(long, value_name = "BYTES")]
     pub memtable_bytes: Option<ByteSize>,
 
@@ -114,11 +114,11 @@ pub mod defaults {
     /// Bound on the log.
     pub const MAX_LOG_BYTES: u64 = 4 << 30;
     /// Election timeout.
-    pub const ELECTION_TIMEOUT_MS: u64 = 1000;
+    pub const ELECTION_TIMEOUT_MS: u64 = 750;
     /// Heartbeat interval.
-    pub const HEARTBEAT_INTERVAL_MS: u64 = 200;
+    pub const HEARTBEAT_INTERVAL_MS: u64 = 150;
     /// Size of the store's table in memory.
-    pub const MEMTABLE_BYTES: u64 = 64 << 20;
+    pub const MEMTABLE_BYTES: u64 = 32 << 20;
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 }

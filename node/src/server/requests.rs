@@ -195,11 +195,11 @@ impl ClientRequests {
 
     /// The local replica of a shard, if the request was routed by its present range; otherwise what to
     /// answer.
-    fn current(&self, shard: ShardId, epoch: Epoch) -> Result<Arc<Replica>, Response> {
+    fn current(&self, shard: ShardId, epoch: Epoch) -> Result<Arc<Replica>, Box<Response>> {
         match self.node.replica(shard) {
             Some(replica) if replica.record.is_current(shard, epoch) => Ok(replica.clone()),
-            Some(replica) => Err(replica.stale()),
-            None => Err(Response::NotHere),
+            Some(replica) => Err(Box::new(replica.stale())),
+            None => Err(Box::new(Response::NotHere)),
         }
     }
 }
