@@ -106,7 +106,7 @@ impl Profile {
         Self {
             delay_micros: (50, longest_delay),
             slow_chance: *dice.pick(&[0, 1_000, 10_000]),
-            drop_chance: *dice.pick(&[0, 500, 5_000, 50_000]),
+            drop_chance: *dice.pick(&[0, 500, 5_000, 20_000]),
             duplicate_chance: *dice.pick(&[0, 1_000, 20_000]),
             sync_micros: (30, longest_sync),
             slow_sync_chance: *dice.pick(&[0, 500, 5_000]),
@@ -116,10 +116,10 @@ impl Profile {
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),
             drift_ppm: *dice.pick(&[0, 100, 10_000]),
-            fault_gap: Duration::from_millis(*dice.pick(&[500, 1_000, 2_000])),
+            fault_gap: Duration::from_millis(*dice.pick(&[700, 1_500, 2_500])),
             weights,
             clients: dice.between(3, 8) as usize,
-            think_micros: (100, *dice.pick(&[20_000, 100_000, 300_000])),
+            think_micros: (100, *dice.pick(&[10_000, 40_000, 150_000])),
             keys_per_group: *dice.pick(&[1, 3, 8]),
             value_bytes: *dice.pick(&[16, 200, 3_000]),
         }

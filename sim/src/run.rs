@@ -62,6 +62,8 @@ pub struct Summary {
     pub restarts: u64,
     /// Segments that logs gave back.
     pub compactions: u64,
+    /// Reads of the log for replicas that lag.
+    pub fetches: u64,
     /// The fewest faults that a seed had.
     pub fewest_faults: Option<u64>,
 }
@@ -79,6 +81,7 @@ impl Summary {
         self.acknowledged += report.acknowledged;
         self.restarts += report.restarts;
         self.compactions += report.compactions;
+        self.fetches += report.fetches;
         let faults = report.faults.total();
         self.fewest_faults = Some(
             self.fewest_faults

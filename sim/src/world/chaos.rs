@@ -6,7 +6,7 @@ use crate::invariants::Checked;
 use std::time::Duration;
 
 /// How long a partition lasts, in microseconds.
-const PARTITION_MICROS: (u64, u64) = (50_000, 8_000_000);
+const PARTITION_MICROS: (u64, u64) = (50_000, 5_000_000);
 /// How long a disk stays full, in microseconds.
 const FULL_MICROS: (u64, u64) = (100_000, 5_000_000);
 /// How long a process is suspended, in microseconds.

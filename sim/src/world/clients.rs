@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a call may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a call may take when everything works again.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a read waits for an answer before it asks again.
-const READ_TRY_TIMEOUT: Duration = Duration::from_millis(1_500);
+const READ_TRY_TIMEOUT: Duration = Duration::from_millis(600);
 /// What an overloaded node asks for.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How long a message of or to a client is under way, in microseconds.

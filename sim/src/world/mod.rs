@@ -59,6 +59,8 @@ pub struct Report {
     pub restarts: u64,
     /// Segments of logs that were given back because nothing in them was needed.
     pub compactions: u64,
+    /// Reads of the log for replicas that lag, and for the state machine after a restart.
+    pub fetches: u64,
     /// What went wrong, and when.
     pub violation: Option<(Instant, Violation)>,
 }
@@ -78,6 +80,7 @@ impl Report {
             acknowledged: 0,
             restarts: 0,
             compactions: 0,
+            fetches: 0,
             violation: Some((at, violation)),
         }
     }
@@ -243,6 +246,7 @@ pub struct World {
     trace: Trace,
     restarts: u64,
     compactions: u64,
+    fetches: u64,
     /// Nothing fails any more.
     healed: bool,
 }
@@ -300,6 +304,7 @@ impl World {
             trace: Trace::new(prints),
             restarts: 0,
             compactions: 0,
+            fetches: 0,
             healed: false,
             profile,
         }
@@ -324,6 +329,7 @@ impl World {
             acknowledged: self.observer.acknowledged_writes(),
             restarts: self.restarts,
             compactions: self.compactions,
+            fetches: self.fetches,
             violation,
         }
     }

@@ -495,7 +495,9 @@ impl World {
             return Ok(());
         };
         process.is_syncing = false;
+        let before = process.log.stats().segments_live;
         let synced = process.log.sync();
+        let given_back = before.saturating_sub(process.log.stats().segments_live);
         let end = match synced {
             Ok(end) => end,
             Err(error) => return self.log_failed(at, &error),
@@ -506,6 +508,7 @@ impl World {
         }
         let is_idle = process.log_queue.is_empty();
         self.observer.synced(id);
+        self.compactions += given_back;
         self.trace.event(self.now, 6, &[id.0, end.0]);
         for (worker, sequence) in sequences.into_iter().enumerate() {
             if let Some(sequence) = sequence {
@@ -526,9 +529,7 @@ impl World {
         let Some(process) = &mut self.nodes[at].process else {
             return Ok(());
         };
-        let before = process.log.stats().segments_live;
         let result = process.log.maintain();
-        self.compactions += before.saturating_sub(process.log.stats().segments_live);
         match result {
             Ok(()) | Err(WalError::NoSpace { .. }) => Ok(()),
             Err(error) => self.log_failed(at, &error),
@@ -707,6 +708,7 @@ impl World {
             fetch.purpose, fetch.from
         );
         self.trace.line(now, || line);
+        self.fetches += 1;
         self.trace.event(now, 11, &[id.0, group.0, fetch.from.0]);
         let input = match read {
             Ok(entries) => Input::Fetched {
