@@ -76,13 +76,13 @@ pub trait LogFile: Send + Sync + 'static {
     /// `StorageFull` if there are not so many; whatever else the system says.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Overwrites a range with zeros, in a way that leaves it fit for small writes through the map.
+    /// Overwrites a range with zeros, in a way that leaves it fit for small writes.
     ///
     /// # Errors
     /// If the system refuses.
     fn zero(&self, from: u64, to: u64) -> io::Result<()>;
 
-    /// Gets the file ready for writing from `from` on: mapped and in memory.
+    /// Gets the file ready for use from `from` on: mapped and in memory.
     ///
     /// # Errors
     /// If the system refuses.

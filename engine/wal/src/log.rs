@@ -49,6 +49,8 @@ pub struct Log<D: Directory> {
     active: Arc<Segment<D::File>>,
     /// Where the next batch goes in `active`.
     cursor: u32,
+    /// Where batches are put together; kept for its memory.
+    scratch: Vec<u8>,
     /// The last batch and its header's checksum.
     last_batch: (Lsn, u32),
     durable: Lsn,

@@ -16,8 +16,6 @@ use std::sync::{Arc, OnceLock};
 
 const LOCK_FILE: &str = "LOCK";
 const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
-/// From this size on a record goes by `pwrite`: one call costs less than the page faults.
-const PWRITE_BYTES: usize = 64 << 10;
 /// statfs types of file systems whose pages another machine can change: NFS, SMB, CIFS, SMB2, Ceph,
 /// AFS (linux/magic.h and the file systems' own headers).
 const NETWORK_FILE_SYSTEMS: [u64; 6] = [
@@ -158,10 +156,16 @@ impl Directory for FsDirectory {
     }
 }
 
-/// A file that is written through a shared map once it is attached, and by `pwrite` before.
+/// A file that is read through a shared map, once it is attached, and written by `pwrite`.
 ///
-/// Both go to the same pages of the cache. The map lives as long as the file does, and views of it keep
-/// the file alive; the file is never made shorter, so a mapped page always has a block behind it.
+/// Both see the same pages of the cache. Storing through the map would save the call, but each sync then has
+/// to take the write permission from every page that was stored to, which interrupts all cores that
+/// run a thread of the process, and the next store to the page faults: in a node of many threads that
+/// cost more CPU per sync than everything else that the log does. It also lets the map be read-only, so
+/// no stray store can ever reach the log.
+///
+/// The map lives as long as the file does, and views of it keep the file alive; the file is never made
+/// shorter, so a mapped page always has a block behind it.
 #[derive(Debug)]
 pub struct MappedFile {
     file: File,
@@ -177,14 +181,14 @@ impl MappedFile {
     }
 
     /// The map, and a checked pointer to a range of it.
-    fn mapped(&self, offset: u64, length: usize) -> Option<*mut u8> {
+    fn mapped(&self, offset: u64, length: usize) -> Option<*const u8> {
         let map = self.map.get()?;
         let offset = usize::try_from(offset).ok()?;
         if offset.checked_add(length)? > map.len() {
             return None;
         }
         // SAFETY: the range was just checked to lie within the one allocation of the map.
-        Some(unsafe { map.as_mut_ptr().add(offset) })
+        Some(unsafe { map.as_ptr().add(offset) })
     }
 }
 
@@ -201,8 +205,8 @@ impl LogFile for MappedFile {
         }
     }
 
-    /// Writes zeros page by page: after larger writes the page cache holds larger folios, and then one
-    /// small store through the map makes the next sync write a whole folio, up to 1 MiB.
+    /// Writes zeros page by page: after larger writes the page cache holds larger folios, and a small
+    /// change may then make the next sync write a whole folio, up to 1 MiB.
     fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         // Folios that reading left behind are dropped, as far as they are clean. It is advice: where
         // it is not followed the log is slower and not wrong.
@@ -223,7 +227,9 @@ impl LogFile for MappedFile {
             return Ok(());
         }
         let length = usize::try_from(self.bytes()?).map_err(io::Error::other)?;
-        let map = MmapOptions::new().len(length).map_raw(&self.file)?;
+        let map = MmapOptions::new()
+            .len(length)
+            .map_raw_read_only(&self.file)?;
         map.advise(Advice::Random)?;
         let from = (from as usize / PAGE_BYTES * PAGE_BYTES).min(length);
         if from < length {
@@ -237,15 +243,6 @@ impl LogFile for MappedFile {
 
     #[inline]
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() < PWRITE_BYTES
-            && let Some(target) = self.mapped(offset, bytes.len())
-        {
-            // SAFETY: `target` has `bytes.len()` bytes in the map. Nobody else writes a file while the log
-            // does, and no view or peek covers bytes that are still to be written (the index names
-            // only records that are laid), so nothing else reads them now. The blocks exist.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
-            return Ok(());
-        }
         self.file.write_all_at(bytes, offset)
     }
 
@@ -254,7 +251,6 @@ impl LogFile for MappedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // fdatasync also writes the pages that were dirtied through the map.
         self.file.sync_data()
     }
 

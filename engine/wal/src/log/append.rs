@@ -1,4 +1,4 @@
-//! Laying batches: one pass over the records, one copy of each, and the header last.
+//! Laying batches: one pass over the records, and one write for all of them.
 
 use super::{Log, Spare};
 use crate::batch::{Record, SealedBatch};
@@ -18,6 +18,9 @@ use pontoon_types::{GroupId, LogPosition};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// A buffer that has grown beyond this for one large batch is not kept.
+const MAX_SCRATCH_BYTES: usize = 1 << 20;
 
 impl<D: Directory> Log<D> {
     /// Lays a batch and returns the log's end. It is durable when [`Log::sync`] has returned a position
@@ -55,7 +58,7 @@ impl<D: Directory> Log<D> {
     fn lay_records(&mut self, batch: &SealedBatch) -> Result<(), WalError> {
         let segment = Arc::clone(&self.active);
         let shared = Arc::clone(&self.shared);
-        let mut lay = Laying::new(&segment, self.cursor);
+        let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
         let mut records = batch.records.iter().peekable();
         while let Some(group) = records.peek().map(|record| record.group()) {
             // Records of one group in a row cost one lock and one look-up.
@@ -68,8 +71,12 @@ impl<D: Directory> Log<D> {
         self.finish_batch(lay, BatchKind::Records)
     }
 
-    /// Writes the header of what was laid behind it.
-    fn finish_batch(&mut self, lay: Laying<'_, D::File>, kind: BatchKind) -> Result<(), WalError> {
+    /// Puts the header before what was laid, and writes all of it at once.
+    fn finish_batch(
+        &mut self,
+        mut lay: Laying<'_, D::File>,
+        kind: BatchKind,
+    ) -> Result<(), WalError> {
         let position = Lsn::new(self.active.generation, lay.start);
         let header = BatchHeader {
             position,
@@ -82,9 +89,13 @@ impl<D: Directory> Log<D> {
             kind,
         };
         let (bytes, checksum) = header.encode(self.active.seed);
-        lay.write(lay.start, &bytes)?;
+        lay.buffer[..BATCH_HEADER_BYTES].copy_from_slice(&bytes);
+        lay.write()?;
         self.cursor = lay.cursor;
         self.last_batch = (position, checksum);
+        if lay.buffer.capacity() <= MAX_SCRATCH_BYTES {
+            self.scratch = lay.buffer;
+        }
         Ok(())
     }
 
@@ -100,8 +111,8 @@ impl<D: Directory> Log<D> {
 
     fn lay_checkpoint_here(&mut self) -> Result<(), WalError> {
         let segment = Arc::clone(&self.active);
-        let mut lay = Laying::new(&segment, self.cursor);
-        lay.segments(&self.generations())?;
+        let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
+        lay.segments(&self.generations());
         let groups = self.shared.index.map_all(|group| Checkpoint {
             payload: encode_checkpoint(&group.hard_state, &group.extent()),
             link: group.link,
@@ -110,7 +121,7 @@ impl<D: Directory> Log<D> {
         for (id, checkpoint) in groups {
             let flags = u8::from(checkpoint.damaged) * FLAG_DAMAGED;
             let (link, payload) = (checkpoint.link, &checkpoint.payload);
-            lay.small(RecordKind::Checkpoint, flags, id, link, payload)?;
+            lay.small(RecordKind::Checkpoint, flags, id, link, payload);
         }
         self.finish_batch(lay, BatchKind::Checkpoint)?;
         self.unlisted_from = Some(self.end());
@@ -127,9 +138,9 @@ impl<D: Directory> Log<D> {
             return Ok(());
         }
         let segment = Arc::clone(&self.active);
-        let mut lay = Laying::new(&segment, self.cursor);
-        let laid = lay.segments(&generations);
-        let laid = laid.and_then(|()| self.finish_batch(lay, BatchKind::Checkpoint));
+        let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
+        lay.segments(&generations);
+        let laid = self.finish_batch(lay, BatchKind::Checkpoint);
         laid.map_err(|error| self.poison(error))?;
         self.unlisted_from = Some(self.end());
         Ok(())
@@ -216,9 +227,11 @@ struct Checkpoint {
     damaged: bool,
 }
 
-/// A batch on its way into a segment.
+/// A batch on its way into a segment: put together in memory, as it will lie there, and written by one
+/// call.
 struct Laying<'a, F> {
     segment: &'a Segment<F>,
+    buffer: Vec<u8>,
     start: u32,
     cursor: u32,
     checksum: u32,
@@ -226,9 +239,12 @@ struct Laying<'a, F> {
 }
 
 impl<'a, F: LogFile> Laying<'a, F> {
-    fn new(segment: &'a Segment<F>, start: u32) -> Self {
+    fn new(segment: &'a Segment<F>, start: u32, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.resize(BATCH_HEADER_BYTES, 0);
         Self {
             segment,
+            buffer,
             start,
             cursor: start + BATCH_HEADER_BYTES as u32,
             checksum: segment.seed.at(start),
@@ -247,7 +263,7 @@ impl<'a, F: LogFile> Laying<'a, F> {
         let link = state.link;
         state.link = match record {
             Record::Entry(entry) => {
-                let at = self.entry(group, link, entry.as_bytes())?;
+                let at = self.entry(group, link, entry.as_bytes());
                 if state.append(entry.position(), at, pins) == Sequenced::No {
                     return Err(out_of_order(group, entry.position(), state));
                 }
@@ -256,19 +272,19 @@ impl<'a, F: LogFile> Laying<'a, F> {
             Record::HardState(_, hard_state) => {
                 state.hard_state = *hard_state;
                 let payload = encode_hard_state(hard_state);
-                self.small(RecordKind::HardState, 0, group, link, &payload)?
+                self.small(RecordKind::HardState, 0, group, link, &payload)
             }
             Record::Compact(_, up_to) => {
                 state.compact(*up_to, pins);
                 let payload = encode_extent(&state.extent());
-                self.small(RecordKind::Compact, 0, group, link, &payload)?
+                self.small(RecordKind::Compact, 0, group, link, &payload)
             }
         };
         Ok(())
     }
 
     #[inline]
-    fn entry(&mut self, group: GroupId, previous: Lsn, envelope: &[u8]) -> Result<Lsn, WalError> {
+    fn entry(&mut self, group: GroupId, previous: Lsn, envelope: &[u8]) -> Lsn {
         let header = RecordHeader {
             length: envelope.len() as u32,
             kind: RecordKind::Entry as u8,
@@ -282,15 +298,15 @@ impl<'a, F: LogFile> Laying<'a, F> {
         checked[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
         checked[RECORD_HEADER_BYTES..].copy_from_slice(&envelope[..ENTRY_CHECKED_BYTES]);
         self.checksum = crc32c::crc32c_append(self.checksum, &checked);
-        self.write(self.cursor, &checked[..RECORD_HEADER_BYTES])?;
-        self.write(self.cursor + RECORD_HEADER_BYTES as u32, envelope)?;
-        Ok(self.advance(envelope.len()))
+        self.buffer
+            .extend_from_slice(&checked[..RECORD_HEADER_BYTES]);
+        self.buffer.extend_from_slice(envelope);
+        self.advance(envelope.len())
     }
 
-    fn segments(&mut self, generations: &[u32]) -> Result<(), WalError> {
+    fn segments(&mut self, generations: &[u32]) {
         let payload = encode_segments(generations);
-        self.small(RecordKind::Segments, 0, GroupId(0), Lsn::ZERO, &payload)?;
-        Ok(())
+        self.small(RecordKind::Segments, 0, GroupId(0), Lsn::ZERO, &payload);
     }
 
     fn small(
@@ -300,7 +316,7 @@ impl<'a, F: LogFile> Laying<'a, F> {
         group: GroupId,
         previous: Lsn,
         payload: &[u8],
-    ) -> Result<Lsn, WalError> {
+    ) -> Lsn {
         let header = RecordHeader {
             length: payload.len() as u32,
             kind: kind as u8,
@@ -311,21 +327,24 @@ impl<'a, F: LogFile> Laying<'a, F> {
         .encode();
         self.checksum = crc32c::crc32c_append(self.checksum, &header);
         self.checksum = crc32c::crc32c_append(self.checksum, payload);
-        self.write(self.cursor, &header)?;
-        self.write(self.cursor + RECORD_HEADER_BYTES as u32, payload)?;
-        Ok(self.advance(payload.len()))
+        self.buffer.extend_from_slice(&header);
+        self.buffer.extend_from_slice(payload);
+        self.advance(payload.len())
     }
 
     fn advance(&mut self, payload: usize) -> Lsn {
         let at = Lsn::new(self.segment.generation, self.cursor);
         self.cursor += (RECORD_HEADER_BYTES + aligned(payload)) as u32;
+        self.buffer.resize((self.cursor - self.start) as usize, 0);
         self.records += 1;
         at
     }
 
-    #[inline]
-    fn write(&self, offset: u32, bytes: &[u8]) -> Result<(), WalError> {
-        let written = self.segment.file.write_at(u64::from(offset), bytes);
+    fn write(&self) -> Result<(), WalError> {
+        let written = self
+            .segment
+            .file
+            .write_at(u64::from(self.start), &self.buffer);
         written.map_err(|error| self.failed(error))
     }
 

@@ -107,6 +107,7 @@ impl<D: Directory> Log<D> {
             identity,
             active,
             cursor,
+            scratch: Vec::new(),
             last_batch: if sealed {
                 (FOLLOWS_DAMAGE, 0)
             } else {
