@@ -34,7 +34,7 @@ pub(crate) struct Group {
     pub(crate) is_dirty: bool,
     /// A hard state of which only the commit index is new; written with the next record.
     pub(crate) hint: Option<HardState>,
-    /// Proposals whose entries are not committed yet, by index.
+    /// Proposals at whose index nothing is committed yet, ascending by index.
     proposals: VecDeque<(LogPosition, Waiter)>,
     /// Reads that wait for a quorum to confirm the leader, by the context of their round.
     asked: VecDeque<(u64, Vec<Read>)>,
@@ -116,8 +116,16 @@ impl Group {
         self.proposals.is_empty() && self.asked.is_empty() && self.confirmed.is_empty()
     }
 
+    /// Notes who waits for a proposal.
+    ///
+    /// Kept in the order of indexes. A leader that was deposed and leads again proposes at indexes where
+    /// proposals of its former term still wait: their fate is known only when something is committed
+    /// there, and they must not stand in the way of those behind them.
     pub(crate) fn proposed(&mut self, position: LogPosition, waiter: Waiter) {
-        self.proposals.push_back((position, waiter));
+        let at = self
+            .proposals
+            .partition_point(|(proposed, _)| proposed.index <= position.index);
+        self.proposals.insert(at, (position, waiter));
     }
 
     /// Asks for a read. All reads of one cycle share one round of confirmation.
