@@ -16,7 +16,7 @@
 //!
 //! All along, [`invariants`] are checked, a file each. None of them believes what the code says of itself;
 //! they look at messages, batches, entries, recovered logs and clients' histories. In particular a
-//! [shadow](shadow) of every log is kept beside it, so that it is known which states a crash may leave.
+//! [shadow] of every log is kept beside it, so that it is known which states a crash may leave.
 //!
 //! # What it is not
 //!

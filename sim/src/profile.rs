@@ -111,7 +111,7 @@ impl Profile {
             sync_micros: (30, longest_sync),
             slow_sync_chance: *dice.pick(&[0, 500, 5_000]),
             apply_micros: (5, *dice.pick(&[50, 500, 20_000])),
-            flush_micros: (500, *dice.pick(&[5_000, 100_000, 2_000_000])),
+            flush_micros: (500, *dice.pick(&[5_000, 100_000, 1_000_000])),
             memtable_bytes: *dice.pick(&[512, 4 << 10, 32 << 10]),
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),

@@ -178,14 +178,21 @@ pub fn check_key(calls: &[Call]) -> Result<(), String> {
 
 /// The calls in the order in which they began, without writes of unknown outcome that nobody has seen.
 fn relevant(calls: &[Call]) -> Vec<Call> {
-    let seen: BTreeSet<ValueId> = calls
-        .iter()
-        .filter_map(|call| match call.action {
-            Action::Read(value) | Action::NoSwap { actual: value, .. } => Some(value),
-            Action::Swap { expect, .. } => call.ended.map(|_| expect),
-            Action::Write(_) => None,
-        })
-        .collect();
+    // A swap that may have been done and was seen has itself seen what it expected.
+    let mut seen = BTreeSet::new();
+    let mut before = None;
+    while before != Some(seen.len()) {
+        before = Some(seen.len());
+        for call in calls {
+            match call.action {
+                Action::Read(value) | Action::NoSwap { actual: value, .. } => seen.insert(value),
+                Action::Swap { expect, set } if call.ended.is_some() || seen.contains(&set) => {
+                    seen.insert(expect)
+                }
+                Action::Swap { .. } | Action::Write(_) => false,
+            };
+        }
+    }
     let mut calls: Vec<Call> = calls
         .iter()
         .filter(|call| match call.action {
@@ -216,7 +223,7 @@ mod tests {
 
     #[test]
     fn histories_of_a_register_pass() {
-        let histories: [&[Call]; 6] = [
+        let histories: [&[Call]; 7] = [
             &[],
             &[
                 call(0, 1, Read(0)),
@@ -240,6 +247,13 @@ mod tests {
                 call(0, None, Write(1)),
                 call(5, 6, Read(0)),
                 call(7, 8, Read(1)),
+            ],
+            // Two unknown calls, of which the first is seen only by the second.
+            &[
+                call(0, 1, Write(1)),
+                call(2, None, Write(0)),
+                call(3, None, Swap { expect: 0, set: 2 }),
+                call(4, 5, Read(2)),
             ],
             &[
                 call(0, 1, Swap { expect: 0, set: 1 }),

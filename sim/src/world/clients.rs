@@ -459,9 +459,10 @@ impl World {
         };
         let think = self.dice.micros(self.profile.think_micros);
         self.plan(think, Event::ClientNext { client });
-        if is_probe && response.is_none() {
-            let what = format!("with everything healed, {kind:?} of key {key} does not succeed");
-            return Err(Violation::new(Invariant::Convergence, what));
+        if is_probe && matches!(response, None | Some(Response::UnknownOutcome)) {
+            // A node that was stopping when everything healed may still have taken it with it. Asked
+            // again; that it succeeds in bounded time is looked at elsewhere.
+            self.probes.push_back((key, !matches!(kind, Kind::Get)));
         }
         if refused {
             let writes = !matches!(kind, Kind::Get);

@@ -3,9 +3,11 @@
 //! All chance comes from the seed, all order from the queue: events at the same moment happen in the order
 //! in which they were planned. Nothing here looks at a real clock, a thread or the order of a hash map.
 
+mod apply;
 mod chaos;
 mod clients;
 mod healing;
+mod log;
 mod observe;
 mod process;
 

@@ -1,19 +1,19 @@
 //! A process: the real workers, log and apply stage, with what production does on threads laid out in time.
 
 use super::clients::TryId;
-use super::{CLUSTER, Event, Node, WORKERS, World, unexpected};
+use super::{CLUSTER, Event, WORKERS, World, unexpected};
 use crate::faults::Fault;
 use crate::invariants::{Checked, Invariant, Violation};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_engine::apply::{ApplyStage, DueReads};
 use pontoon_engine::frame::{Lane, Origin};
-use pontoon_engine::worker::{ApplyBatch, Fetch, Input, LogBatch, Output, Worker};
+use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
 use pontoon_engine::{Reply, Waiter};
 use pontoon_raft::Restored;
-use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord, Store};
+use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, TabletId};
-use pontoon_wal::{Log, LogIdentity, LogReader, MemoryDisk, MemoryFile, Pressure, WalError};
+use pontoon_wal::{Log, LogIdentity, LogReader, MemoryDisk, MemoryFile, WalError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,6 @@ use xxhash_rust::xxh3::xxh3_64;
 const CYCLE_INPUTS: usize = 1024;
 /// How long a worker takes to look into its mailbox, in microseconds.
 const WAKE_MICROS: (u64, u64) = (1, 30);
-/// How long the log waits before it tries again what it had no room for.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long the process takes to come up again, in microseconds.
 pub(super) const RESTART_MICROS: (u64, u64) = (10_000, 3_000_000);
 /// Chance, in millionths, that the power goes again while a node recovers.
@@ -34,28 +32,28 @@ const CRASH_IN_RECOVERY: u32 = 60_000;
 type Replies = Arc<Mutex<Vec<(usize, TryId, Reply)>>>;
 
 pub(super) struct Process {
-    log: Log<MemoryDisk>,
-    reader: LogReader<MemoryFile>,
-    stage: ApplyStage<ModelStore>,
-    durability: Durability,
-    replicas: Vec<ReplicaRecord>,
+    pub(super) log: Log<MemoryDisk>,
+    pub(super) reader: LogReader<MemoryFile>,
+    pub(super) stage: ApplyStage<ModelStore>,
+    pub(super) durability: Durability,
+    pub(super) replicas: Vec<ReplicaRecord>,
     workers: Vec<Slot>,
     /// Batches that the log has not laid yet, and by which worker.
-    log_queue: VecDeque<(usize, LogBatch)>,
+    pub(super) log_queue: VecDeque<(usize, LogBatch)>,
     /// Laid, and told to their workers after the sync.
-    laid: Vec<(usize, u64)>,
+    pub(super) laid: Vec<(usize, u64)>,
     /// A sync is under way.
-    is_syncing: bool,
+    pub(super) is_syncing: bool,
     /// Tells idle looks that were overtaken.
-    idle_round: u64,
-    apply_queue: Vec<(usize, ApplyBatch)>,
-    apply_is_planned: bool,
-    reads: VecDeque<DueReads<ModelView>>,
-    is_flushing: bool,
+    pub(super) idle_round: u64,
+    pub(super) apply_queue: Vec<(usize, ApplyBatch)>,
+    pub(super) apply_is_planned: bool,
+    pub(super) reads: VecDeque<DueReads<ModelView>>,
+    pub(super) is_flushing: bool,
     /// What the keeper has seen.
-    generation: u64,
-    log_was_full: bool,
-    replies: Replies,
+    pub(super) generation: u64,
+    pub(super) log_was_full: bool,
+    pub(super) replies: Replies,
 }
 
 /// A worker with its mailbox.
@@ -92,7 +90,7 @@ impl Process {
     }
 }
 
-fn worker_of(group: GroupId) -> usize {
+pub(super) fn worker_of(group: GroupId) -> usize {
     (group.0 % WORKERS as u64) as usize
 }
 
@@ -258,7 +256,7 @@ impl World {
     }
 
     /// The process of a node, if it is still the one of that life.
-    fn process(&mut self, at: usize, life: u64) -> Option<&mut Process> {
+    pub(super) fn process(&mut self, at: usize, life: u64) -> Option<&mut Process> {
         let node = &mut self.nodes[at];
         node.process.as_mut().filter(|_| node.life == life)
     }
@@ -443,325 +441,6 @@ impl World {
         Ok(())
     }
 
-    /// The log lays what waits, and begins a sync.
-    fn log_round(&mut self, at: usize) -> Checked {
-        let node = &mut self.nodes[at];
-        let Some(process) = &mut node.process else {
-            return Ok(());
-        };
-        while let Some((worker, batch)) = process.log_queue.pop_front() {
-            match process.log.append(&batch.batch) {
-                Ok(_) => {
-                    self.observer.laid(node.id, &batch.batch)?;
-                    process.laid.push((worker, batch.sequence));
-                }
-                Err(WalError::NoSpace { .. }) => {
-                    process.log_queue.push_front((worker, batch));
-                    break;
-                }
-                Err(error) => {
-                    // It may be on the disk all the same.
-                    self.observer.laid(node.id, &batch.batch)?;
-                    return self.log_failed(at, &error);
-                }
-            }
-        }
-        if process.laid.is_empty() {
-            self.plan_log_idle(at);
-        } else {
-            self.begin_sync(at);
-        }
-        Ok(())
-    }
-
-    fn begin_sync(&mut self, at: usize) {
-        let mut latency = self.dice.micros(self.profile.sync_micros);
-        if !self.healed && self.dice.chance(self.profile.slow_sync_chance) {
-            self.faults.count(Fault::SlowSync);
-            latency += self.dice.micros((10_000, 2_500_000));
-        }
-        let node = &mut self.nodes[at];
-        let life = node.life;
-        if let Some(process) = &mut node.process {
-            process.is_syncing = true;
-            self.plan(latency, Event::SyncDone { node: at, life });
-        }
-    }
-
-    /// The log's sync returns.
-    pub(super) fn sync_done(&mut self, at: usize, life: u64) -> Checked {
-        let id = self.nodes[at].id;
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        process.is_syncing = false;
-        let before = process.log.stats().segments_live;
-        let synced = process.log.sync();
-        let given_back = before.saturating_sub(process.log.stats().segments_live);
-        let end = match synced {
-            Ok(end) => end,
-            Err(error) => return self.log_failed(at, &error),
-        };
-        let mut sequences = [None; WORKERS];
-        for (worker, sequence) in process.laid.drain(..) {
-            sequences[worker] = sequences[worker].max(Some(sequence));
-        }
-        let is_idle = process.log_queue.is_empty();
-        self.observer.synced(id);
-        self.compactions += given_back;
-        self.trace.event(self.now, 6, &[id.0, end.0]);
-        for (worker, sequence) in sequences.into_iter().enumerate() {
-            if let Some(sequence) = sequence {
-                self.tell(at, worker, Input::Durable { sequence });
-            }
-        }
-        self.log_chores(at)?;
-        if is_idle {
-            self.plan_log_idle(at);
-            Ok(())
-        } else {
-            self.log_round(at)
-        }
-    }
-
-    /// Makes the next segment and takes back what nothing needs, as the preparing thread does.
-    fn log_chores(&mut self, at: usize) -> Checked {
-        let Some(process) = &mut self.nodes[at].process else {
-            return Ok(());
-        };
-        let result = process.log.maintain();
-        match result {
-            Ok(()) | Err(WalError::NoSpace { .. }) => Ok(()),
-            Err(error) => self.log_failed(at, &error),
-        }
-    }
-
-    fn plan_log_idle(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let (life, mark_after) = (node.life, self.config.wal.mark_after_idle);
-        let Some(process) = &mut node.process else {
-            return;
-        };
-        let after = if process.log.is_dirty() || !process.log_queue.is_empty() {
-            RETRY_AFTER
-        } else if process.log.mark_is_stale() {
-            mark_after
-        } else {
-            return;
-        };
-        process.idle_round += 1;
-        let round = process.idle_round;
-        self.plan(
-            after,
-            Event::LogIdle {
-                node: at,
-                life,
-                round,
-            },
-        );
-    }
-
-    /// The log has had nothing to do for a while.
-    pub(super) fn log_idle(&mut self, at: usize, life: u64, round: u64) -> Checked {
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        if process.idle_round != round || process.is_syncing {
-            return Ok(());
-        }
-        if process.log.mark_is_stale()
-            && let Err(error) = process.log.write_mark()
-        {
-            return self.log_failed(at, &error);
-        }
-        self.trace.event(self.now, 7, &[at as u64]);
-        self.log_chores(at)?;
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        if !process.log_queue.is_empty() {
-            return self.log_round(at);
-        }
-        if process.log.is_dirty() {
-            self.begin_sync(at);
-        }
-        Ok(())
-    }
-
-    /// The log has failed and the process stops; the disk says why.
-    fn log_failed(&mut self, at: usize, error: &WalError) -> Checked {
-        let node = &self.nodes[at];
-        let line = format!("n{}'s log fails: {error}", node.id);
-        self.trace.line(self.now, || line);
-        if node.power_is_off() {
-            self.faults.count(Fault::TornWrite);
-            self.end_process(at, true)
-        } else if node.sync_has_failed() {
-            self.faults.count(Fault::FailedSync);
-            self.nodes[at].sync_fails_at = None;
-            self.end_process(at, false)
-        } else {
-            Err(unexpected(format!(
-                "the log of node {} failed: {error}",
-                node.id
-            )))
-        }
-    }
-
-    /// The apply stage takes what waits.
-    pub(super) fn apply(&mut self, at: usize, life: u64) -> Checked {
-        let (now, id) = (self.now, self.nodes[at].id);
-        let node = &mut self.nodes[at];
-        let Some(process) = node.process.as_mut().filter(|_| node.life == life) else {
-            return Ok(());
-        };
-        if now < node.paused_until {
-            let until = node.paused_until;
-            self.plan_at(until, Event::Apply { node: at, life });
-            return Ok(());
-        }
-        process.apply_is_planned = false;
-        for (worker, batch) in process.apply_queue.drain(..) {
-            for entry in &batch.entries {
-                self.observer.applies(id, entry)?;
-                let numbers = [
-                    id.0,
-                    entry.group().0,
-                    entry.index().0,
-                    entry.checksum().into(),
-                ];
-                self.trace.mix(&numbers);
-                self.trace.line(now, || format!("n{id} applies {entry:?}"));
-            }
-            process.stage.gather(worker, batch);
-        }
-        let applied = process.stage.run();
-        let applied =
-            applied.map_err(|error| unexpected(format!("node {id} cannot apply: {error}")))?;
-        let progress: Vec<_> = applied.collect();
-        let reads = process.stage.take_reads();
-        let has_reads = reads.is_some();
-        process.reads.extend(reads);
-        self.trace.event(now, 8, &[id.0]);
-        for progress in progress {
-            let (indexes, bytes) = (progress.indexes, progress.bytes);
-            self.tell(at, progress.worker, Input::Applied { indexes, bytes });
-        }
-        if has_reads {
-            let after = self.dice.micros((1, 2_000));
-            self.plan(after, Event::ServeReads { node: at, life });
-        }
-        self.collect_replies(at)?;
-        self.plan_flush(at);
-        Ok(())
-    }
-
-    /// A reader serves the oldest reads that are due.
-    pub(super) fn serve_reads(&mut self, at: usize, life: u64) -> Checked {
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        if let Some(reads) = process.reads.pop_front() {
-            reads.serve();
-        }
-        self.trace.event(self.now, 9, &[at as u64]);
-        self.collect_replies(at)
-    }
-
-    fn plan_flush(&mut self, at: usize) {
-        let after = self.dice.micros(self.profile.flush_micros);
-        let node = &mut self.nodes[at];
-        let life = node.life;
-        let Some(process) = &mut node.process else {
-            return;
-        };
-        let waits = process.stage.machine().store().sealed_memtables() > 0;
-        if waits && !std::mem::replace(&mut process.is_flushing, true) {
-            self.plan(after, Event::FlushDone { node: at, life });
-        }
-    }
-
-    /// A memtable is on the disk.
-    pub(super) fn flush_done(&mut self, at: usize, life: u64) -> Checked {
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        process.is_flushing = false;
-        process.stage.machine().store_mut().finish_flush();
-        self.trace.event(self.now, 10, &[at as u64]);
-        self.plan_flush(at);
-        Ok(())
-    }
-
-    /// A reader reads a part of the log for a group.
-    pub(super) fn fetch(&mut self, at: usize, life: u64, worker: usize, fetch: Fetch) -> Checked {
-        let (now, id) = (self.now, self.nodes[at].id);
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        let Fetch { group, fetch } = fetch;
-        let read = process
-            .reader
-            .read(group, fetch.from, fetch.to, fetch.max_bytes);
-        let line = format!(
-            "n{id} g{group} fetches {:?} from {}: {read:?}",
-            fetch.purpose, fetch.from
-        );
-        self.trace.line(now, || line);
-        self.fetches += 1;
-        self.trace.event(now, 11, &[id.0, group.0, fetch.from.0]);
-        let input = match read {
-            Ok(entries) => Input::Fetched {
-                group,
-                purpose: fetch.purpose,
-                entries,
-            },
-            Err(error) => {
-                return Err(unexpected(format!(
-                    "group {group}: node {id} cannot read entries from {} for {:?}: {error}",
-                    fetch.from, fetch.purpose
-                )));
-            }
-        };
-        self.tell(at, worker, input);
-        Ok(())
-    }
-
-    /// The keeper looks after the log's space.
-    pub(super) fn keep(&mut self, at: usize, life: u64) -> Checked {
-        let interval = self.config.compaction_interval;
-        let Some(process) = self.process(at, life) else {
-            return Ok(());
-        };
-        let full = process.log.pressure() == Pressure::Full;
-        let rotated = if full {
-            process.stage.machine().store_mut().rotate()
-        } else {
-            Ok(())
-        };
-        rotated.map_err(|error| unexpected(format!("a store cannot rotate: {error}")))?;
-        let changed = std::mem::replace(&mut process.log_was_full, full) != full;
-        let generation = process.durability.generation();
-        let cut = std::mem::replace(&mut process.generation, generation) != generation || full;
-        let mut shares = vec![Vec::new(); WORKERS];
-        for (group, applied) in process.durability.all().iter() {
-            shares[worker_of(*group)].push((*group, *applied));
-        }
-        self.trace
-            .event(self.now, 12, &[at as u64, u64::from(full), generation]);
-        self.plan_flush(at);
-        for (worker, applied) in shares.into_iter().enumerate() {
-            if changed {
-                self.tell(at, worker, Input::LogPressure { full });
-            }
-            if cut {
-                self.tell(at, worker, Input::Compact { applied });
-            }
-        }
-        self.plan(interval, Event::Keeper { node: at, life });
-        Ok(())
-    }
-
     /// Sends what waiters were told to their clients.
     pub(super) fn collect_replies(&mut self, at: usize) -> Checked {
         let Some(process) = &self.nodes[at].process else {
@@ -778,24 +457,6 @@ impl World {
     pub(super) fn tell_stop(&mut self, at: usize) {
         for worker in 0..WORKERS {
             self.tell(at, worker, Input::Stop);
-        }
-    }
-
-    /// The end of a shutdown: the store is flushed and the log closed.
-    pub(super) fn close(&mut self, at: usize) -> Checked {
-        let id = self.nodes[at].id;
-        let Some(process) = &mut self.nodes[at].process else {
-            return Ok(());
-        };
-        let flushed = process.stage.machine().store_mut().flush();
-        flushed.map_err(|error| unexpected(format!("node {id} cannot flush: {error}")))?;
-        let closed = process.log.sync().and_then(|_| {
-            self.observer.synced(id);
-            process.log.write_mark()
-        });
-        match closed {
-            Ok(()) => self.end_process(at, false),
-            Err(error) => self.log_failed(at, &error),
         }
     }
 
@@ -821,38 +482,6 @@ impl World {
         let after = self.dice.micros(RESTART_MICROS);
         self.plan(after, Event::Start { node: at });
         Ok(())
-    }
-}
-
-impl Node {
-    /// What the power cut leaves is on the disk from now on.
-    pub(super) fn lose_power(&mut self, seed: u64) {
-        self.disk = self.disk.crash(seed);
-        self.power_ends_at = None;
-        self.sync_fails_at = None;
-    }
-
-    /// The power goes after so many more changes of the disk.
-    pub(super) fn cut_power_after(&mut self, operations: u64) {
-        self.disk.cut_power_after(operations);
-        self.power_ends_at = Some(self.disk.operations() + operations);
-    }
-
-    /// A sync will fail, after so many that do not.
-    pub(super) fn fail_sync_after(&mut self, successes: u64) {
-        self.disk.fail_sync_after(successes);
-        self.sync_fails_at = Some(self.disk.syncs() + successes);
-    }
-
-    pub(super) fn power_is_off(&self) -> bool {
-        let operations = self.disk.operations();
-        self.power_ends_at.is_some_and(|end| operations >= end)
-    }
-
-    /// Whether the armed failure has struck.
-    pub(super) fn sync_has_failed(&self) -> bool {
-        let syncs = self.disk.syncs();
-        self.sync_fails_at.is_some_and(|at| syncs > at)
     }
 }
 
