@@ -16,7 +16,7 @@ mod s8_linearizable;
 
 pub use s1_one_leader::OneLeaderPerTerm;
 pub use s2_log_matching::LogMatching;
-pub use s3_leader_completeness::check_elected;
+pub use s3_leader_completeness::LeaderCompleteness;
 pub use s4_state_machine::StateMachineSafety;
 pub use s5_own_term::OwnTermCommit;
 pub use s6_durability::Promises;

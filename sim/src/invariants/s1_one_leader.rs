@@ -33,6 +33,14 @@ impl OneLeaderPerTerm {
         }
     }
 
+    /// The latest term of a group that anyone was seen to lead.
+    #[must_use]
+    pub fn latest(&self, group: GroupId) -> Term {
+        let terms = (group, Term::ZERO)..=(group, Term(u64::MAX));
+        let latest = self.leaders.range(terms).next_back();
+        latest.map_or(Term::ZERO, |((_, term), _)| *term)
+    }
+
     /// How many terms had a leader.
     #[must_use]
     pub fn elections(&self) -> u64 {
@@ -61,6 +69,7 @@ mod tests {
         assert_eq!(checker.leads(group, Term(1), ReplicaId(1)), Ok(false));
         assert_eq!(checker.leads(group, Term(2), ReplicaId(2)), Ok(true));
         assert_eq!(checker.leads(GroupId(2), Term(1), ReplicaId(2)), Ok(true));
+        assert_eq!(checker.latest(group), Term(2));
         let second = checker.check(group, Term(1), ReplicaId(2));
         assert_eq!(broken(&second), Invariant::S1);
     }

@@ -2,8 +2,8 @@
 
 use super::{Node, World, unexpected};
 use crate::invariants::{
-    Acknowledged, AppliedOnce, Checked, Invariant, LogMatching, OneLeaderPerTerm, OwnTermCommit,
-    Promises, StateMachineSafety, Violation, check_elected,
+    Acknowledged, AppliedOnce, Checked, Invariant, LeaderCompleteness, LogMatching,
+    OneLeaderPerTerm, OwnTermCommit, Promises, StateMachineSafety, Violation,
 };
 use crate::shadow::{ShadowLog, ShadowNode, ShadowRecord};
 use bytes::Bytes;
@@ -24,6 +24,7 @@ pub(super) struct Observer {
     members: BTreeMap<GroupId, Vec<NodeId>>,
     leaders: OneLeaderPerTerm,
     matching: LogMatching,
+    completeness: LeaderCompleteness,
     pub(super) machines: StateMachineSafety,
     commits: OwnTermCommit,
     promises: Promises,
@@ -49,6 +50,7 @@ impl Observer {
             members,
             leaders: OneLeaderPerTerm::default(),
             matching: LogMatching::default(),
+            completeness: LeaderCompleteness::default(),
             machines: StateMachineSafety::default(),
             commits: OwnTermCommit::default(),
             promises: Promises::default(),
@@ -159,7 +161,7 @@ impl Observer {
                         .and_then(|shadow| shadow.laid(group))
                         .unwrap_or(&empty);
                     if self.leaders.leads(group, term, from)? {
-                        check_elected(group, term, from, laid, &self.machines)?;
+                        self.completeness.elected(group, term, from, laid)?;
                     }
                     self.commits.told(group, term, commit, laid)?;
                 }
@@ -175,6 +177,8 @@ impl Observer {
         let (group, index) = (entry.group(), entry.index());
         self.applied_entries += 1;
         self.machines.applied(node, entry)?;
+        let latest = self.leaders.latest(group).max(entry.term());
+        self.completeness.applied(entry, latest);
         self.once.applied(node, group, index, command_of(entry))
     }
 
