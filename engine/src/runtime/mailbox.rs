@@ -4,9 +4,12 @@
 //! more than the work that they bring, so this is a list under a lock that is held for a push or a
 //! swap, and a wake-up only for an owner who sleeps.
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often an owner that had to sleep lets others go first, at most.
+const COURTESIES: usize = 4;
 
 /// The sending side; cheap to clone.
 pub(super) struct Mailbox<T> {
@@ -101,9 +104,9 @@ impl<T> Inbox<T> {
     /// Waits until something is there, but not longer than `patience`, and appends everything that
     /// waits to `items`.
     ///
-    /// An owner that had to sleep lets other threads have the core once before it looks. On an idle
-    /// machine that costs nothing; on a busy one, those who have more news deliver it first, and the
-    /// batches grow just when that is worth most.
+    /// An owner that had to sleep lets other threads have the core, a few times, as long as they bring
+    /// more. On an idle machine that costs nothing; on a busy one, those who have news deliver it first,
+    /// and the batches grow just when that is worth most.
     pub(super) fn wait(&self, patience: Option<Duration>, items: &mut Vec<T>) {
         let mut state = self.shared.state.lock();
         if state.items.is_empty() {
@@ -121,9 +124,13 @@ impl<T> Inbox<T> {
                     .wait_while(&mut state, |state| state.owner_sleeps),
             }
             state.owner_sleeps = false;
-            drop(state);
-            std::thread::yield_now();
-            state = self.shared.state.lock();
+            for _ in 0..COURTESIES {
+                let seen = state.items.len();
+                MutexGuard::unlocked(&mut state, std::thread::yield_now);
+                if state.items.len() == seen {
+                    break;
+                }
+            }
         }
         Self::hand_over(&mut state, items);
     }
