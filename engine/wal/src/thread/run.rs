@@ -30,8 +30,9 @@ pub(super) struct LogThread<D: Directory> {
     mark_after_idle: Duration,
     /// Laid, and announced after the next sync.
     tickets: Vec<Ticket>,
-    /// For these there is no segment yet. Everything but compactions queues behind them.
-    waiting: VecDeque<(SealedBatch, Ticket)>,
+    /// What cannot be announced yet, in the order in which it came: batches for which there is no segment,
+    /// and, without its batch, whatever was laid ahead of one of those.
+    waiting: VecDeque<(Option<SealedBatch>, Ticket)>,
     laid_bytes: usize,
     stopping: bool,
     failed: Option<WalError>,
@@ -133,12 +134,21 @@ impl<D: Directory> LogThread<D> {
             Message::Batch(batch, ticket) => {
                 if let Some(error) = &self.failed {
                     self.listener.failed(error);
-                } else if self.waiting.is_empty() || batch.only_compacts() {
-                    if let Some(batch) = self.lay(batch, ticket) {
-                        self.waiting.push_back((batch, ticket));
-                    }
+                    return;
+                }
+                // A compaction may make the room that the others wait for, so it is laid ahead of them.
+                // It is announced behind them all the same: whoever hears of a ticket takes it that all
+                // earlier ones of its worker are durable.
+                let overtakes = !self.waiting.is_empty();
+                let left = if overtakes && !batch.only_compacts() {
+                    Some(batch)
                 } else {
-                    self.waiting.push_back((batch, ticket));
+                    self.lay(batch)
+                };
+                if overtakes || left.is_some() {
+                    self.waiting.push_back((left, ticket));
+                } else {
+                    self.tickets.push(ticket);
                 }
             }
             Message::ChoreDone(done) => {
@@ -157,22 +167,22 @@ impl<D: Directory> LogThread<D> {
         while self.failed.is_none()
             && let Some((batch, ticket)) = self.waiting.pop_front()
         {
-            if let Some(batch) = self.lay(batch, ticket) {
-                self.waiting.push_front((batch, ticket));
+            if let Some(batch) = batch.and_then(|batch| self.lay(batch)) {
+                self.waiting.push_front((Some(batch), ticket));
                 return;
             }
+            self.tickets.push(ticket);
         }
     }
 
     /// Lays a batch, or gives it back if there is no segment for it yet.
-    fn lay(&mut self, batch: SealedBatch, ticket: Ticket) -> Option<SealedBatch> {
+    fn lay(&mut self, batch: SealedBatch) -> Option<SealedBatch> {
         if self.log.must_wait(&batch) {
             return Some(batch);
         }
         match self.log.append(&batch) {
             Ok(_) => {
                 self.laid_bytes += batch.bytes();
-                self.tickets.push(ticket);
                 None
             }
             Err(WalError::NoSpace { .. }) => Some(batch),
@@ -412,17 +422,24 @@ mod tests {
             },
         );
         stepped.send(batch.seal(), 1_000);
+        let laid = stepped.thread.log.stats().batches;
         stepped.thread.round();
-        assert!(
-            stepped.heard.durable.lock().contains(&1_000),
+        assert_eq!(
+            stepped.thread.log.stats().batches,
+            laid + 1,
             "it did not wait"
+        );
+        assert!(
+            !stepped.heard.durable.lock().contains(&1_000),
+            "who hears of it believes that what waits is durable too"
         );
         // Then the thread needs no more than time and its chores.
         while stepped.thread.patience().is_some() || !stepped.sender.is_empty() {
             stepped.thread.round();
             stepped.do_chores();
         }
-        assert_eq!(stepped.announced(), 15);
+        let in_order: Vec<u64> = (1..=14).chain([1_000]).collect();
+        assert_eq!(*stepped.heard.durable.lock(), in_order);
         assert_eq!(stepped.thread.log.pressure(), Pressure::Ok);
     }
 
