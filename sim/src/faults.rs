@@ -36,6 +36,9 @@ faults! {
     Partition = "partition",
     /// A node cannot reach another, which still reaches it.
     OneWay = "one-way partition",
+    /// What is sent to a node takes seconds, so that it believes what was true then; perhaps nothing that it
+    /// says arrives.
+    StaleNews = "node with stale news",
     /// A connection breaks: the sender hears of it, what was under way is lost.
     Disconnect = "connection broken",
     /// A process dies; what it wrote is in the page cache, and perhaps not on the disk.

@@ -20,6 +20,8 @@ pub type Stream = (usize, usize, usize, Lane);
 pub struct Network {
     /// Directions in which nothing arrives.
     cut: BTreeSet<(usize, usize)>,
+    /// Nodes to which everything takes so much longer.
+    slow: BTreeMap<usize, Duration>,
     /// When the last frame of each ordered stream arrives.
     last_arrival: BTreeMap<Stream, Instant>,
     healed: bool,
@@ -31,8 +33,14 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Lets everything that is sent to a node take longer.
+    pub fn slow_down(&mut self, to: usize, by: Duration) {
+        self.slow.insert(to, by);
+    }
+
     /// Makes all directions whole.
     pub fn heal(&mut self) {
+        self.slow.clear();
         self.cut.clear();
     }
 
@@ -75,6 +83,7 @@ impl Network {
             counts.count(Fault::Delay);
             delay += dice.micros((1_000, LONGEST_HOLD_MICROS));
         }
+        delay += self.slow.get(&stream.1).copied().unwrap_or_default();
         let last = self.last_arrival.entry(stream).or_default();
         *last = (now + delay).max(*last + Duration::from_nanos(1));
         let mut arrivals = vec![*last];

@@ -68,9 +68,10 @@ pub struct Profile {
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
-const INJECTED: [(Fault, u32); 11] = [
+const INJECTED: [(Fault, u32); 12] = [
     (Fault::Partition, 20),
     (Fault::OneWay, 15),
+    (Fault::StaleNews, 15),
     (Fault::Disconnect, 10),
     (Fault::Kill, 20),
     (Fault::Stop, 8),

@@ -35,7 +35,7 @@ impl World {
         let counted = match fault {
             Fault::TornWrite | Fault::FailedSync => false,
             Fault::Kill | Fault::Stop | Fault::PowerLoss | Fault::Pause => is_up,
-            Fault::Partition | Fault::OneWay | Fault::Disconnect => count > 1,
+            Fault::Partition | Fault::OneWay | Fault::StaleNews | Fault::Disconnect => count > 1,
             _ => true,
         };
         if counted {
@@ -46,6 +46,16 @@ impl World {
             Fault::OneWay if count > 1 => {
                 let to = (at + 1 + self.dice.below(count - 1) as usize) % count as usize;
                 self.network.cut(at, to);
+                self.plan_network_healing();
+            }
+            Fault::StaleNews => {
+                let by = self.dice.micros((500_000, 3_000_000));
+                self.network.slow_down(at, by);
+                if self.dice.flip() {
+                    let after = self.dice.micros((0, 3_000_000));
+                    let what = Healing::CutOutgoing { node: at };
+                    self.plan(after, Event::Heal { what });
+                }
                 self.plan_network_healing();
             }
             Fault::Disconnect if count > 1 => {
@@ -129,6 +139,16 @@ impl World {
                 self.network.heal();
                 self.trace.line(self.now, || "the network is whole");
             }
+            Healing::CutOutgoing { node } if !self.healed => {
+                for to in (0..self.nodes.len()).filter(|to| *to != node) {
+                    self.network.cut(node, to);
+                }
+                self.trace.line(self.now, || {
+                    format!("nothing that n{} says arrives", node + 1)
+                });
+                self.plan_network_healing();
+            }
+            Healing::CutOutgoing { .. } => {}
             Healing::Disk { node } => {
                 self.nodes[node].disk.limit(None);
                 self.nodes[node].disk_is_full = false;

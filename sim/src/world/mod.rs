@@ -174,9 +174,10 @@ enum Event {
     Inspect,
 }
 
-/// What a fault that lasts for a while goes back to.
+/// What becomes of a fault that lasts for a while.
 enum Healing {
     Network,
+    CutOutgoing { node: usize },
     Disk { node: usize },
     Shutdown { node: usize, life: u64 },
 }
