@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// One round lays at most so much before it syncs, so that a flood cannot keep the first one waiting.
 const ROUND_BYTES: usize = 64 << 20;
+/// How often the thread lets others go first before it syncs, at most.
+const COURTESIES: usize = 4;
 /// How long until something that could not be done for want of room is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often segments are looked at that wait for their last reader.
@@ -85,13 +87,13 @@ impl<D: Directory> LogThread<D> {
         match message {
             Ok(message) => {
                 self.handle(message);
-                // On a busy machine those who have more to write get the core first, and share the sync;
-                // on an idle one this costs nothing.
-                std::thread::yield_now();
-                while self.laid_bytes < ROUND_BYTES
-                    && let Ok(message) = self.receiver.try_recv()
-                {
-                    self.handle(message);
+                // On a busy machine those who have more to write get the core first, as long as they
+                // bring more, and share the sync; on an idle one this costs nothing.
+                for _ in 0..COURTESIES {
+                    std::thread::yield_now();
+                    if !self.take_waiting() {
+                        break;
+                    }
                 }
                 self.sync();
             }
@@ -99,6 +101,18 @@ impl<D: Directory> LogThread<D> {
             Err(RecvTimeoutError::Disconnected) => self.stopping = true,
         }
         self.start_chores();
+    }
+
+    /// Takes what has been submitted meanwhile; `false` if that is nothing.
+    fn take_waiting(&mut self) -> bool {
+        let mut any = false;
+        while self.laid_bytes < ROUND_BYTES
+            && let Ok(message) = self.receiver.try_recv()
+        {
+            self.handle(message);
+            any = true;
+        }
+        any
     }
 
     /// How long to wait for a message before there is something else to do; for ever on an idle node.
