@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use pontoon_store::keys::MAX_STORED_KEY_BYTES;
 use pontoon_store::{KvMachine, Outcome, ReadError, ScanLimits, Store, StoreError};
 use pontoon_types::{Entry, EntryKind, Epoch, GroupId, LogIndex, Mutation, Operation, ShardId};
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ on_both_stores! {
     an_unknown_group_is_an_error,
     scans_keep_to_their_limits_and_to_the_shard,
     reads_check_shard_epoch_and_range,
+    bounds_longer_than_any_key_are_only_bounds,
     durability_moves_only_when_a_flush_has_finished,
     failed_calls_leave_the_machine_as_it_was,
 }
@@ -529,4 +531,29 @@ fn durability_moves_only_when_a_flush_has_finished<H: Harness>() {
 fn a_gap_in_a_groups_entries_is_a_bug_that_stops_the_node() {
     let mut machine = machine(&mut Model, 1);
     let _ = machine.apply(&[put(1, 2, "1a", "")], &mut Vec::new());
+}
+
+/// A client chooses the bounds of a scan: none may hurt (S12).
+fn bounds_longer_than_any_key_are_only_bounds<H: Harness>() {
+    let mut harness = H::new();
+    let mut machine = machine(&mut harness, 1);
+    let entries: Vec<_> = (1..=3)
+        .map(|n| put(1, n, &format!("1{n}"), "value"))
+        .collect();
+    apply(&mut machine, &entries);
+    let longest = "12".to_owned() + &"x".repeat(MAX_STORED_KEY_BYTES - 2);
+    apply(&mut machine, &[put(1, 4, &longest, "value")]);
+    let reader = machine.reader();
+    let scan = |from: &str, to: &str| {
+        let range = (from.as_bytes(), to.as_bytes());
+        let page = reader.scan(GroupId(1), ShardId(10), EPOCH, range, NO_LIMIT);
+        page.unwrap().rows.len()
+    };
+    let beyond = longest.clone() + "y";
+    assert_eq!(scan("1", &beyond), 3, "11, 12 and the longest");
+    assert_eq!(scan(&beyond, ""), 1, "13");
+    assert_eq!(scan(&beyond, &(beyond.clone() + "z")), 0);
+    assert_eq!(scan("1", ""), 4);
+    let found = reader.get(GroupId(1), ShardId(10), EPOCH, beyond.as_bytes());
+    assert_eq!(found.unwrap(), None);
 }

@@ -1,7 +1,7 @@
 //! Reads from one pinned version of the state.
 
 use super::ReplicaRecord;
-use crate::keys::{self, KEY_PREFIX_BYTES, Space};
+use crate::keys::{self, KEY_PREFIX_BYTES, MAX_STORED_KEY_BYTES, Space};
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
 use pontoon_types::{Epoch, GroupId, ShardId};
@@ -93,6 +93,9 @@ impl<V: View> KvReader<V> {
         if !record.contains(key) {
             return Err(ReadError::OutOfRange { shard });
         }
+        if key.len() > MAX_STORED_KEY_BYTES {
+            return Ok(None); // The tree panics at a key that it could not hold.
+        }
         Ok(self
             .view
             .get(&keys::stored_key(record.tablet, Space::Data, key))?)
@@ -116,10 +119,14 @@ impl<V: View> KvReader<V> {
         if !record.contains(from) {
             return Err(ReadError::OutOfRange { shard });
         }
-        let first = keys::stored_key(record.tablet, Space::Data, from);
+        // A bound longer than any key panics in the tree. Of the rows that a shortened `from` lets in at
+        // most one comes before it; an overlong `to` is looked at row by row.
+        let is_storable = |key: &[u8]| key.len() <= MAX_STORED_KEY_BYTES;
+        let shortened = &from[..from.len().min(MAX_STORED_KEY_BYTES)];
+        let first = keys::stored_key(record.tablet, Space::Data, shortened);
         let behind = match [to, &record.end]
             .into_iter()
-            .filter(|end| !end.is_empty())
+            .filter(|end| !end.is_empty() && is_storable(end))
             .min()
         {
             Some(end) => keys::stored_key(record.tablet, Space::Data, end),
@@ -130,6 +137,12 @@ impl<V: View> KvReader<V> {
         for row in self.view.range(&first, &behind) {
             let (stored, value) = row?;
             let key = stored.slice(KEY_PREFIX_BYTES..);
+            if !is_storable(from) && key < from {
+                continue;
+            }
+            if !is_storable(to) && key >= to {
+                break;
+            }
             bytes += key.len() + value.len();
             let full = page.rows.len() >= limits.rows;
             if full || (bytes > limits.bytes && !page.rows.is_empty()) {
