@@ -23,6 +23,8 @@ pub struct EngineConfig {
     pub max_unapplied_bytes: usize,
     /// Per worker: inputs that wait for it, before requests get `Overloaded` and frames are dropped.
     pub max_queued_inputs: usize,
+    /// Per worker: bytes in them, beyond which the same happens.
+    pub max_queued_bytes: usize,
     /// How often the store's progress is taken to cut the log.
     pub compaction_interval: Duration,
     /// The log's settings.
@@ -40,6 +42,7 @@ impl Default for EngineConfig {
             max_uncommitted_bytes: 16 << 20,
             max_unapplied_bytes: 64 << 20,
             max_queued_inputs: 64 << 10,
+            max_queued_bytes: 64 << 20,
             compaction_interval: Duration::from_secs(1),
             wal: WalConfig::default(),
             seed: 0,

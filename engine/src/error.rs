@@ -81,6 +81,12 @@ pub enum EngineError {
         /// What is wrong.
         message: String,
     },
+    /// A thread ended by a bug.
+    #[error("the {thread} thread died of a bug; what it said before is in the output above")]
+    ThreadDied {
+        /// Which one.
+        thread: String,
+    },
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {source}")]
     Thread {

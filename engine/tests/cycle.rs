@@ -7,7 +7,7 @@ use pontoon_engine::frame::Lane;
 use pontoon_engine::worker::Input;
 use pontoon_engine::{EngineConfig, Reply, RoleName};
 use pontoon_store::Outcome;
-use pontoon_types::{GroupId, NodeId};
+use pontoon_types::{GroupId, LogIndex, NodeId};
 use std::time::Duration;
 
 fn leads(cluster: &Cluster, id: usize) -> bool {
@@ -302,4 +302,57 @@ fn a_stopping_worker_takes_no_proposals_and_drains() {
     cluster.settle();
     assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
     assert!(cluster.nodes[0].worker.is_drained());
+}
+
+#[test]
+fn what_is_too_long_for_one_frame_goes_in_several_and_all_of_it_arrives() {
+    let groups = 12;
+    let mut cluster = Cluster::new(3, groups, &EngineConfig::default());
+    cluster.elect(1, groups);
+    let value = "v".repeat(1 << 20);
+    let puts: Vec<_> = (1..=groups)
+        .map(|group| cluster.put(1, group, "k", &value))
+        .collect();
+    cluster.cycle(1);
+    assert!(cluster.wire.len() > 2);
+    for (_, _, _, frame) in &cluster.wire {
+        assert!(frame.len() < 6 << 20, "{} bytes in one frame", frame.len());
+    }
+    cluster.settle();
+    for put in puts {
+        assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    }
+}
+
+#[test]
+fn a_replica_whose_log_cannot_be_read_never_speaks_again() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let (now, group) = (cluster.now, GroupId(1));
+    let worker = &mut cluster.node(1).worker;
+    worker.handle(Input::LogUnreadable { group }, now);
+    worker.handle(Input::PeerLost { node: NodeId(2) }, now);
+    worker.handle(Input::Campaign { group }, now);
+    assert_eq!(cluster.cycle(1), common::Summary::default());
+}
+
+#[test]
+fn while_the_log_is_full_a_compaction_goes_in_a_batch_of_its_own() {
+    let mut cluster = Cluster::new(1, 2, &EngineConfig::default());
+    cluster.elect(1, 2);
+    let put = cluster.put(1, 1, "k", "v");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    let put = cluster.put(1, 2, "k", "v");
+    let now = cluster.now;
+    let worker = &mut cluster.node(1).worker;
+    worker.handle(Input::LogPressure { full: true }, now);
+    let applied = vec![(GroupId(1), LogIndex(1))];
+    worker.handle(Input::Compact { applied }, now);
+    assert_eq!(cluster.cycle(1).entries, 1);
+    assert!(cluster.node(1).worker.has_work());
+    let summary = cluster.cycle(1);
+    assert_eq!((summary.log_batches, summary.entries), (1, 0));
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
 }

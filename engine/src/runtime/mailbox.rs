@@ -25,19 +25,23 @@ struct Shared<T> {
     state: Mutex<State<T>>,
     wake: Condvar,
     limit: usize,
+    limit_bytes: usize,
 }
 
 struct State<T> {
     items: Vec<T>,
+    /// What the offered ones among them hold.
+    bytes: usize,
     owner_sleeps: bool,
     /// The owner is gone: nothing is taken any more.
     closed: bool,
 }
 
-/// A mailbox; over `limit` waiting items it refuses what is only offered.
-pub(super) fn mailbox<T>(limit: usize) -> (Mailbox<T>, Inbox<T>) {
+/// A mailbox; over `limit` waiting items or `limit_bytes` in them it refuses what is only offered.
+pub(super) fn mailbox<T>(limit: usize, limit_bytes: usize) -> (Mailbox<T>, Inbox<T>) {
     let state = State {
         items: Vec::new(),
+        bytes: 0,
         owner_sleeps: false,
         closed: false,
     };
@@ -45,6 +49,7 @@ pub(super) fn mailbox<T>(limit: usize) -> (Mailbox<T>, Inbox<T>) {
         state: Mutex::new(state),
         wake: Condvar::new(),
         limit,
+        limit_bytes,
     });
     (
         Mailbox {
@@ -65,24 +70,32 @@ impl<T> Clone for Mailbox<T> {
 impl<T> Mailbox<T> {
     /// For the engine's own news, which always gets in: it is bounded by what was asked for.
     pub(super) fn tell(&self, item: T) {
-        let _ = self.push(item, usize::MAX, true);
+        let _ = self.push(item, None, true);
     }
 
     /// The same for news that can wait until the owner wakes up for something else.
     pub(super) fn tell_later(&self, item: T) {
-        let _ = self.push(item, usize::MAX, false);
+        let _ = self.push(item, None, false);
     }
 
     /// For what clients and peers want: given back if too much waits already (invariant S11), or if the
-    /// owner is gone.
-    pub(super) fn offer(&self, item: T) -> Option<T> {
-        self.push(item, self.shared.limit, true)
+    /// owner is gone. `bytes` is what it holds; an empty mailbox takes an item of any size.
+    pub(super) fn offer(&self, item: T, bytes: usize) -> Option<T> {
+        self.push(item, Some(bytes), true)
     }
 
-    fn push(&self, item: T, limit: usize, wake: bool) -> Option<T> {
+    fn push(&self, item: T, offered: Option<usize>, wake: bool) -> Option<T> {
         let mut state = self.shared.state.lock();
-        if state.closed || state.items.len() >= limit {
+        if state.closed {
             return Some(item);
+        }
+        if let Some(bytes) = offered {
+            let bytes = state.bytes.saturating_add(bytes);
+            let too_long = state.bytes > 0 && bytes > self.shared.limit_bytes;
+            if too_long || state.items.len() >= self.shared.limit {
+                return Some(item);
+            }
+            state.bytes = bytes;
         }
         state.items.push(item);
         let wakes = wake && std::mem::take(&mut state.owner_sleeps);
@@ -136,6 +149,7 @@ impl<T> Inbox<T> {
     }
 
     fn hand_over(state: &mut State<T>, items: &mut Vec<T>) {
+        state.bytes = 0;
         if items.is_empty() {
             std::mem::swap(&mut state.items, items);
         } else {
@@ -161,20 +175,32 @@ mod tests {
 
     #[test]
     fn clients_are_turned_away_over_the_bound_and_the_engine_is_not() {
-        let (mailbox, inbox) = mailbox(2);
-        assert_eq!(mailbox.offer(1), None);
+        let (mailbox, inbox) = mailbox(2, 100);
+        assert_eq!(mailbox.offer(1, 0), None);
         mailbox.tell(2);
-        assert_eq!(mailbox.offer(3), Some(3));
+        assert_eq!(mailbox.offer(3, 0), Some(3));
         mailbox.tell(4);
         let mut items = Vec::new();
         inbox.take(&mut items);
         assert_eq!(items, [1, 2, 4]);
-        assert_eq!(mailbox.offer(5), None);
+        assert_eq!(mailbox.offer(5, 0), None);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let (mailbox, inbox) = mailbox(10, 100);
+        assert_eq!(mailbox.offer(1, 1_000), None, "an empty one takes any size");
+        assert_eq!(mailbox.offer(2, 1), Some(2));
+        let mut items = Vec::new();
+        inbox.take(&mut items);
+        assert_eq!(mailbox.offer(3, 60), None);
+        assert_eq!(mailbox.offer(4, 60), Some(4));
+        assert_eq!(mailbox.offer(5, 40), None);
     }
 
     #[test]
     fn waiting_ends_with_news_or_with_patience() {
-        let (mailbox, inbox) = mailbox(2);
+        let (mailbox, inbox) = mailbox(2, 100);
         let mut items = Vec::new();
         inbox.wait(Some(Duration::ZERO), &mut items);
         assert!(items.is_empty());
@@ -186,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_can_wait_is_there_with_the_next_news() {
-        let (mailbox, inbox) = mailbox(10);
+        let (mailbox, inbox) = mailbox(10, 100);
         let owner = std::thread::spawn(move || {
             let mut items = Vec::new();
             while !items.contains(&2) {
@@ -201,11 +227,11 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_for_an_owner_who_is_gone() {
-        let (mailbox, inbox) = mailbox(10);
+        let (mailbox, inbox) = mailbox(10, 100);
         let item = Arc::new(());
         mailbox.tell(item.clone());
         drop(inbox);
         assert_eq!(Arc::strong_count(&item), 1, "what waited was dropped");
-        assert!(mailbox.offer(item).is_some());
+        assert!(mailbox.offer(item, 0).is_some());
     }
 }

@@ -187,7 +187,7 @@ impl Opened {
         }
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = workers
             .iter()
-            .map(|_| mailbox(config.max_queued_inputs))
+            .map(|_| mailbox(config.max_queued_inputs, config.max_queued_bytes))
             .unzip();
         let _ = news.hearers.set(Hearers {
             workers: mailboxes.clone(),
@@ -200,7 +200,7 @@ impl Opened {
             halting: AtomicBool::new(false),
         });
         let durability = machine.durability();
-        let (apply, apply_jobs) = mailbox(usize::MAX);
+        let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
         let mut threads = Threads::default();
 
@@ -208,29 +208,30 @@ impl Opened {
             let (jobs, shared) = (read_jobs.clone(), shared.clone());
             threads
                 .readers
-                .push(spawn(format!("reader-{reader}"), move || {
+                .push(spawn(format!("reader-{reader}"), &host, move || {
                     readers::run(&jobs, &shared);
                 })?);
         }
         let stage = ApplyStage::new(machine);
         let (host_, shared_, readers_) = (host.clone(), shared.clone(), readers.clone());
-        threads.apply.push(spawn("apply".to_owned(), move || {
-            if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &shared_) {
-                tracing::error!(%error, "the store failed; the node stops");
-                host_.failed(EngineError::Store(error));
-            }
-        })?);
+        threads
+            .apply
+            .push(spawn("apply".to_owned(), &host, move || {
+                if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &shared_) {
+                    tracing::error!(%error, "the store failed; the node stops");
+                    host_.failed(EngineError::Store(error));
+                }
+            })?);
         for (index, (worker, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
-            let (shared, host) = (shared.clone(), host.clone());
             let exits = work::Exits {
-                shared,
-                host,
+                shared: shared.clone(),
+                host: host.clone(),
                 apply: apply.clone(),
                 readers: readers.clone(),
             };
             threads
                 .workers
-                .push(spawn(format!("worker-{index}"), move || {
+                .push(spawn(format!("worker-{index}"), &host, move || {
                     work::run(index, worker, &inbox, &exits);
                 })?);
         }
@@ -242,7 +243,7 @@ impl Opened {
         };
         threads
             .keeper
-            .push(spawn("keeper".to_owned(), move || keeper.run())?);
+            .push(spawn("keeper".to_owned(), &host, move || keeper.run())?);
         Ok(Engine {
             shared,
             apply,
@@ -284,13 +285,37 @@ fn worker_of(group: GroupId, workers: usize) -> usize {
     (group.0 % workers as u64) as usize
 }
 
+/// Tells the host if a thread dies of a bug: its part of the node would be dead, and nobody would know.
+struct PanicGuard {
+    thread: String,
+    host: Arc<dyn Host>,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.host.failed(EngineError::ThreadDied {
+                thread: std::mem::take(&mut self.thread),
+            });
+        }
+    }
+}
+
 fn spawn(
     name: String,
+    host: &Arc<dyn Host>,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, EngineError> {
+    let guard = PanicGuard {
+        thread: name.clone(),
+        host: host.clone(),
+    };
     std::thread::Builder::new()
         .name(name.clone())
-        .spawn(body)
+        .spawn(move || {
+            let _guard = guard;
+            body();
+        })
         .map_err(|source| EngineError::Thread {
             thread: name,
             source,
@@ -340,11 +365,13 @@ impl Engine {
     /// Proposes an encoded command to a group. The waiter is answered when it has been applied, or when
     /// it is sure that it never will be.
     pub fn propose(&self, group: GroupId, command: Bytes, waiter: Waiter) {
-        if let Some(Input::Propose { waiter, .. }) = self.mailbox(group).offer(Input::Propose {
+        let bytes = command.len();
+        let input = Input::Propose {
             group,
             command,
             waiter,
-        }) {
+        };
+        if let Some(Input::Propose { waiter, .. }) = self.mailbox(group).offer(input, bytes) {
             waiter.reply(Reply::Overloaded {
                 reason: "too many requests wait",
             });
@@ -354,7 +381,7 @@ impl Engine {
     /// Reads from a group, linearizably.
     pub fn read(&self, group: GroupId, read: Read) {
         if let Some(Input::Read { read, .. }) =
-            self.mailbox(group).offer(Input::Read { group, read })
+            self.mailbox(group).offer(Input::Read { group, read }, 0)
         {
             read.waiter.reply(Reply::Overloaded {
                 reason: "too many requests wait",
@@ -364,20 +391,18 @@ impl Engine {
 
     /// Takes in a frame that a worker of another node sent. Over the bound it is dropped.
     pub fn receive(&self, from: NodeId, frame: Bytes) {
-        let mailboxes = &self.shared.mailboxes;
+        let (mailboxes, bytes) = (&self.shared.mailboxes, frame.len());
         match Origin::of(&frame) {
             Ok(Origin { worker, workers })
                 if usize::from(workers) == mailboxes.len() && worker < workers =>
             {
-                let _ = mailboxes[usize::from(worker)].offer(Input::Frame { from, frame });
+                let _ = mailboxes[usize::from(worker)].offer(Input::Frame { from, frame }, bytes);
             }
             // The peer shares its groups out differently: each worker picks out its own.
             Ok(_) => {
                 for mailbox in mailboxes {
-                    let _ = mailbox.offer(Input::Frame {
-                        from,
-                        frame: frame.clone(),
-                    });
+                    let frame = frame.clone();
+                    let _ = mailbox.offer(Input::Frame { from, frame }, bytes);
                 }
             }
             Err(error) => tracing::warn!(%from, %error, "dropped a frame"),

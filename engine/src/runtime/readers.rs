@@ -5,6 +5,7 @@ use crate::apply::DueReads;
 use crate::worker::{Fetch, Input};
 use crossbeam_channel::Receiver;
 use pontoon_store::{LsmStore, Store};
+use pontoon_wal::WalError;
 
 /// Something for a reader to do.
 pub(super) enum ReadJob {
@@ -38,6 +39,15 @@ fn fetch_entries(worker: usize, Fetch { group, fetch }: Fetch, shared: &Shared) 
                 group,
                 purpose,
                 entries,
+            });
+        }
+        // The log was cut or replaced there since: whoever still wants the entries asks again.
+        Err(error @ (WalError::Compacted { .. } | WalError::Unavailable { .. })) => {
+            tracing::debug!(%group, from = %fetch.from, %error, "entries are gone");
+            shared.mailboxes[worker].tell(Input::Fetched {
+                group,
+                purpose: fetch.purpose,
+                entries: Vec::new(),
             });
         }
         Err(error) => {

@@ -150,7 +150,7 @@ pub enum ReadQuery {
 pub struct Output {
     /// What must reach the log.
     pub log: Option<LogBatch>,
-    /// At most one frame per peer and lane; they may leave at once.
+    /// One frame per peer and lane, or a few if one would be too long; in order, and they may leave at once.
     pub frames: Vec<(NodeId, Lane, Frame)>,
     /// What is committed, and the reads that may follow it.
     pub apply: ApplyBatch,

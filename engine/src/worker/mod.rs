@@ -8,7 +8,7 @@
 //! that were touched or whose deadline has passed, and gathers what all of them want into
 //!
 //! - at most one batch for the log, with a sequence that comes back as [`Input::Durable`],
-//! - at most one frame per peer and lane,
+//! - one frame per peer and lane, or a few if there is very much to say,
 //! - one batch for the apply stage.
 //!
 //! # What waits for the log
@@ -30,7 +30,7 @@ mod timers;
 pub use io::{ApplyBatch, Fetch, Input, LogBatch, Output, Read, ReadQuery};
 
 use crate::config::EngineConfig;
-use crate::frame::{FrameBuilder, FrameReader, Lane, Origin};
+use crate::frame::{Frame, FrameBuilder, FrameReader, Lane, Origin};
 use crate::reply::{Reply, Waiter};
 use crate::status::GroupStatus;
 use bytes::Bytes;
@@ -39,10 +39,14 @@ use pontoon_raft::{
     AppendSequence, Message, MessageBody, ProposeError, Ready, Restored, StepError,
 };
 use pontoon_store::ReplicaRecord;
-use pontoon_types::{GroupId, Instant, LogIndex, NodeId, ReplicaId, Term};
+use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
 use pontoon_wal::BatchBuilder;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use timers::Timers;
+
+/// A frame that has grown to this is closed, and what follows goes into the next: a transport refuses
+/// frames over some bound, and a refused one takes the appends of all its groups with it.
+const FRAME_BYTES: usize = 4 << 20;
 
 /// One of a node's workers.
 #[derive(Debug)]
@@ -60,6 +64,10 @@ pub struct Worker {
     next_batch: u64,
     batch: BatchBuilder,
     frames: BTreeMap<(NodeId, Lane), FrameBuilder>,
+    /// Frames of this cycle that are full, in order; those in `frames` come after them.
+    full_frames: Vec<(NodeId, Lane, Frame)>,
+    /// What the log may forget and has not been told.
+    compactions: Vec<(GroupId, LogPosition)>,
     unapplied_bytes: usize,
     log_is_full: bool,
     stopping: bool,
@@ -124,6 +132,8 @@ impl Worker {
             next_batch: 1,
             batch: BatchBuilder::default(),
             frames: BTreeMap::new(),
+            full_frames: Vec::new(),
+            compactions: Vec::new(),
             unapplied_bytes: 0,
             log_is_full: false,
             stopping: false,
@@ -234,7 +244,9 @@ impl Worker {
             self.groups[slot].raft.handle_timeout(now);
             self.touch(slot);
         }
-        if self.dirty.is_empty() && self.frames.values().all(FrameBuilder::is_empty) {
+        let has_frames =
+            || !self.full_frames.is_empty() || self.frames.values().any(|frame| !frame.is_empty());
+        if !self.has_work() && !has_frames() {
             return;
         }
         self.counters.cycles += 1;
@@ -246,7 +258,9 @@ impl Worker {
             self.timers.schedule(slot, self.groups[slot].deadline());
         }
         self.dirty = dirty;
+        self.gather_compactions();
         self.seal(in_flight, now, out);
+        out.frames.append(&mut self.full_frames);
         for ((node, lane), builder) in &mut self.frames {
             if !builder.is_empty() {
                 out.frames.push((*node, *lane, builder.finish()));
@@ -254,8 +268,22 @@ impl Worker {
         }
     }
 
+    /// Puts the compactions into the batch. While the log is full they go in a batch without anything
+    /// else, for only such a one is laid ahead of those that wait for the room that it makes.
+    fn gather_compactions(&mut self) {
+        if self.log_is_full && !self.batch.is_empty() {
+            return;
+        }
+        for (group, position) in self.compactions.drain(..) {
+            self.batch.compact(group, position);
+        }
+    }
+
     /// Asks one group for all that it wants now.
     fn gather(&mut self, slot: usize, in_flight: &mut InFlight, out: &mut Output) {
+        if self.groups[slot].failure.is_some() {
+            return; // It says and promises nothing any more.
+        }
         let mut ready = std::mem::take(&mut self.ready);
         while self.groups[slot].raft.poll_ready(&mut ready) {
             for message in ready.messages.drain(..) {
@@ -332,7 +360,9 @@ impl Worker {
 
     fn release(&mut self, batch: InFlight, now: Instant) {
         for (slot, message) in batch.messages {
-            self.send(slot, &message);
+            if self.groups[slot].failure.is_none() {
+                self.send(slot, &message);
+            }
         }
         for (slot, sequence, term) in batch.acknowledgements {
             self.groups[slot].raft.handle_durable(sequence, term, now);
@@ -356,7 +386,7 @@ impl Worker {
     /// Whether [`Worker::run`] would find something to do without any input or deadline.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.compactions.is_empty()
     }
 
     fn send(&mut self, slot: usize, message: &Message) {
@@ -365,10 +395,15 @@ impl Worker {
             return;
         };
         self.counters.messages += 1;
-        let builder = self.frames.entry((node, Lane::of(message)));
-        builder
-            .or_insert_with(|| FrameBuilder::new(self.origin))
-            .push(group.id(), message);
+        let lane = Lane::of(message);
+        let builder = self
+            .frames
+            .entry((node, lane))
+            .or_insert_with(|| FrameBuilder::new(self.origin));
+        builder.push(group.id(), message);
+        if builder.len() >= FRAME_BYTES {
+            self.full_frames.push((node, lane, builder.finish()));
+        }
     }
 
     fn propose(&mut self, group: GroupId, command: &Bytes, waiter: Waiter, now: Instant) {
@@ -513,9 +548,7 @@ impl Worker {
             };
             let group = &mut self.groups[slot];
             if let Some(position) = group.compact(*applied) {
-                self.batch.compact(group.id(), position);
-                // The batch is sealed in the next run, which must happen although no group asked for it.
-                self.touch(slot);
+                self.compactions.push((group.id(), position));
             }
         }
     }
