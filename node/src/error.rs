@@ -8,6 +8,7 @@ use crate::formats::BadLine;
 use crate::server::ServerError;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use thiserror::Error;
 
 /// Why a verb failed.
@@ -70,7 +71,11 @@ pub enum Error {
         source: Box<pontoon_client::ClientError>,
     },
     /// A data file whose format nobody said.
-    #[error("{}: cannot tell the format from the ending; say --format tsv or --format ndjson", path.display())]
+    #[error(
+        "{}: cannot tell the format from the ending, which is neither .tsv nor .ndjson \
+         (`load` takes --format)",
+        path.display()
+    )]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -135,6 +140,16 @@ impl Error {
             action,
             path,
             source,
+        }
+    }
+
+    /// What the process ends with: 2 for arguments and settings that are wrong, as the parser of the command
+    /// line does, 1 for everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Config { .. } | Self::UnknownFormat { .. } => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
         }
     }
 

@@ -48,7 +48,7 @@ pub fn run() -> ExitCode {
             // One line, whatever is inside; and if stderr is gone, there is nobody to tell.
             let text = error.to_string().replace('\n', "; ");
             let _ = writeln!(std::io::stderr(), "error: {text}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

@@ -146,6 +146,13 @@ pub fn count(number: f64) -> String {
     text
 }
 
+/// `1 row`, `1,234 rows`.
+#[must_use]
+pub fn counted(number: u64, one: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {one}{ending}", count(number as f64))
+}
+
 /// Microseconds in the unit that reads best.
 #[must_use]
 pub fn micros(micros: u64) -> String {
@@ -198,6 +205,8 @@ mod tests {
         assert_eq!(count(1_234_567.2), "1,234,567");
         assert_eq!(count(999.0), "999");
         assert_eq!(count(1.25), "1.2");
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(0, "row"), "0 rows");
         assert_eq!(micros(999), "999 µs");
         assert_eq!(micros(1500), "1.5 ms");
         assert_eq!(micros(2_340_000), "2.34 s");

@@ -1,7 +1,7 @@
 //! `pontoon certs`: the certificates of a new cluster.
 
 use crate::error::Error;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use clap::Args;
 use pontoon_transport::certs;
 use pontoon_types::{ClusterId, NodeId};
@@ -45,7 +45,9 @@ pub struct CertsArgs {
 pub fn run(args: &CertsArgs) -> Result<(), Error> {
     let mut nodes: Vec<NodeId> = args.nodes.iter().copied().map(NodeId).collect();
     nodes.sort_unstable();
-    nodes.dedup();
+    if let Some(twice) = nodes.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::Usage(format!("node {} is named twice", twice[0])));
+    }
     let cluster = ClusterId(rand::random());
     certs::generate(cluster, &nodes)?.write_to(&args.out)?;
     let output = Output::new(args.json);
@@ -59,8 +61,8 @@ pub fn run(args: &CertsArgs) -> Result<(), Error> {
         return output.line(&object.to_string());
     }
     output.line(&format!(
-        "cluster {cluster}: wrote certificates for {} nodes and for clients to {}",
-        nodes.len(),
+        "cluster {cluster}: wrote certificates for {} and for clients to {}",
+        counted(nodes.len() as u64, "node"),
         args.out.display()
     ))
 }

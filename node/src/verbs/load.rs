@@ -4,7 +4,7 @@ use crate::cli::ClusterOptions;
 use crate::error::Error;
 use crate::formats::Format;
 use crate::load::{self, Event, Options};
-use crate::output::{Output, bytes, count};
+use crate::output::{Output, bytes, count, counted};
 use crate::sample;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -108,13 +108,16 @@ pub async fn run(args: LoadArgs) -> Result<(), Error> {
         output.line(&object.to_string())?;
     } else {
         output.line(&format!(
-            "{} rows ({}) in {seconds:.1} s, {} rows/s; {} bad lines; {} batches of unknown outcome \
-             written again",
-            count(summary.rows as f64),
+            "{} ({}) in {seconds:.1} s, {} rows/s; {}; {} of unknown outcome written again",
+            counted(summary.rows, "row"),
             bytes(summary.bytes as f64),
             count(rows_per_s),
-            summary.bad_lines,
-            summary.repeated,
+            counted(summary.bad_lines, "bad line"),
+            if summary.repeated == 1 {
+                "1 batch".to_owned()
+            } else {
+                format!("{} batches", count(summary.repeated as f64))
+            },
         ))?;
     }
     summary

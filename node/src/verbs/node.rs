@@ -118,6 +118,11 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             peers.len()
         )));
     }
+    if limits.max_key_bytes == 0 {
+        return Err(Error::Usage(
+            "--max-key-bytes is 0; then no key could be written".to_owned(),
+        ));
+    }
     let split_keys = match &settings.split_sample {
         Some(path) => {
             let sample = sample::keys_of_file(path, None)?;

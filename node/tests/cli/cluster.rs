@@ -28,7 +28,18 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// The one line that says what went wrong.
 #[track_caller]
 pub(crate) fn error_line(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    error_line_of(output, 1)
+}
+
+/// The same, of arguments or settings that are wrong.
+#[track_caller]
+pub(crate) fn usage_line(output: &Output) -> String {
+    error_line_of(output, 2)
+}
+
+#[track_caller]
+fn error_line_of(output: &Output, exit_code: i32) -> String {
+    assert_eq!(output.status.code(), Some(exit_code), "{output:?}");
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     let errors: Vec<&str> = stderr
         .lines()

@@ -1,6 +1,6 @@
 //! What operators and strangers get wrong: one clear line each, and the cluster goes on.
 
-use crate::cluster::{Cluster, error_line, file, run, stdout};
+use crate::cluster::{Cluster, error_line, file, run, stdout, usage_line};
 use std::net::UdpSocket;
 
 #[test]
@@ -117,7 +117,7 @@ fn files_that_are_missing_or_wrong_are_named() {
     assert!(line.contains("none/ca.pem"), "{line}");
 
     let config = file(directory.path(), "node.toml", "id = 1\n\nshard = 3\n");
-    let line = error_line(&run(&["node", "--config", &config]));
+    let line = usage_line(&run(&["node", "--config", &config]));
     assert!(
         line.contains("node.toml:3: unknown field `shard`"),
         "{line}"
@@ -125,7 +125,7 @@ fn files_that_are_missing_or_wrong_are_named() {
 
     let line = error_line(&run(&["node", "--config", &path("absent.toml")]));
     assert!(line.contains("absent.toml"), "{line}");
-    let line = error_line(&run(&["node", "--id", "1"]));
+    let line = usage_line(&run(&["node", "--id", "1"]));
     assert!(line.contains("--peers is needed"), "{line}");
 
     let line = error_line(&run(&["wal", "verify", &path("nowhere")]));
@@ -133,8 +133,10 @@ fn files_that_are_missing_or_wrong_are_named() {
     let line = error_line(&run(&["demo", "--load", &path("absent.ndjson")]));
     assert!(line.contains("absent.ndjson"), "{line}");
     let text = file(directory.path(), "rows.txt", "a\tb\n");
-    let line = error_line(&run(&["demo", "--load", &text]));
-    assert!(line.contains("--format"), "{line}");
+    let line = usage_line(&run(&["demo", "--load", &text]));
+    assert!(line.contains(".ndjson"), "{line}");
+    let line = usage_line(&run(&["certs", "--out", &path("twice"), "--nodes", "2,2"]));
+    assert!(line.contains("node 2 is named twice"), "{line}");
 
     let certs = path("certs");
     stdout(&run(&["certs", "--out", &certs, "--nodes", "1"]));
