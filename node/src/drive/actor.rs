@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// An operation did not succeed; it was counted and noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
+/// An operation did not succeed, and why; it was counted and noted.
+#[derive(Clone, Debug)]
+pub struct Failed(pub Box<ClientError>);
 
 /// One client of a run.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Actor {
                 self.run.note_error(&error);
                 // A cluster that refuses at once is not helped by being asked a million times.
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                Err(Failed)
+                Err(Failed(Box::new(error)))
             }
         }
     }

@@ -167,7 +167,13 @@ pub async fn run(args: BenchArgs) -> Result<(), Error> {
             output.line(&verification.to_text())?;
         }
     }
-    verification.map_or(Ok(()), Verification::into_result)
+    verification.map_or(Ok(()), Verification::into_result)?;
+    if report.writes + report.reads == 0 {
+        return Err(Error::Unhealthy(
+            "nothing was done in the window".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Probes a disk without holding up the runtime.

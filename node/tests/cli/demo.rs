@@ -1,6 +1,6 @@
 //! The demo as a stranger runs it.
 
-use crate::cluster::{error_line, file, run, stdout};
+use crate::cluster::{error_line, file, run, stdout, usage_line};
 use std::fmt::Write as _;
 
 fn report(args: &[&str]) -> serde_json::Value {
@@ -83,6 +83,20 @@ fn a_demo_of_a_file_writes_all_of_it_and_keeps_the_directory_it_was_given() {
     let verified = stdout(&run(&["wal", "verify", &format!("{data}/node-1")]));
     assert!(verified.contains("checked"), "{verified}");
 
-    let again = error_line(&run(&["demo", "--data-dir", data]));
+    let again = usage_line(&run(&["demo", "--data-dir", data]));
     assert!(again.contains("is not empty"), "{again}");
+}
+
+#[test]
+fn a_row_that_no_node_takes_ends_the_demo_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let too_long = "v".repeat((1 << 20) + 1);
+    let rows = file(
+        dir.path(),
+        "rows.tsv",
+        &format!("a\t1\nb\t{too_long}\nc\t3\n"),
+    );
+    let line = error_line(&run(&["demo", "--load", &rows, "--shards", "2"]));
+    assert!(line.contains("rows.tsv:2: "), "{line}");
+    assert!(line.contains("max-value-bytes"), "{line}");
 }

@@ -135,6 +135,8 @@ fn files_that_are_missing_or_wrong_are_named() {
     let text = file(directory.path(), "rows.txt", "a\tb\n");
     let line = usage_line(&run(&["demo", "--load", &text]));
     assert!(line.contains(".ndjson"), "{line}");
+    let line = usage_line(&run(&["demo", "--value-bytes", "1048577"]));
+    assert!(line.contains("1048576"), "{line}");
     let line = usage_line(&run(&["certs", "--out", &path("twice"), "--nodes", "2,2"]));
     assert!(line.contains("node 2 is named twice"), "{line}");
 

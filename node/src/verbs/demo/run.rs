@@ -5,12 +5,12 @@ use super::cluster::Cluster;
 use super::layout::Layout;
 use crate::cluster_view::ClusterView;
 use crate::connection::connect;
-use crate::drive::{Actor, Clients, Run};
+use crate::drive::{Actor, Clients, Failed, Run};
 use crate::error::Error;
 use crate::formats::{ReadError, Reader, Row};
 use crate::history::History;
 use crate::measure::{Counters, Report, floor::Floor, process_cpu_us};
-use crate::output::{Output, bytes, count};
+use crate::output::{Output, bytes, count, counted};
 use crate::sample;
 use crate::verbs::bench::probe;
 use crate::verification::Verification;
@@ -18,11 +18,12 @@ use crate::workload::{KeyStyle, ValueMaker, fnv64};
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use pontoon_client::Client;
-use pontoon_types::NodeId;
+use pontoon_types::{Limits, NodeId};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::fs::File;
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,14 +47,23 @@ pub(super) struct Demo {
 
 /// A file whose rows the clients share.
 struct SharedFile {
+    path: PathBuf,
     reader: Mutex<Reader<BufReader<File>>>,
     length: u64,
-    failed: Mutex<Option<ReadError>>,
+    /// Why nobody goes on with it.
+    failed: Mutex<Option<Error>>,
 }
 
 impl Demo {
     pub(super) async fn prepare(args: DemoArgs) -> Result<Self, Error> {
         let output = Output::new(args.json);
+        let limit = Limits::default().max_value_bytes;
+        if args.value_bytes > limit {
+            let given = args.value_bytes;
+            return Err(Error::Usage(format!(
+                "--value-bytes is {given}; the demo's nodes take values of up to {limit} bytes"
+            )));
+        }
         let sample = match &args.load {
             Some(path) => sample::keys_of_file(path, None)?,
             None => KeyStyle::Hashed.sample(args.keys, SAMPLE_KEYS),
@@ -73,9 +83,9 @@ impl Demo {
     pub(super) async fn run(mut self) -> Result<(), Error> {
         let args = &self.args;
         self.output.note(&format!(
-            "starting {} nodes with {} shards in {}",
-            args.nodes,
-            args.shards,
+            "starting {} with {} in {}",
+            counted(args.nodes, "node"),
+            counted(args.shards.into(), "shard"),
             self.layout.directory().display()
         ));
         let mut cluster = Cluster::start(&self.layout, args.kill).await?;
@@ -87,6 +97,7 @@ impl Demo {
         let mut report = match &args.load {
             Some(path) => {
                 let file = SharedFile {
+                    path: path.clone(),
                     length: std::fs::metadata(path).map_or(0, |file| file.len()),
                     reader: Mutex::new(sample::open(path, None)?),
                     failed: Mutex::new(None),
@@ -94,15 +105,7 @@ impl Demo {
                 let file = Arc::new(file);
                 let report = self.load(&mut cluster, &client, &run, Some(&file)).await?;
                 if let Some(error) = file.failed.lock().take() {
-                    return Err(match error {
-                        ReadError::Io(source) => Error::file("read", path)(source),
-                        ReadError::BadLine { line, problem } => Error::BadLine {
-                            path: path.clone(),
-                            line,
-                            problem,
-                            hint: "",
-                        },
-                    });
+                    return Err(error);
                 }
                 report
             }
@@ -352,12 +355,17 @@ async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: 
     actor
 }
 
-/// Writes rows of the file until it ends. A row whose write failed or has an unknown outcome is
-/// written again: the file is to be there in the end.
+/// Writes rows of the file until it ends. A row whose outcome is unknown, or which the cluster could not
+/// take just now, is written again: the file is to be there in the end. A row that is refused for what it
+/// is ends the demo.
 async fn write_file(mut actor: Actor, file: Arc<SharedFile>) -> Actor {
-    while let Some(row) = file.next() {
-        while actor.put(&row.key, &row.value).await.is_err() {
-            if actor.run().is_stopping() {
+    while let Some((line, row)) = file.next() {
+        while let Err(Failed(source)) = actor.put(&row.key, &row.value).await {
+            if !source.is_transient() {
+                let path = file.path.clone();
+                file.fail(Error::Row { path, line, source });
+            }
+            if file.has_failed() || actor.run().is_stopping() {
                 return actor;
             }
         }
@@ -366,17 +374,33 @@ async fn write_file(mut actor: Actor, file: Arc<SharedFile>) -> Actor {
 }
 
 impl SharedFile {
-    fn next(&self) -> Option<Row> {
+    /// The next row, with the number of its line.
+    fn next(&self) -> Option<(u64, Row)> {
         let mut reader = self.reader.lock();
-        if self.failed.lock().is_some() {
+        if self.has_failed() {
             return None;
         }
-        match reader.next()? {
-            Ok(row) => Some(row),
-            Err(error) => {
-                *self.failed.lock() = Some(error);
-                None
-            }
-        }
+        let path = &self.path;
+        let error = match reader.next()? {
+            Ok(row) => return Some((reader.line(), row)),
+            Err(ReadError::Io(source)) => Error::file("read", path)(source),
+            Err(ReadError::BadLine { line, problem }) => Error::BadLine {
+                path: path.clone(),
+                line,
+                problem,
+                hint: "",
+            },
+        };
+        self.fail(error);
+        None
+    }
+
+    /// Lets nobody go on; the first reason counts.
+    fn fail(&self, error: Error) {
+        self.failed.lock().get_or_insert(error);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.lock().is_some()
     }
 }
