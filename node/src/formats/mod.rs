@@ -90,6 +90,9 @@ pub enum BadLine {
     /// The key is empty.
     #[error("the key is empty")]
     EmptyKey,
+    /// A list, where an object is needed.
+    #[error("a list, and not an object with \"key\" and \"value\"")]
+    NotAnObject,
     /// Not the JSON object it should be.
     #[error("{message} at column {column}")]
     Json {

@@ -26,6 +26,10 @@ struct Line<'a> {
 
 /// Reads one line, without its end.
 pub(super) fn parse(line: &[u8]) -> Result<Row, BadLine> {
+    // The parser would also take a list of four values in the order of our fields.
+    if line.trim_ascii_start().first() == Some(&b'[') {
+        return Err(BadLine::NotAnObject);
+    }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| BadLine::Json {
         message: without_position(&error),
         column: error.column(),
@@ -125,6 +129,7 @@ mod tests {
             BadLine::Base64 { field: "value_b64" }
         );
         assert_eq!(problem(r#"{"key":"","value":""}"#), BadLine::EmptyKey);
+        assert_eq!(problem(r#"["k",null,"v",null]"#), BadLine::NotAnObject);
         let misspelt = problem(r#"{"key":"a","val":"b"}"#).to_string();
         assert!(misspelt.contains("unknown field `val`"), "{misspelt}");
         let garbage = problem("not json").to_string();
