@@ -49,13 +49,13 @@ impl WalConfig {
             || !self.segment_bytes.is_multiple_of(4096)
         {
             return invalid(
-                "segment_bytes",
+                "segment-bytes",
                 self.segment_bytes,
                 "a multiple of 4096 from 16 KiB to 2 GiB",
             );
         }
         if self.max_bytes < 4 * self.segment_bytes {
-            return invalid("max_bytes", self.max_bytes, "at least four segments");
+            return invalid("max-log-bytes", self.max_bytes, "at least four segments");
         }
         Ok(())
     }
