@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Incoming, VarInt};
+use quinn::{Connection, ConnectionError, Incoming, TransportErrorCode, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -91,6 +91,10 @@ impl Door {
                     error
                 }
             },
+            // One that dials several nodes and takes the first to answer leaves the others so.
+            Ok(Err(error)) if is_given_up(&error) => {
+                return debug!("{remote} gave up its connection while it was being made");
+            }
             Ok(Err(error)) => LinkError::from_connection(error, NODE_ALPN),
             Err(_) => LinkError::TimedOut,
         };
@@ -178,6 +182,13 @@ impl Door {
         });
         Ok(())
     }
+}
+
+/// Whether the other side has closed a connection of its own before it stood. QUIC hides an application's
+/// reasons until then.
+fn is_given_up(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::ConnectionClosed(close)
+        if close.error_code == TransportErrorCode::APPLICATION_ERROR)
 }
 
 /// Who is at the other end, by its verified certificate, and what it speaks.

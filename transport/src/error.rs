@@ -1,5 +1,6 @@
 //! What can go wrong between two processes, in words that say what to do.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use pontoon_types::{ClusterId, NodeId};
@@ -196,7 +197,7 @@ pub enum LinkError {
     #[error("the other side breaks the protocol: {0}")]
     Protocol(#[from] FrameError),
     /// The other side closed the connection and said why.
-    #[error("closed by the other side ({code:?}): {reason}")]
+    #[error("closed by the other side ({code:?}){}", Reason(reason))]
     ClosedByPeer {
         /// Why.
         code: CloseCode,
@@ -281,6 +282,18 @@ pub(crate) fn readable(bytes: &[u8]) -> String {
         .filter(|c| !c.is_control())
         .take(200)
         .collect()
+}
+
+/// The words that go with a code, if there are any.
+struct Reason<'a>(&'a str);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", self.0)
+    }
 }
 
 impl LinkError {
