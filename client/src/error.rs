@@ -66,7 +66,7 @@ pub enum ClientError {
         cause: UnknownCause,
     },
     /// No node served the shard until the deadline.
-    #[error("{} is unavailable, not done within {waited:?}: {last}", ShardName(*shard))]
+    #[error("{} is unavailable, not done within {waited:.1?}: {last}", ShardName(*shard))]
     Unavailable {
         /// The shard.
         shard: ShardId,
@@ -76,7 +76,7 @@ pub enum ClientError {
         last: Setback,
     },
     /// A bound of the cluster held the request back until the deadline.
-    #[error("overloaded, not done within {waited:?}: {last}; send less at once or wait longer")]
+    #[error("overloaded, not done within {waited:.1?}: {last}; send less at once or wait longer")]
     Overloaded {
         /// How long was tried.
         waited: Duration,
@@ -84,7 +84,7 @@ pub enum ClientError {
         last: Setback,
     },
     /// The deadline passed before the request could be sent.
-    #[error("the deadline of {waited:?} passed before the request could be sent")]
+    #[error("the deadline of {waited:.1?} passed before the request could be sent")]
     Deadline {
         /// How long was tried.
         waited: Duration,
