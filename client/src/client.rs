@@ -104,7 +104,7 @@ impl Client {
         let answer = self.command(Operation::Write(mutations)).await?;
         match answer.response {
             Response::Written => Ok(()),
-            _ => Err(answer.unexpected("an acknowledgement")),
+            _ => Err(answer.unknown()),
         }
     }
 
@@ -123,7 +123,7 @@ impl Client {
         match answer.response {
             Response::Swapped => Ok(CasOutcome::Swapped),
             Response::NotSwapped { actual } => Ok(CasOutcome::NotSwapped { actual }),
-            _ => Err(answer.unexpected("the outcome of a compare-and-swap")),
+            _ => Err(answer.unknown()),
         }
     }
 

@@ -107,7 +107,7 @@ pub enum ClientError {
         /// What is wrong with it.
         source: ProtocolError,
     },
-    /// A node answered something else than what was asked.
+    /// A node answered a read with something else than what was asked.
     #[error("node {node} answers something else than {expected}")]
     UnexpectedAnswer {
         /// The node.
@@ -172,6 +172,8 @@ pub enum UnknownCause {
     Proposed,
     /// The answer cannot be read.
     Unreadable(ProtocolError),
+    /// The answer is none to a command.
+    Unexpected,
 }
 
 impl fmt::Display for UnknownCause {
@@ -182,6 +184,7 @@ impl fmt::Display for UnknownCause {
             Self::Abandoned => f.write_str("the node dropped the request"),
             Self::Proposed => f.write_str("the node could not learn the command's fate"),
             Self::Unreadable(error) => write!(f, "the answer cannot be read: {error}"),
+            Self::Unexpected => f.write_str("the node answers something else than was asked"),
         }
     }
 }

@@ -58,6 +58,15 @@ impl Answer {
             expected,
         }
     }
+
+    /// The same of a command, which may have been done all the same.
+    pub(crate) fn unknown(&self) -> ClientError {
+        ClientError::UnknownOutcome {
+            shard: self.shard.shard,
+            node: self.node,
+            cause: UnknownCause::Unexpected,
+        }
+    }
 }
 
 impl Shell {
