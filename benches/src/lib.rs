@@ -34,10 +34,9 @@
 //! ```
 //!
 //! which is the floor's time over the part's: 1 where the part costs nothing beyond the floor, 0.5
-//! where it takes twice as long. It may be over 1: a small batch that is stored through a map saves the
-//! system call of `pwrite`. For the submitters the same number is records per sync of the floor, and
-//! meant to be far over 1. Under `--quick` criterion looks at some benches only for a moment; there,
-//! these medians are worth more than its own figures.
+//! where it takes twice as long. For the submitters it is the records that were written in the time
+//! of one sync of the floor, and meant to be far over 1. Under `--quick` criterion looks at some benches
+//! only for a moment; there, these medians are worth more than its own figures.
 //!
 //! Without a floor, compare a bench with itself: the time per element at 64 against that at 1 says
 //! what batching saves, and nothing in the engine is worth more than that. Criterion also compares
