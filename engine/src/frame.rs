@@ -307,15 +307,14 @@ impl FrameReader {
         if self.at == self.frame.len() {
             return Ok(None);
         }
-        let rest = self.frame.slice(self.at..);
-        let mut reader = Reader::new(&rest);
-        let message = read_message(&rest, &mut reader)?;
+        let mut reader = Reader::new(&self.frame[self.at..]);
+        let message = read_message(&self.frame, &mut reader)?;
         self.at += reader.position();
         Ok(Some(message))
     }
 }
 
-fn read_message(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Message), FrameError> {
+fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Message), FrameError> {
     let kind = reader.u8()?;
     let group = GroupId(reader.varint()?);
     let (from, to) = (ReplicaId(reader.varint()?), ReplicaId(reader.varint()?));
@@ -335,7 +334,7 @@ fn read_message(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
             commit: LogIndex(reader.varint()?),
             matched_by_all: LogIndex(reader.varint()?),
             read_round: reader.varint()?,
-            entries: read_entries(group, bytes, reader)?,
+            entries: read_entries(group, frame, reader)?,
         },
         kind::APPEND_RESPONSE => MessageBody::AppendResponse {
             matched: LogIndex(reader.varint()?),
@@ -376,16 +375,14 @@ fn read_position(reader: &mut Reader<'_>) -> Result<LogPosition, DecodeError> {
 
 fn read_entries(
     group: GroupId,
-    bytes: &Bytes,
+    frame: &Bytes,
     reader: &mut Reader<'_>,
 ) -> Result<Vec<Entry>, FrameError> {
     let count = reader.count(pontoon_types::ENTRY_HEADER_BYTES)?;
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
         let length = Entry::length_of(reader.rest())?;
-        let start = reader.position();
-        reader.take(length)?;
-        let entry = Entry::decode(bytes.slice(start..start + length))?;
+        let entry = Entry::decode(frame.slice_ref(reader.take(length)?))?;
         if entry.group() != group {
             return Err(FrameError::ForeignEntry {
                 group,
