@@ -18,6 +18,7 @@ use crate::cli::Verb;
 use crate::error::Error;
 use std::future::Future;
 use std::io::IsTerminal as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Does what was asked.
@@ -61,8 +62,8 @@ fn start_logging(filter: Option<&str>, usual: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs a verb to its end, or until the user interrupts it: then its future is dropped, and with
-/// it whatever it started.
+/// Runs a verb to its end, or until SIGINT or SIGTERM: then its future is dropped, and with it
+/// whatever it started, such as a demo's processes and directory.
 fn block_on(verb: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     // What a client meets on its way it tells in its error; the log is for those who ask for it.
     start_logging(None, "off")?;
@@ -74,9 +75,14 @@ fn block_on(verb: impl Future<Output = Result<(), Error>>) -> Result<(), Error> 
             source,
         })?;
     let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|source| Error::System {
+            action: "wait for signals",
+            source,
+        })?;
         tokio::select! {
             result = verb => result,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+            _ = terminate.recv() => Err(Error::Interrupted),
         }
     });
     // A blocked reader of a file or a pipe must not keep the process alive.
