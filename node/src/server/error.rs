@@ -7,7 +7,8 @@ use pontoon_store::StoreError;
 use pontoon_transport::{TlsError, TransportError};
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{ClusterId, NodeId, ShardId};
-use std::path::PathBuf;
+use pontoon_wal::WalError;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Why a node does not start, or has to stop. Each is one line that says what, where and what to do.
@@ -35,10 +36,12 @@ pub enum ServerError {
     },
     /// The data directory belongs to another node or cluster.
     #[error(
-        "the data directory belongs to node {node} of cluster {cluster}, \
-         not to node {wanted_node} of cluster {wanted_cluster}"
+        "the data directory {} belongs to node {node} of cluster {cluster}, \
+         not to node {wanted_node} of cluster {wanted_cluster}", path.display()
     )]
     OtherNode {
+        /// The directory.
+        path: PathBuf,
         /// Whose it is.
         node: NodeId,
         /// Whose it is.
@@ -80,4 +83,22 @@ pub enum ServerError {
     /// The transport does not start.
     #[error(transparent)]
     Transport(#[from] TransportError),
+}
+
+impl ServerError {
+    /// Why the log or the store of a data directory could not be opened.
+    pub(super) fn opening(error: EngineError, data_dir: &Path) -> Self {
+        match error {
+            EngineError::Wal(WalError::Foreign {
+                found, expected, ..
+            }) => Self::OtherNode {
+                path: data_dir.to_owned(),
+                node: found.node,
+                cluster: found.cluster,
+                wanted_node: expected.node,
+                wanted_cluster: expected.cluster,
+            },
+            error => Self::Engine(error),
+        }
+    }
 }

@@ -41,11 +41,13 @@ impl Identity {
         machine: &mut KvMachine<S>,
         cluster: ClusterId,
         node: NodeId,
+        data_dir: &Path,
     ) -> Result<Self, ServerError> {
         if let Some(row) = machine.get_local(Self::ROW)? {
             let found = Self::decode(&row)?;
             if found.node != node || found.cluster != cluster {
                 return Err(ServerError::OtherNode {
+                    path: data_dir.to_owned(),
                     node: found.node,
                     cluster: found.cluster,
                     wanted_node: node,
@@ -146,15 +148,23 @@ mod tests {
 
     const CLUSTER: ClusterId = ClusterId(0xabc);
 
+    fn load(
+        machine: &mut KvMachine<ModelStore>,
+        cluster: ClusterId,
+        node: u64,
+    ) -> Result<Identity, ServerError> {
+        Identity::load_or_create(machine, cluster, NodeId(node), Path::new("data"))
+    }
+
     #[test]
     fn an_identity_is_kept_and_never_another_nodes() {
         let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
-        let first = Identity::load_or_create(&mut machine, CLUSTER, NodeId(1)).unwrap();
-        let again = Identity::load_or_create(&mut machine, CLUSTER, NodeId(1)).unwrap();
+        let first = load(&mut machine, CLUSTER, 1).unwrap();
+        let again = load(&mut machine, CLUSTER, 1).unwrap();
         assert_eq!(first, again);
-        let other = Identity::load_or_create(&mut machine, CLUSTER, NodeId(2)).unwrap_err();
+        let other = load(&mut machine, CLUSTER, 2).unwrap_err();
         assert!(other.to_string().contains("node 1"), "{other}");
-        let elsewhere = Identity::load_or_create(&mut machine, ClusterId(1), NodeId(1));
+        let elsewhere = load(&mut machine, ClusterId(1), 1);
         assert!(matches!(elsewhere, Err(ServerError::OtherNode { .. })));
     }
 

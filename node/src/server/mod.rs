@@ -79,10 +79,12 @@ impl Server {
         let (data_dir, id) = (config.data_dir.clone(), config.id);
         let (engine_config, store) = (config.engine(), config.store());
         let mut opened = blocking(move || {
-            Opened::open(&data_dir, cluster, id, engine_config, store).map_err(ServerError::from)
+            Opened::open(&data_dir, cluster, id, engine_config, store)
+                .map_err(|error| ServerError::opening(error, &data_dir))
         })
         .await?;
-        let identity = Identity::load_or_create(opened.machine(), cluster, config.id)?;
+        let data_dir = &config.data_dir;
+        let identity = Identity::load_or_create(opened.machine(), cluster, config.id, data_dir)?;
         identity.check_log(&opened, &config.data_dir)?;
         // A member goes by what the cluster was begun with, whatever the flags say now.
         let manifest = match &identity.members {
