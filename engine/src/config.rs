@@ -18,9 +18,10 @@ pub struct EngineConfig {
     pub heartbeat_interval: Duration,
     /// Per group: entry bytes proposed and not yet committed, before `Overloaded`.
     pub max_uncommitted_bytes: usize,
-    /// Per worker: entry bytes committed and not yet applied, before `Overloaded` and before appends from
-    /// peers are dropped, to be sent again later.
-    pub max_unapplied_bytes: usize,
+    /// Per worker: bytes handed to the log and not yet synced, and entry bytes committed and not yet
+    /// applied. Over either, proposals get `Overloaded` and appends from peers are dropped, to be sent
+    /// again later.
+    pub max_backlog_bytes: usize,
     /// Per worker: inputs that wait for it, before requests get `Overloaded` and frames are dropped.
     pub max_queued_inputs: usize,
     /// Per worker: bytes in them, beyond which the same happens.
@@ -40,7 +41,7 @@ impl Default for EngineConfig {
             election_timeout: Duration::from_millis(750),
             heartbeat_interval: Duration::from_millis(150),
             max_uncommitted_bytes: 16 << 20,
-            max_unapplied_bytes: 64 << 20,
+            max_backlog_bytes: 64 << 20,
             max_queued_inputs: 64 << 10,
             max_queued_bytes: 64 << 20,
             compaction_interval: Duration::from_secs(1),

@@ -184,6 +184,34 @@ fn proposals_over_the_bound_are_refused_and_taken_again_afterwards() {
 }
 
 #[test]
+fn a_stuck_disk_bounds_what_is_taken() {
+    let config = EngineConfig {
+        max_backlog_bytes: 10_000,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 4, &config);
+    cluster.elect(1, 4);
+    let value = "x".repeat(1_000);
+    // Nothing is synced from here on, on the leader or on a follower.
+    let mut puts = Vec::new();
+    for round in 0..40 {
+        puts.push(cluster.put(1, 1 + round % 4, "k", &value));
+        cluster.cycle(1);
+        cluster.deliver(|_, _| true);
+        cluster.cycle(2);
+    }
+    let is_refused = |put: &std::sync::mpsc::Receiver<Reply>| {
+        matches!(put.try_recv(), Ok(Reply::Overloaded { .. }))
+    };
+    let refused = puts.iter().filter(|put| is_refused(put)).count();
+    assert!((20..40).contains(&refused), "{refused} of 40 were refused");
+    cluster.settle();
+    let put = cluster.put(1, 1, "k", &value);
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
 fn a_full_log_refuses_proposals_and_nothing_else() {
     let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
     cluster.elect(1, 1);

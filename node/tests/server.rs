@@ -109,3 +109,23 @@ async fn what_was_written_is_there_after_a_restart_in_the_same_process() {
         drop(client);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_its_log_or_its_store_does_not_start() {
+    for lost in ["log", "store"] {
+        let nodes = Nodes::new(1);
+        let server = Server::start(nodes.config(1)).await.unwrap();
+        let client = nodes.client().await;
+        client.put(b"key", b"value").await.unwrap();
+        server.shutdown().await.unwrap();
+        std::fs::remove_dir_all(nodes.config(1).data_dir.join(lost)).unwrap();
+        let refused = Server::start(nodes.config(1))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("a part of the data directory is missing"),
+            "{lost}: {refused}"
+        );
+    }
+}

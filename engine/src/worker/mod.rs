@@ -69,6 +69,8 @@ pub struct Worker {
     /// What the log may forget and has not been told.
     compactions: Vec<(GroupId, LogPosition)>,
     unapplied_bytes: usize,
+    /// Bytes of the batches in `in_flight`.
+    unsynced_bytes: usize,
     log_is_full: bool,
     stopping: bool,
     /// Reused from group to group.
@@ -79,7 +81,7 @@ pub struct Worker {
 /// The bounds that a worker holds its groups to.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    max_unapplied_bytes: usize,
+    max_backlog_bytes: usize,
 }
 
 /// What a worker has counted since it started.
@@ -103,6 +105,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 struct InFlight {
     sequence: u64,
+    bytes: usize,
     acknowledgements: Vec<(usize, AppendSequence, Term)>,
     messages: Vec<(usize, Message)>,
 }
@@ -122,7 +125,7 @@ impl Worker {
                 workers: number(config.workers),
             },
             limits: Limits {
-                max_unapplied_bytes: config.max_unapplied_bytes,
+                max_backlog_bytes: config.max_backlog_bytes,
             },
             groups: Vec::new(),
             slots: HashMap::new(),
@@ -135,6 +138,7 @@ impl Worker {
             full_frames: Vec::new(),
             compactions: Vec::new(),
             unapplied_bytes: 0,
+            unsynced_bytes: 0,
             log_is_full: false,
             stopping: false,
             ready: Ready::default(),
@@ -339,7 +343,9 @@ impl Worker {
             return;
         }
         in_flight.sequence = self.next_batch;
+        in_flight.bytes = self.batch.bytes();
         self.next_batch += 1;
+        self.unsynced_bytes += in_flight.bytes;
         out.log = Some(LogBatch {
             batch: self.batch.seal(),
             sequence: in_flight.sequence,
@@ -354,8 +360,14 @@ impl Worker {
             .is_some_and(|batch| batch.sequence <= sequence)
         {
             let batch = self.in_flight.pop_front().expect("a front was just seen");
+            self.unsynced_bytes -= batch.bytes;
             self.release(batch, now);
         }
+    }
+
+    /// Whether so much waits for the disk, to be synced or to be applied, that no more is taken (S11).
+    fn is_backed_up(&self) -> bool {
+        self.unapplied_bytes.max(self.unsynced_bytes) > self.limits.max_backlog_bytes
     }
 
     fn release(&mut self, batch: InFlight, now: Instant) {
@@ -420,9 +432,9 @@ impl Worker {
                 reason: "the log is full",
             });
         }
-        if self.unapplied_bytes > self.limits.max_unapplied_bytes {
+        if self.is_backed_up() {
             return waiter.reply(Reply::Overloaded {
-                reason: "too much waits to be applied",
+                reason: "too much waits to be synced or applied",
             });
         }
         self.counters.proposals += 1;
@@ -488,6 +500,7 @@ impl Worker {
     fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Instant) {
         let Some(slot) = self.slot(group) else { return };
         self.counters.messages += 1;
+        let is_backed_up = self.is_backed_up();
         let group = &mut self.groups[slot];
         // A peer speaks for its own replicas only; its node is proven by its certificate.
         if group.failure.is_some() || group.node_of(message.from) != Some(from) {
@@ -495,7 +508,7 @@ impl Worker {
         }
         let is_append =
             matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
-        if is_append && self.unapplied_bytes > self.limits.max_unapplied_bytes {
+        if is_append && is_backed_up {
             // The leader will send it again. Its heartbeats go through, so nobody is deposed.
             self.counters.dropped_appends += 1;
             return;

@@ -60,6 +60,24 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
+    /// A part of the data directory is gone.
+    #[error(
+        "{} has a store but no log that belongs to it: a part of the data directory is missing, and \
+         with it the node's votes; put it back, or start with an empty directory under a new node id",
+        path.display()
+    )]
+    StoreWithoutLog {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A setting that the store cannot keep.
+    #[error("max-key-bytes: {wanted} is over {most}, the longest key that the store can hold")]
+    MaxKeyBytes {
+        /// What was asked for.
+        wanted: usize,
+        /// What is possible.
+        most: usize,
+    },
     /// A blank node must not take part.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),

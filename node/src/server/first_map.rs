@@ -50,12 +50,11 @@ pub(super) async fn write(node: Arc<Node>, manifest: Manifest) {
             Reply::Value(None) if write_rows(&node, &manifest).await => {
                 return tracing::info!("wrote the cluster's first map");
             }
-            Reply::NotLeader {
-                leader: Some(leader),
-            } if leader != node.id => {
-                pause = (pause * 2).min(LONGEST_PAUSE);
+            // An election is under way, or has just been won.
+            Reply::NotLeader { leader } if leader.is_none_or(|leader| leader == node.id) => {
+                pause = FIRST_PAUSE;
             }
-            _ => pause = FIRST_PAUSE,
+            _ => pause = (pause * 2).min(LONGEST_PAUSE),
         }
         tokio::time::sleep(pause).await;
     }

@@ -66,15 +66,18 @@ impl Identity {
         Ok(identity)
     }
 
-    /// A log without a store is a directory from which a part was taken: the state that its entries were
-    /// applied to is gone, and so is who this node was.
+    /// Log and store must both be there or both be new. A log without a store has lost the state that its
+    /// entries were applied to; a store without a log has forgotten its votes and what it acknowledged.
     pub(super) fn check_log(&self, opened: &Opened, data_dir: &Path) -> Result<(), ServerError> {
-        if self.members.is_none() && !opened.recovered().groups.is_empty() {
-            return Err(ServerError::LogWithoutStore {
-                path: data_dir.to_owned(),
-            });
+        let log_is_new = opened.recovered().report.segments == 0;
+        let path = data_dir.to_owned();
+        match &self.members {
+            Some(_) if log_is_new => Err(ServerError::StoreWithoutLog { path }),
+            None if !opened.recovered().groups.is_empty() => {
+                Err(ServerError::LogWithoutStore { path })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What this node says when it connects; `manifest` is the one it was started from.

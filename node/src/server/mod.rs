@@ -28,6 +28,7 @@ use parking_lot::RwLock;
 use pontoon_engine::{EngineError, Opened};
 use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
+use pontoon_store::keys::MAX_STORED_KEY_BYTES;
 use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
 use requests::{ClientRequests, Reception, Replica};
 use state::Node;
@@ -70,6 +71,10 @@ impl Server {
     /// # Errors
     /// If anything it needs is missing, damaged or another's.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let (wanted, most) = (config.limits.max_key_bytes, MAX_STORED_KEY_BYTES);
+        if wanted > most {
+            return Err(ServerError::MaxKeyBytes { wanted, most });
+        }
         let tls = TlsIdentity::load(&config.certs, Who::Node(config.id))?;
         let cluster = tls.name().cluster();
         std::fs::create_dir_all(&config.data_dir).map_err(|source| ServerError::DataDir {
