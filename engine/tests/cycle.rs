@@ -32,6 +32,32 @@ fn a_write_is_applied_and_a_read_sees_it() {
 }
 
 #[test]
+fn a_followers_log_gets_the_bytes_that_the_leader_encoded() {
+    let mut cluster = Cluster::new(3, 4, &EngineConfig::default());
+    cluster.elect(1, 4);
+    let (small, large) = ("v".repeat(100), "v".repeat(100_000));
+    let puts: Vec<_> = (1..=4)
+        .map(|group| cluster.put(1, group, "k", if group % 2 == 0 { &small } else { &large }))
+        .collect();
+    cluster.settle();
+    assert!(
+        puts.iter()
+            .all(|put| put.try_recv() == Ok(Reply::Applied(Outcome::Written)))
+    );
+    let leader = cluster.nodes[0].logged.clone();
+    assert_eq!(
+        leader.len(),
+        8,
+        "an empty entry and a command of each group"
+    );
+    for follower in &mut cluster.nodes[1..] {
+        let missing = leader.iter().find(|bytes| !follower.logged.contains(bytes));
+        assert_eq!(missing, None, "node {}", follower.id);
+        assert_eq!(follower.logged.len(), leader.len());
+    }
+}
+
+#[test]
 fn one_cycle_is_one_batch_and_one_frame_per_peer_for_any_number_of_groups() {
     let groups = 64;
     let mut cluster = Cluster::new(3, groups, &EngineConfig::default());

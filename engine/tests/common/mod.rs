@@ -14,6 +14,7 @@ use pontoon_types::{
     Command, ConfState, Epoch, GroupId, Instant, Mutation, NodeId, Operation, ReplicaId, Request,
     Sequence, SessionId, ShardId, TabletId,
 };
+use pontoon_wal::Record;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ pub struct Node {
     stage: ApplyStage<ModelStore>,
     /// Batches that the log was handed and has not synced.
     pub unsynced: Vec<u64>,
-    /// What the last cycle put out.
-    pub last_output: Summary,
+    /// The envelopes of all entries that the log was handed, in order.
+    pub logged: Vec<Bytes>,
 }
 
 /// What one cycle put out, in numbers.
@@ -81,13 +82,13 @@ impl Cluster {
                     .unwrap();
             }
             let stage = ApplyStage::new(machine);
-            let (unsynced, last_output) = Default::default();
+            let (unsynced, logged) = Default::default();
             Node {
                 id: NodeId(id),
                 worker,
                 stage,
                 unsynced,
-                last_output,
+                logged,
             }
         };
         Self {
@@ -115,6 +116,16 @@ impl Cluster {
         if let Some(batch) = out.log {
             summary.log_batches = 1;
             summary.entries = batch.batch.entries();
+            node.logged.extend(
+                batch
+                    .batch
+                    .records()
+                    .iter()
+                    .filter_map(|record| match record {
+                        Record::Entry(entry) => Some(entry.as_bytes().clone()),
+                        Record::HardState(..) | Record::Compact(..) => None,
+                    }),
+            );
             node.unsynced.push(batch.sequence);
         }
         for (to, lane, frame) in out.frames {
@@ -129,7 +140,6 @@ impl Cluster {
         if let Some(reads) = node.stage.take_reads() {
             reads.serve();
         }
-        node.last_output = summary;
         summary
     }
 
