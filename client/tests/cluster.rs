@@ -313,6 +313,8 @@ fn limits_are_checked_before_anything_is_sent() {
     let cluster = Cluster::start(&[]);
     run(async {
         let mut config = cluster.config();
+        // Only one node is asked for hints: the question to another could come in late and be counted.
+        config.endpoints.truncate(1);
         config.limits.max_command_bytes = 1000;
         let client = Client::connect(config).await.unwrap();
         let before = cluster.requests.load(Ordering::SeqCst);
