@@ -23,7 +23,7 @@ use crate::error::FrameError;
 use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_types::codec::{DecodeError, Reader, put_varint};
-use pontoon_types::{Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 3;
@@ -382,7 +382,10 @@ fn read_entries(
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
         let length = Entry::length_of(reader.rest())?;
-        let entry = Entry::decode(frame.slice_ref(reader.take(length)?))?;
+        let entry = Entry::decode_unverified(frame.slice_ref(reader.take(length)?))?;
+        if !mutant!(DamagedEntriesPass) {
+            entry.verify()?;
+        }
         if entry.group() != group {
             return Err(FrameError::ForeignEntry {
                 group,

@@ -41,6 +41,8 @@ pub struct Profile {
     pub sync_micros: (u64, u64),
     /// Chance of a sync to take very long.
     pub slow_sync_chance: u32,
+    /// How long it takes to make a segment of the log or to take one back, in microseconds.
+    pub chore_micros: (u64, u64),
     /// How long it takes to apply a batch, in microseconds.
     pub apply_micros: (u64, u64),
     /// How long it takes to flush a memtable, in microseconds.
@@ -111,6 +113,7 @@ impl Profile {
             duplicate_chance: *dice.pick(&[0, 1_000, 20_000]),
             sync_micros: (30, longest_sync),
             slow_sync_chance: *dice.pick(&[0, 500, 5_000]),
+            chore_micros: (20, *dice.pick(&[500, 5_000, 100_000])),
             apply_micros: (5, *dice.pick(&[50, 500, 20_000])),
             flush_micros: (500, *dice.pick(&[5_000, 100_000, 1_000_000])),
             memtable_bytes: *dice.pick(&[512, 4 << 10, 32 << 10]),

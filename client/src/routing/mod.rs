@@ -32,7 +32,7 @@ pub use attempt::{Access, Attempt, Setback, Verdict};
 use crate::protocol::Response;
 use core::time::Duration;
 use pontoon_shard_router::{Applied, ClusterMap, ShardDescriptor};
-use pontoon_types::{Instant, Mutation, NodeId, ShardId};
+use pontoon_types::{Instant, Mutation, NodeId, ShardId, mutant};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -326,8 +326,8 @@ impl Router {
             unreachable!("an attempt without a target was left unanswered");
         };
         match attempt.access {
-            Access::Write => Verdict::Unknown,
-            Access::Read => {
+            Access::Write if !mutant!(RepeatsUnknown) => Verdict::Unknown,
+            Access::Read | Access::Write => {
                 attempt.pass_over(node);
                 attempt.again_soon(Setback::NoAnswer { node }, now, random)
             }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use pontoon_types::{
     ConfState, ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, MAX_ENTRY_BYTES,
-    ReplicaId, Term,
+    ReplicaId, Term, mutant,
 };
 use thiserror::Error;
 
@@ -228,7 +228,11 @@ impl Restored {
             &self.terms,
             last,
             hard_state.commit,
-            applied,
+            if mutant!(AppliesTwice) {
+                LogIndex(applied.0.saturating_sub(1)).max(compacted.index)
+            } else {
+                applied
+            },
         ))
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::ready::AppendSequence;
 use alloc::collections::VecDeque;
-use pontoon_types::{HardState, LogIndex, ReplicaId, Term};
+use pontoon_types::{HardState, LogIndex, ReplicaId, Term, mutant};
 
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
@@ -80,7 +80,11 @@ impl Durability {
 
     /// The log was truncated after `last`.
     pub(crate) fn clip(&mut self, last: LogIndex) {
-        for one in &mut self.in_flight {
+        for one in self
+            .in_flight
+            .iter_mut()
+            .filter(|_| !mutant!(BelievesLateSyncs))
+        {
             one.last = one.last.min(last);
         }
     }

@@ -3,7 +3,7 @@
 use crate::message::MessageBody;
 use crate::quorum::{Tally, tally};
 use crate::raft::{Raft, Role};
-use pontoon_types::{EntryKind, Instant, LogPosition, ReplicaId, Term};
+use pontoon_types::{EntryKind, Instant, LogPosition, ReplicaId, Term, mutant};
 
 impl Raft {
     /// Campaigns now, without waiting for a timeout; with a pre-vote first if that is on. Nothing
@@ -42,6 +42,9 @@ impl Raft {
         self.leader = None;
         self.ack = None;
         self.request_votes(false);
+        if mutant!(OwnVoteUnsynced) {
+            self.count_vote(self.config.id, true);
+        }
     }
 
     fn request_votes(&mut self, pre: bool) {
@@ -70,12 +73,12 @@ impl Raft {
         transfer: bool,
     ) {
         // The election restriction (§5.4.1): nobody helps a log to lead that may lack what is committed.
-        let up_to_date = last >= self.log.last();
+        let up_to_date = last >= self.log.last() || mutant!(ElectsShorterLogs);
         let granted = if pre {
             // Not in this term or an earlier one, and not while the leader is well.
             up_to_date && term > self.term && (transfer || !self.is_sticky())
         } else {
-            let free = self.vote.is_none() && self.leader.is_none();
+            let free = self.vote.is_none() && self.leader.is_none() || mutant!(VotesTwice);
             up_to_date && (self.vote == Some(from) || free)
         };
         if granted && !pre {

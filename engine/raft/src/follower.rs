@@ -4,7 +4,7 @@ use crate::error::StepError;
 use crate::message::MessageBody;
 use crate::raft::{Ack, Raft, Role};
 use alloc::vec::Vec;
-use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId};
+use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId, mutant};
 
 impl Raft {
     /// Accepts `from` as the leader of this term: it says that it is, and a quorum made it so.
@@ -48,7 +48,10 @@ impl Raft {
             self.acknowledge(from, self.log.commit(), read_round);
             return Ok(());
         }
-        if self.log.term_at(previous.index) != Some(previous.term) {
+        let is_known = previous.index <= self.log.last_index();
+        if self.log.term_at(previous.index) != Some(previous.term)
+            && !(mutant!(AppendsWithoutMatch) && is_known)
+        {
             let hint = self.log.last_within(previous.index, previous.term);
             let body = MessageBody::AppendRejected {
                 rejected: previous.index,
@@ -63,7 +66,12 @@ impl Raft {
             self.durability.clip(last);
         }
         // Beyond `matched` this log may hold what the leader never had.
-        self.log.commit_to(commit.min(matched));
+        let known = if mutant!(CommitsUnmatched) {
+            self.log.last_index()
+        } else {
+            matched
+        };
+        self.log.commit_to(commit.min(known));
         self.acknowledge(from, matched, read_round);
         Ok(())
     }

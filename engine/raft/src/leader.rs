@@ -8,7 +8,7 @@ use crate::quorum::{Tally, agreed, tally};
 use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Ready};
 use alloc::vec::Vec;
-use pontoon_types::{Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId};
+use pontoon_types::{Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId, mutant};
 
 impl Raft {
     /// Appends an entry of this term to the own log; a leader never removes any (S1's companion,
@@ -98,7 +98,12 @@ impl Raft {
 
     /// Commits what a quorum holds durably, the leader included only as far as its own disk is.
     pub(crate) fn advance_commit(&mut self) {
-        let (id, durable) = (self.config.id, self.log.durable());
+        let id = self.config.id;
+        let durable = if mutant!(LeaderCountsUnsynced) {
+            self.log.last_index()
+        } else {
+            self.log.durable()
+        };
         let held = |voter| {
             if voter == id {
                 durable
@@ -109,7 +114,8 @@ impl Raft {
         let index = agreed(&self.conf, held);
         // Counting replicas commits only entries of the own term; older ones follow with them
         // (S5; Raft §5.4.2, figure 8).
-        if index > self.log.commit() && self.log.term_at(index) == Some(self.term) {
+        let is_own = self.log.term_at(index) == Some(self.term) || mutant!(CountsOldTerms);
+        if index > self.log.commit() && is_own {
             self.log.commit_to(index);
         }
         let held_by_peers = self.peers.iter().map(|peer| peer.matched).min();
@@ -130,7 +136,11 @@ impl Raft {
                 self.peer(voter).map_or(0, |peer| peer.read_round)
             }
         };
-        let confirmed = agreed(&self.conf, answered);
+        let confirmed = if mutant!(ReadsUnconfirmed) {
+            round
+        } else {
+            agreed(&self.conf, answered)
+        };
         self.reads.confirm(confirmed);
     }
 
@@ -182,7 +192,8 @@ impl Raft {
         );
         // A new leader does not know how far its predecessors committed until it has committed an entry
         // of its own (thesis §6.4).
-        let knows_commit = self.log.term_at(self.log.commit()) == Some(self.term);
+        let knows_commit =
+            self.log.term_at(self.log.commit()) == Some(self.term) || mutant!(ReadsBeforeOwnCommit);
         if knows_commit && self.reads.begin_round(self.log.commit()) {
             self.heartbeat_due = true;
             self.confirm_reads();
@@ -200,7 +211,11 @@ impl Raft {
         for peer in &self.peers {
             let body = MessageBody::Heartbeat {
                 // Further on the peer's log may not be this one.
-                commit: self.log.commit().min(peer.matched),
+                commit: if mutant!(HeartbeatsCommitUnmatched) {
+                    self.log.commit()
+                } else {
+                    self.log.commit().min(peer.matched)
+                },
                 matched_by_all: self.matched_by_all,
                 read_round: self.reads.round(),
             };

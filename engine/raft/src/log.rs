@@ -11,7 +11,7 @@
 use crate::terms::Terms;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use pontoon_types::{Entry, LogIndex, LogPosition, Term};
+use pontoon_types::{Entry, LogIndex, LogPosition, Term, mutant};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
@@ -200,6 +200,10 @@ impl Log {
             here = false;
             self.push(entry);
         }
+        if here && mutant!(ShortAppendsTruncate) && self.commit < self.last_index() {
+            self.truncate_after(self.commit);
+            removed_after = Some(self.commit);
+        }
         removed_after
     }
 
@@ -258,6 +262,9 @@ impl Log {
 
     /// The last entry that may be applied: only what is committed and durable here.
     pub(crate) fn appliable(&self) -> LogIndex {
+        if mutant!(AppliesUnsynced) {
+            return self.commit;
+        }
         self.commit.min(self.durable)
     }
 

@@ -11,7 +11,7 @@ use crate::progress::FetchState;
 use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Persist, Ready};
 use alloc::vec::Vec;
-use pontoon_types::{Entry, HardState, LogIndex};
+use pontoon_types::{Entry, HardState, LogIndex, mutant};
 
 impl Raft {
     /// Clears `ready` and fills it with all that is to be done. Returns whether there is anything.
@@ -64,7 +64,7 @@ impl Raft {
 
     /// Sorts what was said into what may leave now and what waits.
     fn release(&mut self, ready: &mut Ready) {
-        let covered = self.durability.covers(self.term, self.vote);
+        let covered = self.durability.covers(self.term, self.vote) || mutant!(VotesUnsynced);
         if covered {
             ready.messages.append(&mut self.outbox);
         } else {
@@ -80,7 +80,8 @@ impl Raft {
                     read_round: ack.read_round,
                 },
             };
-            if covered && ack.matched <= self.log.durable() {
+            let is_durable = ack.matched <= self.log.durable() || mutant!(AcknowledgesUnsynced);
+            if covered && is_durable {
                 ready.messages.push(message);
             } else {
                 ready.messages_after_durable.push(message);

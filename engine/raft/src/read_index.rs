@@ -10,7 +10,7 @@
 use crate::ready::ReadReady;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use pontoon_types::LogIndex;
+use pontoon_types::{LogIndex, mutant};
 
 /// Reads that may wait in a group at one time (S11).
 pub(crate) const MAX_WAITING_READS: usize = 1 << 16;
@@ -47,7 +47,7 @@ impl ReadIndex {
         if self.asked.is_empty() {
             return false;
         }
-        self.round += 1;
+        self.round += u64::from(self.round == 0 || !mutant!(RoundsShared));
         let round = self.round;
         let asked = self.asked.drain(..);
         self.pending

@@ -6,7 +6,9 @@ use crate::reply::{Reply, Waiter};
 use crate::status::{GroupStatus, RoleName};
 use pontoon_raft::{ConfigError, Raft, ReadError, Ready, Restored};
 use pontoon_store::ReplicaRecord;
-use pontoon_types::{GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId};
+use pontoon_types::{
+    GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, mutant,
+};
 use std::collections::VecDeque;
 
 /// Raft's limits per peer and group that are no user's business.
@@ -177,7 +179,9 @@ impl Group {
                 && proposed.index <= position.index
             {
                 let (proposed, waiter) = self.proposals.pop_front().expect("a front was just seen");
-                if proposed == position {
+                let is_same = proposed == position
+                    || mutant!(AnswersByIndex) && proposed.index == position.index;
+                if is_same {
                     out.apply.waiters.push((out.apply.entries.len(), waiter));
                 } else {
                     // Another leader's entry took the place: the proposal can never be committed.
@@ -202,7 +206,7 @@ impl Group {
         while self
             .confirmed
             .front()
-            .is_some_and(|(index, _)| *index <= self.handed_over)
+            .is_some_and(|(index, _)| *index <= self.handed_over || mutant!(ReadsUnapplied))
         {
             let (_, reads) = self.confirmed.pop_front().expect("a front was just seen");
             let id = self.id();
@@ -229,6 +233,11 @@ impl Group {
     /// How far the log may forget: what is durable in the store here and matched by every replica.
     /// `None` if that is nothing new.
     pub(crate) fn compact(&mut self, applied: LogIndex) -> Option<LogPosition> {
+        let applied = if mutant!(ForgetsUnflushed) {
+            self.handed_over
+        } else {
+            applied
+        };
         let index = applied
             .min(self.raft.matched_by_all())
             .min(self.handed_over);

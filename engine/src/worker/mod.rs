@@ -39,7 +39,7 @@ use pontoon_raft::{
     AppendSequence, Message, MessageBody, ProposeError, Ready, Restored, StepError,
 };
 use pontoon_store::ReplicaRecord;
-use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term, mutant};
 use pontoon_wal::BatchBuilder;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use timers::Timers;
@@ -327,7 +327,7 @@ impl Worker {
     /// batch being built, or, if it is still empty, with the youngest one that the log has. If there
     /// is neither, `seal` finds it in `current` and lets it go at once.
     fn waiting<'a>(&'a mut self, current: &'a mut InFlight) -> &'a mut InFlight {
-        if self.batch.is_empty()
+        if (self.batch.is_empty() && !mutant!(MessagesOvertakeSync))
             && let Some(youngest) = self.in_flight.back_mut()
         {
             return youngest;
@@ -368,6 +368,7 @@ impl Worker {
     /// Whether so much waits for the disk, to be synced or to be applied, that no more is taken (S11).
     fn is_backed_up(&self) -> bool {
         self.unapplied_bytes.max(self.unsynced_bytes) > self.limits.max_backlog_bytes
+            && !mutant!(BacklogUnbounded)
     }
 
     fn release(&mut self, batch: InFlight, now: Instant) {
@@ -503,7 +504,8 @@ impl Worker {
         let is_backed_up = self.is_backed_up();
         let group = &mut self.groups[slot];
         // A peer speaks for its own replicas only; its node is proven by its certificate.
-        if group.failure.is_some() || group.node_of(message.from) != Some(from) {
+        let speaks_for_itself = group.node_of(message.from) == Some(from) || mutant!(AnyoneSpeaks);
+        if group.failure.is_some() || !speaks_for_itself {
             return;
         }
         let is_append =

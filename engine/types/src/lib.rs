@@ -18,6 +18,7 @@ pub mod codec;
 mod command;
 mod entry;
 mod ids;
+pub mod mutant;
 mod state;
 mod time;
 

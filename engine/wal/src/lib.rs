@@ -38,6 +38,7 @@ mod index;
 pub mod inspect;
 mod log;
 mod lsn;
+mod queue;
 mod reader;
 mod recovery;
 mod space;
@@ -51,6 +52,7 @@ pub use file::{Directory, FsDirectory, LogFile, MappedFile, MemoryDisk, MemoryFi
 pub use format::record::RecordKind;
 pub use log::Log;
 pub use lsn::Lsn;
+pub use queue::LogQueue;
 pub use reader::LogReader;
 pub use recovery::{Damage, Recovered, RecoveredGroup, RecoveryReport};
 pub use stats::{Pressure, WalStats};

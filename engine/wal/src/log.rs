@@ -14,6 +14,7 @@ use crate::reader::Shared;
 use crate::space::{Chore, Done, MARK_FILE, Recycled, Segment};
 use crate::stats::{Pressure, WalStats};
 use crate::{LogIdentity, LogReader, Lsn, WalConfig};
+use pontoon_types::mutant;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -142,7 +143,10 @@ impl<D: Directory> Log<D> {
 
     fn sync_segment(&mut self, segment: &Segment<D::File>) -> Result<(), WalError> {
         let name = crate::space::segment_name(segment.generation);
-        let result = segment.file.sync();
+        let mut result = segment.file.sync();
+        if mutant!(RepeatsFailedSync) {
+            result = result.or_else(|_| segment.file.sync());
+        }
         self.shared.counters.syncs.fetch_add(1, Relaxed);
         result.map_err(|error| self.poison(WalError::io(Operation::Sync, &name)(error)))
     }
@@ -194,6 +198,13 @@ impl<D: Directory> Log<D> {
             self.handle_chore(chore.run())?;
         }
         Ok(())
+    }
+
+    /// Whether there is a chore to be done. One that failed for want of room is not counted: it may be tried
+    /// again after a while.
+    #[must_use]
+    pub fn has_chores(&self) -> bool {
+        self.poisoned.is_none() && (matches!(self.spare, Spare::Wanted) || self.has_unneeded())
     }
 
     /// The next chore, if there is one; its result must come back by [`Log::handle_chore`].
@@ -311,7 +322,8 @@ impl<D: Directory> Log<D> {
     }
 
     /// Whether there is no spare and none coming.
-    pub(crate) fn spare_failed(&self) -> bool {
+    #[must_use]
+    pub fn spare_failed(&self) -> bool {
         matches!(self.spare, Spare::Failed)
     }
 

@@ -1,43 +1,58 @@
 //! A node's log: what production's log thread does, and a disk that takes its time and fails.
 
+use super::process::Process;
 use super::{Event, Node, WORKERS, World, unexpected};
 use crate::faults::Fault;
 use crate::invariants::Checked;
-use pontoon_engine::worker::Input;
+use pontoon_engine::worker::{Input, LogBatch};
 use pontoon_store::Store;
-use pontoon_wal::WalError;
+use pontoon_wal::{SealedBatch, WalError};
 use std::time::Duration;
 
 /// How long the log waits before it tries again what it had no room for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
 impl World {
-    /// The log lays what waits, and begins a sync.
+    /// The log's thread takes what was submitted, lays what there is room for, and begins a sync.
     pub(super) fn log_round(&mut self, at: usize) -> Checked {
-        let node = &mut self.nodes[at];
+        let Self {
+            nodes, observer, ..
+        } = self;
+        let node = &mut nodes[at];
         let Some(process) = &mut node.process else {
             return Ok(());
         };
-        while let Some((worker, batch)) = process.log_queue.pop_front() {
-            match process.log.append(&batch.batch) {
-                Ok(_) => {
-                    self.observer.laid(node.id, &batch.batch)?;
-                    process.laid.push((worker, batch.sequence));
-                }
-                Err(WalError::NoSpace { .. }) => {
-                    process.log_queue.push_front((worker, batch));
-                    break;
-                }
-                Err(error) => {
-                    // It may be on the disk all the same.
-                    self.observer.laid(node.id, &batch.batch)?;
-                    return self.log_failed(at, &error);
-                }
+        let Process {
+            log,
+            log_inbox,
+            log_queue,
+            ..
+        } = process;
+        let mut seen = Ok(());
+        let mut lay = |batch: &SealedBatch| {
+            let laid = log.try_append(batch);
+            // If it failed, it may be on the disk all the same.
+            if !matches!(laid, Ok(false)) && seen.is_ok() {
+                seen = observer.laid(node.id, batch);
             }
+            laid
+        };
+        let mut result = log_queue.lay_waiting(&mut lay);
+        while result.is_ok()
+            && let Some((worker, LogBatch { batch, sequence })) = log_inbox.pop_front()
+        {
+            result = log_queue.submit(batch, (worker, sequence), &mut lay);
         }
-        if process.laid.is_empty() {
-            self.plan_log_idle(at);
-        } else {
+        let is_dirty = log.is_dirty();
+        seen?;
+        if let Err(error) = result {
+            return self.log_failed(at, &error);
+        }
+        self.plan_chores(at);
+        if is_dirty {
             self.begin_sync(at);
+        } else {
+            self.plan_log_idle(at);
         }
         Ok(())
     }
@@ -70,11 +85,13 @@ impl World {
             Ok(end) => end,
             Err(error) => return self.log_failed(at, &error),
         };
+        // As in production a worker hears of the last one only; in what order they came is the queue's matter.
         let mut sequences = [None; WORKERS];
-        for (worker, sequence) in process.laid.drain(..) {
-            sequences[worker] = sequences[worker].max(Some(sequence));
+        for (worker, sequence) in process.log_queue.laid() {
+            sequences[*worker] = Some(*sequence).max(sequences[*worker]);
         }
-        let is_idle = process.log_queue.is_empty();
+        process.log_queue.announced();
+        let is_idle = process.log_inbox.is_empty() && !process.log_queue.has_waiting();
         self.observer.synced(id);
         self.compactions += given_back;
         self.trace.event(self.now, 6, &[id.0, end.0]);
@@ -83,7 +100,7 @@ impl World {
                 self.tell(at, worker, Input::Durable { sequence });
             }
         }
-        self.log_chores(at)?;
+        self.plan_chores(at);
         if is_idle {
             self.plan_log_idle(at);
             Ok(())
@@ -92,13 +109,31 @@ impl World {
         }
     }
 
-    /// Makes the next segment and takes back what nothing needs, as the preparing thread does.
-    fn log_chores(&mut self, at: usize) -> Checked {
-        let Some(process) = &mut self.nodes[at].process else {
+    /// Other threads make the next segment and take back what nothing needs. That takes its time, during
+    /// which batches may have to wait.
+    pub(super) fn plan_chores(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let life = node.life;
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        if process.log.has_chores() && !std::mem::replace(&mut process.chores_are_planned, true) {
+            let after = self.dice.micros(self.profile.chore_micros);
+            self.plan(after, Event::LogChores { node: at, life });
+        }
+    }
+
+    /// The chores of the log are done.
+    pub(super) fn log_chores(&mut self, at: usize, life: u64) -> Checked {
+        let Some(process) = self.process(at, life) else {
             return Ok(());
         };
+        process.chores_are_planned = false;
         let result = process.log.maintain();
+        let goes_on = process.log_queue.has_waiting() && !process.is_syncing;
+        self.trace.event(self.now, 14, &[at as u64]);
         match result {
+            Ok(()) | Err(WalError::NoSpace { .. }) if goes_on => self.log_round(at),
             Ok(()) | Err(WalError::NoSpace { .. }) => Ok(()),
             Err(error) => self.log_failed(at, &error),
         }
@@ -110,9 +145,11 @@ impl World {
         let Some(process) = &mut node.process else {
             return;
         };
-        let after = if process.log.is_dirty() || !process.log_queue.is_empty() {
+        let log = &process.log;
+        let retries = log.is_dirty() || log.spare_failed() || process.log_queue.has_waiting();
+        let after = if retries {
             RETRY_AFTER
-        } else if process.log.mark_is_stale() {
+        } else if log.mark_is_stale() {
             mark_after
         } else {
             return;
@@ -143,17 +180,13 @@ impl World {
             return self.log_failed(at, &error);
         }
         self.trace.event(self.now, 7, &[at as u64]);
-        self.log_chores(at)?;
         let Some(process) = self.process(at, life) else {
             return Ok(());
         };
-        if !process.log_queue.is_empty() {
-            return self.log_round(at);
+        match process.log.maintain() {
+            Ok(()) | Err(WalError::NoSpace { .. }) => self.log_round(at),
+            Err(error) => self.log_failed(at, &error),
         }
-        if process.log.is_dirty() {
-            self.begin_sync(at);
-        }
-        Ok(())
     }
 
     /// The log has failed and the process stops; the disk says why.

@@ -106,6 +106,10 @@ enum Event {
         life: u64,
         round: u64,
     },
+    LogChores {
+        node: usize,
+        life: u64,
+    },
     Apply {
         node: usize,
         life: u64,
@@ -392,6 +396,7 @@ impl World {
             } => self.cycle(node, life, worker, wake),
             Event::SyncDone { node, life } => self.sync_done(node, life),
             Event::LogIdle { node, life, round } => self.log_idle(node, life, round),
+            Event::LogChores { node, life } => self.log_chores(node, life),
             Event::Apply { node, life } => self.apply(node, life),
             Event::ServeReads { node, life } => self.serve_reads(node, life),
             Event::FlushDone { node, life } => self.flush_done(node, life),

@@ -13,7 +13,7 @@ use pontoon_engine::{Reply, Waiter};
 use pontoon_raft::Restored;
 use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, TabletId};
-use pontoon_wal::{Log, LogIdentity, LogReader, MemoryDisk, MemoryFile, WalError};
+use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,11 @@ pub(super) struct Process {
     pub(super) durability: Durability,
     pub(super) replicas: Vec<ReplicaRecord>,
     workers: Vec<Slot>,
-    /// Batches that the log has not laid yet, and by which worker.
-    pub(super) log_queue: VecDeque<(usize, LogBatch)>,
-    /// Laid, and told to their workers after the sync.
-    pub(super) laid: Vec<(usize, u64)>,
+    /// Batches that the log's thread has not taken yet, and by which worker.
+    pub(super) log_inbox: VecDeque<(usize, LogBatch)>,
+    /// Those that it has, by their worker and sequence.
+    pub(super) log_queue: LogQueue<(usize, u64)>,
+    pub(super) chores_are_planned: bool,
     /// A sync is under way.
     pub(super) is_syncing: bool,
     /// Tells idle looks that were overtaken.
@@ -136,6 +137,7 @@ impl World {
             self.wake(at, worker, self.now);
         }
         self.plan(config.compaction_interval, Event::Keeper { node: at, life });
+        self.plan_chores(at);
         self.plan_log_idle(at);
         Ok(())
     }
@@ -242,8 +244,9 @@ impl World {
             durability,
             replicas,
             workers,
-            log_queue: VecDeque::new(),
-            laid: Vec::new(),
+            log_inbox: VecDeque::new(),
+            log_queue: LogQueue::default(),
+            chores_are_planned: false,
             is_syncing: false,
             idle_round: 0,
             apply_queue: Vec::new(),
@@ -341,7 +344,7 @@ impl World {
         if let Some(batch) = out.log
             && let Some(process) = self.process(at, life)
         {
-            process.log_queue.push_back((worker, batch));
+            process.log_inbox.push_back((worker, batch));
             if !process.is_syncing {
                 self.log_round(at)?;
             }

@@ -14,7 +14,7 @@ use crate::format::{PAGE_BYTES, aligned};
 use crate::index::{GroupLog, Pins, Sequenced};
 use crate::space::{Segment, segment_name};
 use crate::{Lsn, WalConfig};
-use pontoon_types::{GroupId, LogPosition};
+use pontoon_types::{GroupId, LogPosition, mutant};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,8 +48,24 @@ impl<D: Directory> Log<D> {
         Ok(self.end())
     }
 
+    /// Lays a batch unless it must wait for a segment: that is being made, or there is no room for it now.
+    /// Returns whether it was laid.
+    ///
+    /// # Errors
+    /// As [`Log::append`], but for the want of room.
+    pub fn try_append(&mut self, batch: &SealedBatch) -> Result<bool, WalError> {
+        if self.must_wait(batch) {
+            return Ok(false);
+        }
+        match self.append(batch) {
+            Ok(_) => Ok(true),
+            Err(WalError::NoSpace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a batch needs a new segment, and that will be ready without the owner waiting for it.
-    pub(crate) fn must_wait(&self, batch: &SealedBatch) -> bool {
+    fn must_wait(&self, batch: &SealedBatch) -> bool {
         u64::from(self.cursor) + batch.bytes() as u64 > self.active.bytes
             && !matches!(self.spare, Spare::Ready(_))
             && self.poisoned.is_none()
@@ -80,7 +96,11 @@ impl<D: Directory> Log<D> {
         let position = Lsn::new(self.active.generation, lay.start);
         let header = BatchHeader {
             position,
-            durable: self.durable,
+            durable: if mutant!(MarkRunsAhead) {
+                Lsn::new(self.active.generation, lay.cursor)
+            } else {
+                self.durable
+            },
             previous: self.last_batch.0,
             chain: self.last_batch.1,
             body_checksum: lay.checksum,
@@ -176,7 +196,9 @@ impl<D: Directory> Log<D> {
         }
         let next = self.next_segment(needed)?;
         let previous = std::mem::replace(&mut self.active, Arc::clone(&next));
-        self.left.push(previous);
+        if !mutant!(LeavesUnsynced) {
+            self.left.push(previous);
+        }
         self.cursor = SEGMENT_HEADER_BYTES as u32;
         self.shared.segments.write().insert(next.generation, next);
         self.update_pressure();

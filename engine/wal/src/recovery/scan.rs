@@ -12,7 +12,7 @@ use crate::format::{ALIGNMENT, PAGE_BYTES};
 use crate::index::Pins;
 use crate::space::{MARK_FILE, segment_name, segment_of};
 use crate::{LogIdentity, Lsn};
-use pontoon_types::{Entry, GroupId};
+use pontoon_types::{Entry, GroupId, mutant};
 use std::time::Instant;
 
 /// A segment file that was found.
@@ -260,7 +260,8 @@ impl Walk {
             }
             if let Some((start, _)) = &self.hole {
                 let start = *start;
-                if start >= self.durable_mark(segments, at, bytes, offset) {
+                let is_torn = start >= self.durable_mark(segments, at, bytes, offset);
+                if (is_torn || mutant!(DamageEndsLog)) && !mutant!(TornTailStays) {
                     return Ok(self.cut(start, bytes, offset, &header));
                 }
                 self.close_hole(here);
@@ -280,6 +281,7 @@ impl Walk {
         let previous = whole.header.previous;
         let first_of_segment = whole.header.position.offset() == SEGMENT_HEADER_BYTES as u32;
         (previous, whole.header.chain) == self.last_batch
+            || mutant!(StaleRecordsVerify)
             || first_of_segment
                 && previous > self.last_batch.0
                 && !segments[..=at]
@@ -415,11 +417,12 @@ impl Walk {
     /// What is left at the end; returns whether the log ends in damage.
     fn finish(&mut self) -> bool {
         if let Some((start, _)) = &self.hole
-            && *start >= self.durable
+            && (*start >= self.durable || mutant!(DamageEndsLog))
+            && !mutant!(TornTailStays)
         {
             self.hole = None;
         }
-        if self.hole.is_none() && self.end < self.durable {
+        if self.hole.is_none() && self.end < self.durable && !mutant!(DamageEndsLog) {
             let file = segment_name(self.end.generation().max(1));
             self.hole = Some((self.end, file));
         }

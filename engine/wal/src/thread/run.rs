@@ -3,9 +3,8 @@
 use super::{DurabilityListener, Ticket};
 use crate::file::Directory;
 use crate::space::{Chore, Done};
-use crate::{Log, SealedBatch, WalError};
+use crate::{Log, LogQueue, SealedBatch, WalError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +29,7 @@ pub(super) struct LogThread<D: Directory> {
     chores: Sender<Chore<D>>,
     listener: Arc<dyn DurabilityListener>,
     mark_after_idle: Duration,
-    /// Laid, and announced after the next sync.
-    tickets: Vec<Ticket>,
-    /// What cannot be announced yet, in the order in which it came: batches for which there is no segment,
-    /// and, without its batch, whatever was laid ahead of one of those.
-    waiting: VecDeque<(Option<SealedBatch>, Ticket)>,
+    queue: LogQueue<Ticket>,
     laid_bytes: usize,
     stopping: bool,
     failed: Option<WalError>,
@@ -54,8 +49,7 @@ impl<D: Directory> LogThread<D> {
             chores,
             listener,
             mark_after_idle,
-            tickets: Vec::new(),
-            waiting: VecDeque::new(),
+            queue: LogQueue::default(),
             laid_bytes: 0,
             stopping: false,
             failed: None,
@@ -121,7 +115,7 @@ impl<D: Directory> LogThread<D> {
             return None;
         }
         // After a sync there may be a record left that lets segments go.
-        let retry = self.log.spare_failed() || !self.waiting.is_empty() || self.log.is_dirty();
+        let retry = self.log.spare_failed() || self.queue.has_waiting() || self.log.is_dirty();
         [
             retry.then_some(RETRY_AFTER),
             self.log.mark_is_stale().then_some(self.mark_after_idle),
@@ -150,20 +144,11 @@ impl<D: Directory> LogThread<D> {
                     self.listener.failed(error);
                     return;
                 }
-                // A compaction may make the room that the others wait for, so it is laid ahead of them.
-                // It is announced behind them all the same: whoever hears of a ticket takes it that all
-                // earlier ones of its worker are durable.
-                let overtakes = !self.waiting.is_empty();
-                let left = if overtakes && !batch.only_compacts() {
-                    Some(batch)
-                } else {
-                    self.lay(batch)
-                };
-                if overtakes || left.is_some() {
-                    self.waiting.push_back((left, ticket));
-                } else {
-                    self.tickets.push(ticket);
-                }
+                let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
+                let submitted = self
+                    .queue
+                    .submit(batch, ticket, |batch| lay(log, batch, laid_bytes));
+                submitted.unwrap_or_else(|error| self.fail(error));
             }
             Message::ChoreDone(done) => {
                 match self.log.handle_chore(*done) {
@@ -178,33 +163,9 @@ impl<D: Directory> LogThread<D> {
     }
 
     fn lay_waiting(&mut self) {
-        while self.failed.is_none()
-            && let Some((batch, ticket)) = self.waiting.pop_front()
-        {
-            if let Some(batch) = batch.and_then(|batch| self.lay(batch)) {
-                self.waiting.push_front((Some(batch), ticket));
-                return;
-            }
-            self.tickets.push(ticket);
-        }
-    }
-
-    /// Lays a batch, or gives it back if there is no segment for it yet.
-    fn lay(&mut self, batch: SealedBatch) -> Option<SealedBatch> {
-        if self.log.must_wait(&batch) {
-            return Some(batch);
-        }
-        match self.log.append(&batch) {
-            Ok(_) => {
-                self.laid_bytes += batch.bytes();
-                None
-            }
-            Err(WalError::NoSpace { .. }) => Some(batch),
-            Err(error) => {
-                self.fail(error);
-                None
-            }
-        }
+        let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
+        let laid = self.queue.lay_waiting(|batch| lay(log, batch, laid_bytes));
+        laid.unwrap_or_else(|error| self.fail(error));
     }
 
     fn sync(&mut self) {
@@ -214,9 +175,9 @@ impl<D: Directory> LogThread<D> {
         }
         match self.log.sync() {
             Ok(_) => {
-                if !self.tickets.is_empty() {
-                    self.listener.durable(&self.tickets);
-                    self.tickets.clear();
+                if !self.queue.laid().is_empty() {
+                    self.listener.durable(self.queue.laid());
+                    self.queue.announced();
                 }
             }
             Err(error) => self.fail(error),
@@ -237,14 +198,14 @@ impl<D: Directory> LogThread<D> {
             self.handle(message);
         }
         self.start_chores();
-        while !self.waiting.is_empty()
+        while self.queue.has_waiting()
             && self.log.spare_is_coming()
             && let Ok(message) = self.receiver.recv()
         {
             self.handle(message);
         }
         self.sync();
-        if self.failed.is_none() && !self.waiting.is_empty() {
+        if self.failed.is_none() && self.queue.has_waiting() {
             // Accepted and not laid, for want of room: its submitters must not think it durable.
             self.listener.failed(&WalError::ShutDown);
         }
@@ -258,11 +219,21 @@ impl<D: Directory> LogThread<D> {
 
     /// Tells everyone, once here and again for each batch that still comes.
     fn fail(&mut self, error: WalError) {
-        self.tickets.clear();
-        self.waiting.clear();
+        self.queue.clear();
         self.listener.failed(&error);
         self.failed = Some(error);
     }
+}
+
+/// Lays a batch if there is a segment for it; returns whether.
+fn lay<D: Directory>(
+    log: &mut Log<D>,
+    batch: &SealedBatch,
+    laid_bytes: &mut usize,
+) -> Result<bool, WalError> {
+    let is_laid = log.try_append(batch)?;
+    *laid_bytes += if is_laid { batch.bytes() } else { 0 };
+    Ok(is_laid)
 }
 
 /// Tells the waiters if the thread dies of a bug.
@@ -419,7 +390,7 @@ mod tests {
             stepped.thread.round();
             stepped.do_chores();
         }
-        let waiting = stepped.thread.waiting.len();
+        let waiting = stepped.thread.queue.waiting();
         assert!(waiting > 0 && stepped.announced() == 14 - waiting);
         assert_eq!(stepped.thread.log.pressure(), Pressure::Full);
         assert!(

@@ -1,0 +1,106 @@
+//! The order in which batches are laid and announced, also while there is no room for some.
+//!
+//! The log's thread and the simulator drive the same queue, so that what it decides is tested where crashes
+//! are.
+
+use crate::{SealedBatch, WalError};
+use pontoon_types::mutant;
+use std::collections::VecDeque;
+
+/// Batches on their way into a log, each with the ticket by which its end is announced.
+///
+/// Tickets are announced in the order in which they came, whatever was laid first: who hears of one takes
+/// it that all earlier ones are durable.
+#[derive(Debug)]
+pub struct LogQueue<T> {
+    /// Laid, and announced after the next sync.
+    laid: Vec<T>,
+    /// What cannot be announced yet, in the order in which it came: batches for which there is no segment,
+    /// and, without its batch, whatever was laid ahead of one of those.
+    waiting: VecDeque<(Option<SealedBatch>, T)>,
+}
+
+impl<T> Default for LogQueue<T> {
+    fn default() -> Self {
+        Self {
+            laid: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> LogQueue<T> {
+    /// Takes a batch. `lay` is [`Log::try_append`](crate::Log::try_append), or does that and more: it says
+    /// whether the batch was laid.
+    ///
+    /// # Errors
+    /// What `lay` returns; the log has failed then, and nothing that waits will be announced.
+    pub fn submit(
+        &mut self,
+        batch: SealedBatch,
+        ticket: T,
+        mut lay: impl FnMut(&SealedBatch) -> Result<bool, WalError>,
+    ) -> Result<(), WalError> {
+        // A compaction may make the room that the others wait for, so it is laid ahead of them. It is
+        // announced behind them all the same.
+        let overtakes = !self.waiting.is_empty();
+        let may_lay = !overtakes || batch.only_compacts();
+        let is_laid = may_lay && lay(&batch)?;
+        if is_laid && (!overtakes || mutant!(AnnouncesOutOfOrder)) {
+            self.laid.push(ticket);
+        } else {
+            self.waiting
+                .push_back(((!is_laid).then_some(batch), ticket));
+        }
+        Ok(())
+    }
+
+    /// Lays what waits, as far as there is room now.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn lay_waiting(
+        &mut self,
+        mut lay: impl FnMut(&SealedBatch) -> Result<bool, WalError>,
+    ) -> Result<(), WalError> {
+        while let Some((batch, ticket)) = self.waiting.pop_front() {
+            if let Some(batch) = batch
+                && !lay(&batch)?
+            {
+                self.waiting.push_front((Some(batch), ticket));
+                break;
+            }
+            self.laid.push(ticket);
+        }
+        Ok(())
+    }
+
+    /// The tickets to announce once everything that was laid until now is synced.
+    #[must_use]
+    pub fn laid(&self) -> &[T] {
+        &self.laid
+    }
+
+    /// Everything that was laid is synced and announced.
+    pub fn announced(&mut self) {
+        self.laid.clear();
+    }
+
+    /// Whether something waits for room.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// How many tickets wait for room, their own or that of one before them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Forgets everything: the log has failed, and nobody is to be told of success.
+    pub fn clear(&mut self) {
+        self.laid.clear();
+        self.waiting.clear();
+    }
+}
