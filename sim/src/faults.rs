@@ -2,8 +2,19 @@
 
 use std::collections::BTreeMap;
 
+/// What a fault is a fault of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// What happens between nodes.
+    Network,
+    /// What happens to files.
+    Disk,
+    /// What happens to processes and machines.
+    Process,
+}
+
 macro_rules! faults {
-    ($($(#[$doc:meta])* $fault:ident = $name:literal,)*) => {
+    ($($(#[$doc:meta])* $class:ident $fault:ident = $name:literal,)*) => {
         /// A kind of fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault {
@@ -21,46 +32,54 @@ macro_rules! faults {
                     $(Self::$fault => $name,)*
                 }
             }
+
+            /// What it is a fault of.
+            #[must_use]
+            pub const fn class(self) -> Class {
+                match self {
+                    $(Self::$fault => Class::$class,)*
+                }
+            }
         }
     };
 }
 
 faults! {
     /// A frame or a client's message never arrives.
-    Drop = "message dropped",
+    Network Drop = "message dropped",
     /// A frame arrives twice, the second time out of order.
-    Duplicate = "frame duplicated",
+    Network Duplicate = "frame duplicated",
     /// A frame is held up for much longer than usual.
-    Delay = "frame delayed",
+    Network Delay = "frame delayed",
     /// Some nodes cannot reach the others, in both directions.
-    Partition = "partition",
+    Network Partition = "partition",
     /// A node cannot reach another, which still reaches it.
-    OneWay = "one-way partition",
+    Network OneWay = "one-way partition",
     /// What is sent to a node takes seconds, so that it believes what was true then; perhaps nothing that it
     /// says arrives.
-    StaleNews = "node with stale news",
+    Network StaleNews = "node with stale news",
     /// A connection breaks: the sender hears of it, what was under way is lost.
-    Disconnect = "connection broken",
+    Network Disconnect = "connection broken",
     /// A process dies; what it wrote is in the page cache, and perhaps not on the disk.
-    Kill = "process killed",
+    Process Kill = "process killed",
     /// A process stops as an operator would stop it.
-    Stop = "process stopped",
+    Process Stop = "process stopped",
     /// A node loses its power: the disk keeps any part of what was not synced.
-    PowerLoss = "power loss of a node",
+    Process PowerLoss = "power loss of a node",
     /// The power goes in the middle of the log's work.
-    TornWrite = "power loss in the midst of writing",
+    Disk TornWrite = "power loss in the midst of writing",
     /// All nodes lose their power at once.
-    Blackout = "power loss of all nodes",
+    Process Blackout = "power loss of all nodes",
     /// The power goes while a node recovers.
-    CrashInRecovery = "power loss in recovery",
+    Disk CrashInRecovery = "power loss in recovery",
     /// A sync fails, and the pages are never written.
-    FailedSync = "failed sync",
+    Disk FailedSync = "failed sync",
     /// A sync takes very long.
-    SlowSync = "slow sync",
+    Disk SlowSync = "slow sync",
     /// The disk has no room for a while.
-    FullDisk = "full disk",
+    Disk FullDisk = "full disk",
     /// A process is suspended for a while.
-    Pause = "process suspended",
+    Process Pause = "process suspended",
 }
 
 /// How often each fault was injected.

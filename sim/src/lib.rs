@@ -36,9 +36,9 @@ mod trace;
 mod world;
 
 pub use clock::Clock;
-pub use faults::{Fault, FaultCounts};
+pub use faults::{Class, Fault, FaultCounts};
 pub use network::{Network, Stream};
-pub use profile::{Profile, Scale};
+pub use profile::{Profile, Scale, Theme};
 pub use random::Dice;
 pub use run::{Summary, simulate};
 pub use trace::Trace;

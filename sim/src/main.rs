@@ -1,10 +1,12 @@
 //! The simulator's command line.
 
 mod cli;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod output;
 
 use clap::Parser;
-use cli::Cli;
+use cli::{Cli, Run};
 use indicatif::{ProgressBar, ProgressStyle};
 use output::{print_json, print_summary};
 use pontoon_sim::{Report, Summary, simulate};
@@ -17,6 +19,11 @@ use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(feature = "mutants")]
+    if let Some(cli::Command::Mutants(options)) = &cli.command {
+        return mutants::run(options);
+    }
+    let cli = cli.run;
     if let Some(seed) = cli.seed {
         return replay(&cli, seed);
     }
@@ -28,7 +35,15 @@ fn main() -> ExitCode {
     } else {
         print_summary(&summary, real);
     }
-    if summary.failed.is_empty() && differing.is_empty() {
+    let shortcomings = if cli.owes_faults() {
+        summary.shortcomings()
+    } else {
+        Vec::new()
+    };
+    for shortcoming in &shortcomings {
+        eprintln!("too little was tried: {shortcoming}");
+    }
+    if summary.failed.is_empty() && differing.is_empty() && shortcomings.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -36,12 +51,14 @@ fn main() -> ExitCode {
 }
 
 /// Runs one seed and says all about it.
-fn replay(cli: &Cli, seed: u64) -> ExitCode {
+fn replay(cli: &Run, seed: u64) -> ExitCode {
     let started = Instant::now();
-    let report = simulate(seed, cli.scale(), cli.trace);
+    let report = simulate(seed, cli.theme(), cli.scale(), cli.trace);
     let real = started.elapsed();
     let mut differing = Vec::new();
-    if cli.check_determinism && simulate(seed, cli.scale(), false).trace_hash != report.trace_hash {
+    if cli.check_determinism
+        && simulate(seed, cli.theme(), cli.scale(), false).trace_hash != report.trace_hash
+    {
         differing.push(seed);
         eprintln!("seed {seed} is not the same twice");
     }
@@ -62,7 +79,7 @@ fn replay(cli: &Cli, seed: u64) -> ExitCode {
 }
 
 /// Runs all seeds, each on one thread. Returns what came of them, and those that were not the same twice.
-fn run_seeds(cli: &Cli) -> (Summary, Vec<u64>) {
+fn run_seeds(cli: &Run) -> (Summary, Vec<u64>) {
     let seeds = cli.seeds.clone();
     let next = AtomicU64::new(*seeds.start());
     let (sender, receiver) = mpsc::channel();
@@ -77,9 +94,10 @@ fn run_seeds(cli: &Cli) -> (Summary, Vec<u64>) {
                     if !seeds.contains(&seed) {
                         return;
                     }
-                    let report = simulate(seed, cli.scale(), false);
+                    let report = simulate(seed, cli.theme(), cli.scale(), false);
                     let is_same = !cli.check_determinism
-                        || simulate(seed, cli.scale(), false).trace_hash == report.trace_hash;
+                        || simulate(seed, cli.theme(), cli.scale(), false).trace_hash
+                            == report.trace_hash;
                     if sender.send((report, is_same)).is_err() {
                         return;
                     }
@@ -123,7 +141,7 @@ fn progress_bar(seeds: u64) -> ProgressBar {
 }
 
 /// Says what went wrong with a seed and how to see it again.
-fn complain(cli: &Cli, report: &Report) {
+fn complain(cli: &Run, report: &Report) {
     let Some((at, violation)) = &report.violation else {
         return;
     };

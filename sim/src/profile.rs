@@ -1,9 +1,35 @@
 //! What a seed's world is like: drawn once per seed, so that some worlds have a terrible network and good
 //! disks, others the reverse, and some have everything (swarm testing: Groce and others, 2012).
 
-use crate::faults::Fault;
+use crate::faults::{Class, Fault};
 use crate::random::Dice;
 use std::time::Duration;
+
+/// What kind of worlds the seeds of a run draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Theme {
+    /// All kinds of faults, each world with a mixture of its own.
+    #[default]
+    Swarm,
+    /// Nothing fails; delays and speeds still differ.
+    Calm,
+    /// Disks and machines fail, the network does not.
+    Disk,
+    /// The network fails and processes are suspended, disks are well and nothing dies.
+    Network,
+}
+
+impl Theme {
+    /// Whether worlds of this kind have a fault.
+    fn has(self, fault: Fault) -> bool {
+        match self {
+            Self::Swarm => true,
+            Self::Calm => false,
+            Self::Disk => fault.class() != Class::Network && fault != Fault::Pause,
+            Self::Network => fault.class() == Class::Network || fault == Fault::Pause,
+        }
+    }
+}
 
 /// The size of a run; the same for all seeds of one invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +114,23 @@ const INJECTED: [(Fault, u32); 12] = [
 impl Profile {
     /// Draws a world.
     #[must_use]
-    pub fn draw(dice: &mut Dice) -> Self {
+    pub fn draw(theme: Theme, dice: &mut Dice) -> Self {
+        let mut profile = Self::draw_swarm(dice);
+        profile.weights.retain(|(fault, _)| theme.has(*fault));
+        for (fault, chance) in [
+            (Fault::Drop, &mut profile.drop_chance),
+            (Fault::Duplicate, &mut profile.duplicate_chance),
+            (Fault::Delay, &mut profile.slow_chance),
+            (Fault::SlowSync, &mut profile.slow_sync_chance),
+        ] {
+            if !theme.has(fault) {
+                *chance = 0;
+            }
+        }
+        profile
+    }
+
+    fn draw_swarm(dice: &mut Dice) -> Self {
         let weights = INJECTED
             .iter()
             .map(|(fault, weight)| {
@@ -120,7 +162,7 @@ impl Profile {
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),
             drift_ppm: *dice.pick(&[0, 100, 10_000]),
-            fault_gap: Duration::from_millis(*dice.pick(&[700, 1_500, 2_500])),
+            fault_gap: Duration::from_millis(*dice.pick(&[600, 1_000, 1_500])),
             weights,
             clients: dice.between(3, 8) as usize,
             think_micros: (100, *dice.pick(&[10_000, 40_000, 150_000])),

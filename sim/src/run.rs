@@ -2,13 +2,18 @@
 
 use crate::faults::{Fault, FaultCounts};
 use crate::invariants::{Invariant, Violation};
-use crate::profile::Scale;
+use crate::profile::{Scale, Theme};
 use crate::world::{Report, World};
 use pontoon_types::Instant;
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 use std::time::Duration;
+
+/// The fewest faults that a seed of a swarm may have.
+const FAULTS_PER_SEED: u64 = 20;
+/// Over so many seeds every kind of fault must have been used.
+const SEEDS_FOR_EVERY_FAULT: u64 = 100;
 
 thread_local! {
     /// Where the last panic of this thread was, and what it said.
@@ -17,9 +22,9 @@ thread_local! {
 
 /// Runs one seed. An assertion that fails in the code under test is a violation like any other.
 #[must_use]
-pub fn simulate(seed: u64, scale: Scale, prints: bool) -> Report {
+pub fn simulate(seed: u64, theme: Theme, scale: Scale, prints: bool) -> Report {
     remember_panics();
-    let world = AssertUnwindSafe(|| World::new(seed, scale, prints).run());
+    let world = AssertUnwindSafe(|| World::new(seed, theme, scale, prints).run());
     panic::catch_unwind(world).unwrap_or_else(|_| {
         let what = LAST_PANIC.take().unwrap_or_default();
         let violation = Violation::new(Invariant::NoPanic, what);
@@ -90,6 +95,26 @@ impl Summary {
         if report.violation.is_some() {
             self.failed.push(report.seed);
         }
+    }
+
+    /// What a run of [`Theme::Swarm`] at full length owes and has not delivered: a number of faults in each
+    /// seed, and, over enough seeds, every kind of them.
+    #[must_use]
+    pub fn shortcomings(&self) -> Vec<String> {
+        let mut shortcomings = Vec::new();
+        if let Some(fewest) = self.fewest_faults
+            && fewest < FAULTS_PER_SEED
+        {
+            shortcomings.push(format!(
+                "a seed had {fewest} faults, fewer than {FAULTS_PER_SEED}"
+            ));
+        }
+        if self.seeds >= SEEDS_FOR_EVERY_FAULT {
+            let unused = self.unused_faults();
+            let unused = unused.iter().map(|fault| fault.name());
+            shortcomings.extend(unused.map(|name| format!("no seed had the fault {name:?}")));
+        }
+        shortcomings
     }
 
     /// How many times faster than real time it went.

@@ -1,6 +1,6 @@
 //! Whole runs: some seeds hold all invariants, and a seed is the same every time.
 
-use pontoon_sim::{Fault, Scale, Summary, simulate};
+use pontoon_sim::{Fault, FaultCounts, Scale, Summary, Theme, simulate};
 
 /// Short enough for a build without optimisations.
 const SHORT: Scale = Scale {
@@ -13,7 +13,7 @@ const SHORT: Scale = Scale {
 fn a_few_seeds_hold_every_invariant_under_many_faults() {
     let mut summary = Summary::default();
     for seed in 1..=12 {
-        let report = simulate(seed, SHORT, false);
+        let report = simulate(seed, Theme::Swarm, SHORT, false);
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
@@ -27,12 +27,15 @@ fn a_few_seeds_hold_every_invariant_under_many_faults() {
 
 #[test]
 fn a_seed_is_the_same_every_time_and_unlike_the_others() {
-    let first = simulate(7, SHORT, false);
-    let again = simulate(7, SHORT, false);
+    let first = simulate(7, Theme::Swarm, SHORT, false);
+    let again = simulate(7, Theme::Swarm, SHORT, false);
     assert_eq!(first.trace_hash, again.trace_hash);
     assert_eq!(first.events, again.events);
     assert_eq!(first.faults, again.faults);
-    assert_ne!(first.trace_hash, simulate(8, SHORT, false).trace_hash);
+    assert_ne!(
+        first.trace_hash,
+        simulate(8, Theme::Swarm, SHORT, false).trace_hash
+    );
 }
 
 #[test]
@@ -44,9 +47,27 @@ fn other_sizes_of_cluster_hold_too() {
             simulated_seconds: 8,
         };
         for seed in 1..=2 {
-            let report = simulate(seed, scale, false);
+            let report = simulate(seed, Theme::Swarm, scale, false);
             assert_eq!(report.violation, None, "seed {seed}, {scale:?}");
             assert!(report.calls > 0, "seed {seed}, {scale:?}");
         }
     }
+}
+
+#[test]
+fn themes_have_their_faults_and_no_others() {
+    let run = |theme| {
+        let mut faults = FaultCounts::default();
+        for seed in 1..=2 {
+            let report = simulate(seed, theme, SHORT, false);
+            assert_eq!(report.violation, None, "seed {seed}, {theme:?}");
+            faults.add(&report.faults);
+        }
+        faults
+    };
+    assert_eq!(run(Theme::Calm).total(), 0);
+    let disk = run(Theme::Disk);
+    assert!(disk.of(Fault::TornWrite) > 0 && disk.of(Fault::Partition) == 0);
+    let network = run(Theme::Network);
+    assert!(network.of(Fault::Partition) > 0 && network.of(Fault::Kill) == 0);
 }

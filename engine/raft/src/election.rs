@@ -121,7 +121,9 @@ impl Raft {
         match (tally(&self.conf, answer), self.role) {
             (Tally::Won, Role::PreCandidate) => self.start_election(),
             // Others' votes may come first; the own one must be durable even if they suffice (S6).
-            (Tally::Won, Role::Candidate) if self.durability.covers(self.term, self.vote) => {
+            (Tally::Won, Role::Candidate)
+                if self.durability.covers(self.term, self.vote) || mutant!(OwnVoteUnsynced) =>
+            {
                 self.become_leader();
             }
             (Tally::Lost, Role::PreCandidate | Role::Candidate) => {

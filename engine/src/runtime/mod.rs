@@ -22,6 +22,7 @@ use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
 use crate::reply::{Reply, Waiter};
+use crate::restore::restore;
 use crate::status::GroupStatus;
 use crate::worker::{Input, Read, Worker};
 use apply::ApplyJob;
@@ -29,7 +30,6 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use mailbox::{Mailbox, mailbox};
 use parking_lot::Mutex;
-use pontoon_raft::Restored;
 use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, ReplicaRecord};
 use pontoon_types::{ClusterId, GroupId, NodeId, ReplicaId};
 use pontoon_wal::{
@@ -164,19 +164,13 @@ impl Opened {
         let mut workers: Vec<_> = (0..config.workers)
             .map(|index| Worker::new(node, index, &config))
             .collect();
-        let (quarantined, sound): (Vec<_>, Vec<_>) = replicas
-            .iter()
-            .partition(|record| recovered.is_quarantined(record.group));
-        for record in &quarantined {
-            // It neither votes nor acknowledges, for it may have forgotten what it promised.
-            tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
-        }
-        let quarantined = quarantined
-            .into_iter()
-            .map(GroupStatus::quarantined)
-            .collect();
-        for record in sound {
-            let restored = restore(record, &mut recovered, &machine)?;
+        let mut quarantined = Vec::new();
+        for record in &replicas {
+            let Some(restored) = restore(record, &mut recovered, &machine)? else {
+                tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
+                quarantined.push(GroupStatus::quarantined(record));
+                continue;
+            };
             let worker = &mut workers[worker_of(record.group, config.workers)];
             let members = members_of(record);
             let added = worker.add_group(record.clone(), members, restored, &config, clock::now());
@@ -253,32 +247,6 @@ impl Opened {
             quarantined,
         })
     }
-}
-
-/// Joins what the log and the store know of a replica.
-fn restore(
-    record: &ReplicaRecord,
-    recovered: &mut Recovered,
-    machine: &KvMachine<LsmStore>,
-) -> Result<Restored, EngineError> {
-    let log = recovered.groups.remove(&record.group).unwrap_or_default();
-    let applied = machine.applied(record.group);
-    if applied > log.last {
-        let group = record.group;
-        return Err(EngineError::LogBehindStore {
-            group,
-            applied,
-            last: log.last,
-        });
-    }
-    Ok(Restored {
-        hard_state: log.hard_state,
-        conf_state: record.conf_state.clone(),
-        compacted: log.compacted,
-        terms: log.terms,
-        last: log.last,
-        applied,
-    })
 }
 
 fn worker_of(group: GroupId, workers: usize) -> usize {

@@ -102,6 +102,10 @@ mutants! {
     ReadsAstray,
     /// Records of a recycled segment's earlier life verify.
     StaleRecordsVerify,
+    /// What is read back from the log is not checked.
+    ReadsBackUnverified,
+    /// Replicas whose log is damaged take part as if nothing had happened.
+    DamagedTakePart,
     /// Damage below the durable mark is taken for the end of the log.
     DamageEndsLog,
     /// A torn tail is taken for damage, and stays.

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::faults::FaultCounts;
 use crate::invariants::{Checked, Invariant, Linearizability, Violation};
 use crate::network::Network;
-use crate::profile::{Profile, Scale};
+use crate::profile::{Profile, Scale, Theme};
 use crate::random::Dice;
 use crate::trace::Trace;
 use bytes::Bytes;
@@ -261,9 +261,9 @@ pub struct World {
 impl World {
     /// The world of a seed, before its first event.
     #[must_use]
-    pub fn new(seed: u64, scale: Scale, prints: bool) -> Self {
+    pub fn new(seed: u64, theme: Theme, scale: Scale, prints: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let profile = Profile::draw(&mut dice);
+        let profile = Profile::draw(theme, &mut dice);
         let map = initial_map(scale);
         let config = EngineConfig {
             workers: WORKERS,

@@ -176,6 +176,31 @@ impl MemoryDisk {
         true
     }
 
+    /// Flips bits of one byte of a file, on the disk and in the cache. `false` if there is no such byte.
+    pub fn flip(&self, name: &str, offset: usize, bits: u8) -> bool {
+        let mut state = self.state.lock();
+        let Some(id) = state.names.get(name).copied() else {
+            return false;
+        };
+        let Some(content) = state.files.get_mut(&id) else {
+            return false;
+        };
+        let Some(byte) = content.cached.get_mut(offset) else {
+            return false;
+        };
+        *byte ^= bits;
+        if let Some(byte) = content.durable.get_mut(offset) {
+            *byte ^= bits;
+        }
+        true
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used()
+    }
+
     /// What a reader of the file sees; `None` if there is none.
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
@@ -402,8 +427,11 @@ impl LogFile for MemoryFile {
     }
 
     fn view(self: &Arc<Self>, offset: u64, length: usize) -> Option<Bytes> {
-        let mut bytes = vec![0; length];
-        self.read_at(offset, &mut bytes).ok()?;
-        Some(bytes.into())
+        self.with(|content| {
+            let bytes = content.cached.get(offset as usize..);
+            let bytes = bytes.and_then(|bytes| bytes.get(..length));
+            Ok(bytes.map(Bytes::copy_from_slice))
+        })
+        .ok()?
     }
 }
