@@ -5,9 +5,11 @@
 // What a test unwraps is what it asserts.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../harness/mod.rs"]
+mod harness;
+
 mod elections;
 mod flow;
-mod harness;
 mod hostile;
 mod membership;
 mod pre_vote;
