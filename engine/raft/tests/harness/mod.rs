@@ -4,6 +4,10 @@
 //! Verbs are those that a plain-text script would use: add, campaign, propose, deliver, drop, hold,
 //! process, make durable, crash, restart, advance. Every one of them ends with a check of all invariants.
 
+// Each of the test binaries that share this uses its own part of it.
+#![allow(dead_code)]
+
+mod clock;
 mod invariants;
 mod node;
 
@@ -19,6 +23,9 @@ use std::time::Duration;
 pub(crate) const ELECTION: Duration = Duration::from_millis(1000);
 /// The heartbeat interval of every replica here.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// A unit of time for those who count instead of measure: ten to an election timeout.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What kind of message a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +123,15 @@ impl Cluster {
         self.nodes.get_mut(&id).unwrap().raft.as_mut()
     }
 
+    /// What the clock of this replica shows.
+    pub(crate) fn clock(&self, id: u64) -> Instant {
+        self.nodes[&id].clock.read(self.now)
+    }
+
     // What goes in.
 
     pub(crate) fn campaign(&mut self, id: u64) {
-        let now = self.now;
+        let now = self.clock(id);
         self.alive(id).unwrap().campaign(now);
         self.check();
     }
@@ -135,7 +147,7 @@ impl Cluster {
         id: u64,
         payload: &[u8],
     ) -> Result<LogPosition, ProposeError> {
-        let now = self.now;
+        let now = self.clock(id);
         let proposed = self.alive(id).unwrap().propose(payload, now);
         self.check();
         proposed
@@ -143,7 +155,7 @@ impl Cluster {
 
     /// Asks for a read, and remembers what it has to see.
     pub(crate) fn read_index(&mut self, id: u64, context: u64) -> Result<(), ReadError> {
-        let now = self.now;
+        let now = self.clock(id);
         let asked = self.alive(id).unwrap().read_index(context, now);
         if asked.is_ok() {
             self.invariants.read_asked(id, context);
@@ -153,8 +165,8 @@ impl Cluster {
     }
 
     pub(crate) fn step(&mut self, message: Message) -> Result<(), StepError> {
-        let now = self.now;
         let to = message.to.0;
+        let now = self.clock(to);
         let result = match self.alive(to) {
             Some(raft) => raft.step(message, now),
             None => Ok(()),
@@ -218,11 +230,21 @@ impl Cluster {
     /// Delivers the message at `at`; it must be taken without an error.
     pub(crate) fn deliver(&mut self, at: usize) {
         let message = self.network.remove(at);
-        self.delivered.push(message.clone());
         let shown = format!("{message:?}");
-        if let Err(error) = self.step(message) {
+        if let Err(error) = self.hand_over(message) {
             panic!("{shown}: {error}");
         }
+    }
+
+    /// Brings a message to whom it is for; it waits there while the process is paused.
+    pub(crate) fn hand_over(&mut self, message: Message) -> Result<(), StepError> {
+        let node = self.nodes.get_mut(&message.to.0).unwrap();
+        if node.paused {
+            node.unread.push(message);
+            return Ok(());
+        }
+        self.delivered.push(message.clone());
+        self.step(message)
     }
 
     pub(crate) fn deliver_all(&mut self) {
@@ -248,7 +270,8 @@ impl Cluster {
         let mut any = false;
         loop {
             let acted = self.take_outputs(id);
-            let synced = !self.node(id).disk_held && self.make_durable(id, usize::MAX);
+            let node = self.node(id);
+            let synced = !node.disk_held && !node.paused && self.make_durable(id, usize::MAX);
             if !acted && !synced {
                 return any;
             }
@@ -258,6 +281,9 @@ impl Cluster {
 
     /// One Ready. Appends stay pending.
     pub(crate) fn take_outputs(&mut self, id: u64) -> bool {
+        if self.node(id).paused {
+            return false;
+        }
         let mut ready = std::mem::take(&mut self.ready);
         let Some(raft) = self.alive(id) else {
             self.ready = ready;
@@ -295,7 +321,7 @@ impl Cluster {
     pub(crate) fn make_durable(&mut self, id: u64, count: usize) -> bool {
         let mut any = false;
         for _ in 0..count {
-            let now = self.now;
+            let now = self.clock(id);
             let Some(messages) = self.nodes.get_mut(&id).unwrap().sync_one(now) else {
                 break;
             };
@@ -331,7 +357,7 @@ impl Cluster {
         let end = self.now + by;
         self.settle();
         while self.now < end {
-            let deadlines = self.nodes.values().filter_map(Node::next_deadline);
+            let deadlines = self.nodes.values().filter_map(Node::wakes_at);
             let next = deadlines.min().unwrap_or(Instant::FAR_FUTURE);
             self.now = next.max(self.now).min(end);
             self.fire_timeouts();
@@ -344,15 +370,29 @@ impl Cluster {
     }
 
     pub(crate) fn fire_timeouts(&mut self) {
-        let now = self.now;
         for node in self.nodes.values_mut() {
+            let now = node.clock.read(self.now);
             if let Some(raft) = node.raft.as_mut()
+                && !node.paused
                 && raft.next_deadline().is_some_and(|at| at <= now)
             {
                 raft.handle_timeout(now);
             }
         }
         self.check();
+    }
+
+    /// Stops a process where it is: time and the network go on without it.
+    pub(crate) fn pause(&mut self, id: u64) {
+        self.nodes.get_mut(&id).unwrap().paused = true;
+    }
+
+    /// Lets a process go on. What has come for it meanwhile is what the network delivers next.
+    pub(crate) fn resume(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.paused = false;
+        let unread = std::mem::take(&mut node.unread);
+        self.network.splice(0..0, unread);
     }
 
     // Crashes.
@@ -365,7 +405,7 @@ impl Cluster {
     }
 
     pub(crate) fn restart(&mut self, id: u64) {
-        let now = self.now;
+        let now = self.clock(id);
         let node = self.nodes.get_mut(&id).unwrap();
         node.start(now);
         let durable = node.disk.hard_state.term;

@@ -1,5 +1,6 @@
 //! One replica with its disk and its state machine.
 
+use super::clock::Clock;
 use super::{ELECTION, HEARTBEAT};
 use pontoon_raft::{
     Config, Fetch, FetchPurpose, Message, Persist, Raft, ReadReady, Ready, Restored,
@@ -148,6 +149,11 @@ pub(crate) struct Node {
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) disk_held: bool,
     pub(crate) apply_held: bool,
+    pub(crate) clock: Clock,
+    /// The process stands still.
+    pub(crate) paused: bool,
+    /// What came for it meanwhile.
+    pub(crate) unread: Vec<Message>,
     /// What the state machine was given in this incarnation, and after which index it began.
     pub(crate) machine: Vec<Entry>,
     pub(crate) machine_from: LogIndex,
@@ -162,16 +168,12 @@ impl Node {
         let mut config = options.config;
         config.id = ReplicaId(id);
         let entry = |(at, term): (usize, &u64)| {
-            let index = LogIndex(at as u64 + 1);
+            let position = position(*term, at as u64 + 1);
             // Equal positions must hold equal entries.
-            let payload = [*term as u8, at as u8];
-            Entry::encode(
-                config.group,
-                Term(*term),
-                index,
-                EntryKind::Command,
-                &payload,
-            )
+            let LogPosition { term, index } = position;
+            let payload = format!("{term}/{index}");
+            let payload = payload.as_bytes();
+            Entry::encode(config.group, term, index, EntryKind::Command, payload)
         };
         let disk = Disk {
             hard_state: HardState {
@@ -191,6 +193,9 @@ impl Node {
             pending: VecDeque::new(),
             disk_held: false,
             apply_held: false,
+            clock: Clock::default(),
+            paused: false,
+            unread: Vec::new(),
             machine: Vec::new(),
             machine_from: LogIndex::ZERO,
             reads: Vec::new(),
@@ -205,8 +210,10 @@ impl Node {
         self.raft.as_ref().expect("the replica is down")
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.raft.as_ref()?.next_deadline()
+    /// When it wants to be called, in true time.
+    pub(crate) fn wakes_at(&self) -> Option<Instant> {
+        let raft = self.raft.as_ref().filter(|_| !self.paused)?;
+        raft.next_deadline().map(|at| self.clock.shows_at(at))
     }
 
     /// The terms of the log, from its first entry on.
@@ -230,6 +237,8 @@ impl Node {
             self.disk.write(&pending.persist);
         }
         self.pending.clear();
+        self.unread.clear();
+        self.paused = false;
         self.raft = None;
         self.reads.clear();
         self.refused.clear();

@@ -230,7 +230,7 @@ fn c1_an_older_entry_on_a_majority_is_not_committed_by_counting() {
             Term(2),
             index(2),
             pontoon_types::EntryKind::Command,
-            &[2, 1],
+            b"2/2",
         );
         let append = MessageBody::Append {
             previous: position(1, 1),
