@@ -8,14 +8,16 @@
 #![allow(dead_code)]
 
 mod clock;
+mod dice;
 mod invariants;
 mod node;
 
-pub(crate) use node::{Node, Options, position};
+pub(crate) use dice::Dice;
+pub(crate) use node::{Node, Options, StartError, position};
 
 use invariants::Invariants;
 use pontoon_raft::{Message, MessageBody, ProposeError, Raft, ReadError, Ready, Role, StepError};
-use pontoon_types::{Instant, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,6 +39,18 @@ pub(crate) enum Kind {
     HeartbeatResponse,
     RequestVote,
     VoteResponse,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Append,
+        Self::AppendResponse,
+        Self::AppendRejected,
+        Self::Heartbeat,
+        Self::HeartbeatResponse,
+        Self::RequestVote,
+        Self::VoteResponse,
+    ];
 }
 
 pub(crate) fn kind(message: &Message) -> Kind {
@@ -75,6 +89,17 @@ impl Rule {
     }
 }
 
+/// What a client was told of its write.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    /// Whom it asked.
+    pub(crate) asked: u64,
+    pub(crate) entry: Entry,
+    /// Whether it still waits there for an answer.
+    pub(crate) waits: bool,
+    pub(crate) acknowledged: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<u64, Node>,
@@ -87,6 +112,8 @@ pub(crate) struct Cluster {
     pub(crate) invariants: Invariants,
     /// Messages that were delivered, for counting.
     pub(crate) delivered: Vec<Message>,
+    /// All that was proposed and taken.
+    pub(crate) writes: Vec<Write>,
     next_payload: u64,
     ready: Ready,
 }
@@ -107,8 +134,14 @@ impl Cluster {
     }
 
     pub(crate) fn add(&mut self, id: u64, options: Options) {
-        self.nodes.insert(id, Node::new(id, options, self.now));
+        self.add_unchecked(id, options);
         self.check();
+    }
+
+    /// Adds a node to a group that is not all there yet, so that what its log says is committed need not
+    /// be on a quorum's disks.
+    pub(crate) fn add_unchecked(&mut self, id: u64, options: Options) {
+        self.nodes.insert(id, Node::new(id, options, self.now));
     }
 
     pub(crate) fn node(&self, id: u64) -> &Node {
@@ -149,6 +182,14 @@ impl Cluster {
     ) -> Result<LogPosition, ProposeError> {
         let now = self.clock(id);
         let proposed = self.alive(id).unwrap().propose(payload, now);
+        if let Ok(LogPosition { term, index }) = proposed {
+            self.writes.push(Write {
+                asked: id,
+                entry: Entry::encode(GroupId(1), term, index, EntryKind::Command, payload),
+                waits: true,
+                acknowledged: false,
+            });
+        }
         self.check();
         proposed
     }
@@ -231,8 +272,10 @@ impl Cluster {
     pub(crate) fn deliver(&mut self, at: usize) {
         let message = self.network.remove(at);
         let shown = format!("{message:?}");
-        if let Err(error) = self.hand_over(message) {
-            panic!("{shown}: {error}");
+        match self.hand_over(message) {
+            // One that has stopped is as good as one that is down.
+            Ok(()) | Err(StepError::Stopped { .. }) => {}
+            Err(error) => panic!("{shown}: {error}"),
         }
     }
 
@@ -304,6 +347,9 @@ impl Cluster {
         node.take(&mut ready);
         for entry in ready.committed.drain(..) {
             self.invariants.applied(id, &entry);
+            for write in self.writes.iter_mut().filter(|write| write.asked == id) {
+                write.acknowledged |= write.waits && write.entry == entry;
+            }
             node.apply(entry);
         }
         if !node.apply_held {
@@ -401,16 +447,26 @@ impl Cluster {
     /// unacknowledged; the rest, and all that waited for it, is gone.
     pub(crate) fn crash(&mut self, id: u64, written: usize) {
         self.nodes.get_mut(&id).unwrap().crash(written);
+        for write in self.writes.iter_mut().filter(|write| write.asked == id) {
+            write.waits = false;
+        }
         self.check();
     }
 
     pub(crate) fn restart(&mut self, id: u64) {
+        self.try_restart(id).unwrap();
+    }
+
+    /// Starts a replica from what is durable, if that can be; ends it first if it runs.
+    pub(crate) fn try_restart(&mut self, id: u64) -> Result<(), StartError> {
+        self.crash(id, 0);
         let now = self.clock(id);
         let node = self.nodes.get_mut(&id).unwrap();
-        node.start(now);
+        node.start(now)?;
         let durable = node.disk.hard_state.term;
         self.invariants.restarted(id, durable);
         self.check();
+        Ok(())
     }
 
     pub(crate) fn check(&mut self) {

@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::{ELECTION, HEARTBEAT};
 use pontoon_raft::{
-    Config, Fetch, FetchPurpose, Message, Persist, Raft, ReadReady, Ready, Restored,
+    Config, ConfigError, Fetch, FetchPurpose, Message, Persist, Raft, ReadReady, Ready, Restored,
 };
 use pontoon_types::{
     ConfState, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId,
@@ -132,6 +132,15 @@ impl Disk {
     }
 }
 
+/// Why a replica does not start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StartError {
+    /// Recovery has found damage in its log: it may have forgotten what it promised.
+    Quarantined,
+    /// The core refuses what recovery has found.
+    Config(ConfigError),
+}
+
 /// An append on its way to the disk, and what waits for it.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -154,6 +163,10 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// What came for it meanwhile.
     pub(crate) unread: Vec<Message>,
+    /// The disk has lost what was durable.
+    pub(crate) damaged: bool,
+    /// Recovery has noticed.
+    pub(crate) quarantined: bool,
     /// What the state machine was given in this incarnation, and after which index it began.
     pub(crate) machine: Vec<Entry>,
     pub(crate) machine_from: LogIndex,
@@ -196,14 +209,22 @@ impl Node {
             clock: Clock::default(),
             paused: false,
             unread: Vec::new(),
+            damaged: false,
+            quarantined: false,
             machine: Vec::new(),
             machine_from: LogIndex::ZERO,
             reads: Vec::new(),
             refused: Vec::new(),
             first_overwritten: None,
         };
-        node.start(now);
+        node.start(now).unwrap();
         node
+    }
+
+    /// Everything that the state machine was ever given, as far as it has not lost it.
+    pub(crate) fn state(&self) -> impl Iterator<Item = &Entry> {
+        let before = usize::try_from(self.machine_from.0).unwrap();
+        self.disk.log[..before].iter().chain(&self.machine)
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -225,11 +246,16 @@ impl Node {
             .collect()
     }
 
-    pub(crate) fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) -> Result<(), StartError> {
+        if self.quarantined {
+            return Err(StartError::Quarantined);
+        }
         let restored = self.disk.restored(self.conf_state.clone());
         self.machine.clear();
         self.machine_from = restored.applied;
-        self.raft = Some(Raft::new(self.config.clone(), restored, now).unwrap());
+        let raft = Raft::new(self.config.clone(), restored, now);
+        self.raft = Some(raft.map_err(StartError::Config)?);
+        Ok(())
     }
 
     pub(crate) fn crash(&mut self, written: usize) {

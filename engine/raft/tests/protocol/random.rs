@@ -1,29 +1,13 @@
 //! Random schedules: everything that a network, a disk and a power supply can do, in an order that a seed
 //! decides, and then health, in which the group must come together again.
 
-use crate::harness::{Cluster, ELECTION, Fate, index};
+use crate::harness::{Cluster, Dice, ELECTION, Fate, index};
 use pontoon_types::{LogPosition, Term};
 use std::time::Duration;
 
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `bound`. Marsaglia's xorshift64* ("Xorshift RNGs", 2003, and Vigna's multiplier).
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
 /// Returns how many entries were committed under faults.
 fn run(seed: u64, steps: usize) -> u64 {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::new(seed);
     let voters = [1, 3, 3, 3, 5][dice.below(5) as usize];
     let (pre_vote, check_quorum) = (dice.chance(50), dice.chance(50));
     let (max_append, max_cached) = (dice.below(400) + 1, dice.below(400));

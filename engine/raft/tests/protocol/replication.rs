@@ -158,7 +158,7 @@ fn a_follower_that_lost_what_it_had_acknowledged_stops() {
     node.disk.hard_state.commit = index(2);
     // The checkers would rightly cry: what was committed is gone from this disk.
     let now = cluster.now;
-    node.start(now);
+    node.start(now).unwrap();
     let heartbeat = MessageBody::Heartbeat {
         commit: index(5),
         matched_by_all: index(0),

@@ -1,0 +1,137 @@
+//! How nodes begin, and what can be set while they run.
+
+use super::token::{Args, Parsed, ids, number, on_off, terms};
+use crate::harness::{Options, TICK};
+use pontoon_types::{ConfState, ReplicaId};
+
+/// The options of `add-nodes`.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    options: Options,
+    conf: Option<ConfState>,
+    pub(crate) settings: Settings,
+}
+
+/// What can also be changed later.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) appends_held: Option<bool>,
+    pub(crate) applies_held: Option<bool>,
+    pub(crate) clock_percent: Option<u64>,
+}
+
+impl Settings {
+    pub(crate) fn parse(args: &mut Args) -> Parsed<Self> {
+        let held = |args: &mut Args, key: &str| match args.option(key).as_deref() {
+            None => Ok(None),
+            Some("held") => Ok(Some(true)),
+            Some("prompt") => Ok(Some(false)),
+            Some(other) => Err(format!(
+                "expected {key}=held or {key}=prompt, found `{other}`"
+            )),
+        };
+        let clock_percent = match args.option("clock") {
+            None => None,
+            Some(value) => {
+                let what = "a speed such as clock=90%";
+                let percent = number(value.strip_suffix('%').unwrap_or("?"), what)?;
+                if percent == 0 {
+                    return Err(format!("expected {what}, found a clock that stands"));
+                }
+                Some(percent)
+            }
+        };
+        Ok(Self {
+            appends_held: held(args, "appends")?,
+            applies_held: held(args, "applies")?,
+            clock_percent,
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.appends_held.is_none() && self.applies_held.is_none() && self.clock_percent.is_none()
+    }
+}
+
+fn members(args: &mut Args, key: &str) -> Parsed<Option<Vec<ReplicaId>>> {
+    let value = args.option(key);
+    let list = value.map(|value| ids(&value)).transpose()?;
+    Ok(list.map(|mut list| {
+        list.sort_unstable();
+        list.dedup();
+        list.into_iter().map(ReplicaId).collect()
+    }))
+}
+
+impl Setup {
+    pub(crate) fn parse(args: &mut Args) -> Parsed<Self> {
+        let voters = members(args, "voters")?;
+        let conf = match voters {
+            Some(voters) => Some(ConfState {
+                voters,
+                outgoing: members(args, "outgoing")?.unwrap_or_default(),
+                learners: members(args, "learners")?.unwrap_or_default(),
+                ..ConfState::default()
+            }),
+            None => None,
+        };
+        let mut options = Options::voters([]);
+        let config = &mut options.config;
+        if let Some(ticks) = args.number_option("election-ticks")? {
+            config.election_timeout = TICK * ticks as u32;
+        }
+        if let Some(ticks) = args.number_option("heartbeat-ticks")? {
+            config.heartbeat_interval = TICK * ticks as u32;
+        }
+        for (key, to) in [
+            ("pre-vote", &mut config.pre_vote),
+            ("check-quorum", &mut config.check_quorum),
+        ] {
+            if let Some(value) = args.option(key) {
+                *to = on_off(&value)?;
+            }
+        }
+        for (key, to) in [
+            ("inflight", &mut config.max_inflight_appends),
+            ("max-append-bytes", &mut config.max_append_bytes),
+            ("max-uncommitted-bytes", &mut config.max_uncommitted_bytes),
+            ("max-apply-bytes", &mut config.max_apply_bytes),
+            ("max-cached-bytes", &mut config.max_cached_bytes),
+        ] {
+            if let Some(value) = args.number_option(key)? {
+                *to = value as usize;
+            }
+        }
+        if let Some(seed) = args.number_option("seed")? {
+            config.seed = seed;
+        }
+        if let Some(log) = args.option("log") {
+            options = options.log(&terms(&log)?);
+        }
+        for (key, to) in [
+            ("term", &mut options.term),
+            ("vote", &mut options.vote),
+            ("commit", &mut options.commit),
+            ("applied", &mut options.applied),
+        ] {
+            if let Some(value) = args.number_option(key)? {
+                *to = value;
+            }
+        }
+        let settings = Settings::parse(args)?;
+        Ok(Self {
+            options,
+            conf,
+            settings,
+        })
+    }
+
+    /// The options of a node that is added together with `ids`, whose seed is mixed with `seed`.
+    pub(crate) fn options(&self, ids: &[u64], seed: u64) -> Options {
+        let mut options = self.options.clone();
+        let together = || ConfState::of_voters(ids.iter().copied().map(ReplicaId));
+        options.conf_state = self.conf.clone().unwrap_or_else(together);
+        options.config.seed = options.config.seed.wrapping_add(seed);
+        options
+    }
+}

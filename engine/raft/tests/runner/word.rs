@@ -1,0 +1,502 @@
+//! The words of the scripts, as README.md beside the scripts explains them.
+
+use super::facts::{Shape, Vocabulary};
+use super::message::{self, Filter};
+use super::setup::{Settings, Setup};
+use super::token::{Args, Nodes, Parsed, ids};
+use pontoon_raft::Message;
+
+/// In which order messages are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    AsSent,
+    Reversed,
+    /// As the seed decides.
+    Shuffled,
+    /// The script is run once for each order.
+    Every,
+}
+
+/// How much of what is pending on a crash reaches the disk all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    First(usize),
+    /// As the seed decides.
+    Random,
+    /// The script is run once for each number from none to all.
+    Every,
+}
+
+/// One thing to do or to look at.
+#[derive(Clone, Debug)]
+pub(crate) enum Word {
+    AddNodes {
+        count: u64,
+        setup: Box<Setup>,
+    },
+    Set {
+        nodes: Nodes,
+        settings: Settings,
+    },
+    Campaign(Nodes),
+    Tick {
+        count: u64,
+        nodes: Nodes,
+    },
+    Run(u64),
+    Pause(Nodes),
+    Resume(Nodes),
+    Propose {
+        node: u64,
+        data: Option<String>,
+        bytes: usize,
+    },
+    ReadIndex {
+        node: u64,
+        context: u64,
+    },
+    ReportUnreachable {
+        node: u64,
+        peer: u64,
+    },
+    Compact {
+        node: u64,
+        index: u64,
+    },
+
+    ProcessReady(Nodes),
+    AckAppend {
+        nodes: Nodes,
+        count: usize,
+    },
+    AckApply(Nodes),
+    Stabilize(Nodes),
+
+    Deliver {
+        filter: Filter,
+        order: Order,
+        repeats: bool,
+    },
+    Drop(Filter),
+    Hold(Filter),
+    Release {
+        filter: Filter,
+        copy: bool,
+    },
+    Duplicate(Filter),
+    Cut(Filter),
+    Isolate(Nodes),
+    Partition(Vec<Vec<u64>>),
+    Heal,
+    Send(Message),
+    Ask(Message),
+    Mark,
+    RandomSteps {
+        count: u64,
+        drops: u64,
+    },
+
+    Flush(Nodes),
+    Crash {
+        nodes: Nodes,
+        written: Written,
+    },
+    Restart(Nodes),
+    Damage {
+        node: u64,
+        index: u64,
+        noticed: bool,
+    },
+
+    RaftState(Nodes),
+    RaftLog(Nodes),
+    Status(u64),
+    Messages {
+        filter: Filter,
+        held: bool,
+    },
+    Delivered(Filter),
+    Disk(Nodes),
+    Machine(Nodes),
+    HandedOut(Nodes),
+    Reads(u64),
+    Writes,
+}
+
+const OUTCOME: Vocabulary = Vocabulary {
+    flags: &[
+        "ok",
+        "refused",
+        "not-leader",
+        "overloaded",
+        "too-large",
+        "stopped",
+        "malformed",
+        "misdirected",
+        "two-leaders",
+        "committed-conflict",
+        "log-lost",
+        "commit-past-log",
+        "quarantined",
+    ],
+    keys: &[
+        "at",
+        "lead",
+        "index",
+        "uncommitted",
+        "limit",
+        "waiting",
+        "acknowledged",
+        "last",
+    ],
+};
+/// An answer, or that there is none.
+const ANSWER: Vocabulary = Vocabulary {
+    flags: &[
+        "silent",
+        "stopped",
+        "malformed",
+        "two-leaders",
+        "committed-conflict",
+        "log-lost",
+        "append",
+        "append-response",
+        "append-rejected",
+        "heartbeat",
+        "heartbeat-response",
+        "request-vote",
+        "vote-response",
+        "pre",
+        "granted",
+        "refused",
+    ],
+    keys: &[
+        "term",
+        "matched",
+        "rejected",
+        "hint",
+        "round",
+        "index",
+        "acknowledged",
+        "last",
+        "lead",
+    ],
+};
+const STATE: Vocabulary = Vocabulary {
+    flags: &[
+        "leader",
+        "follower",
+        "candidate",
+        "pre-candidate",
+        "stopped",
+        "down",
+        "idle",
+    ],
+    keys: &[
+        "term",
+        "vote",
+        "lead",
+        "commit",
+        "applied",
+        "durable",
+        "first",
+        "last",
+        "uncommitted",
+        "cached",
+        "voters",
+        "outgoing",
+        "learners",
+    ],
+};
+const STATUS: Vocabulary = Vocabulary {
+    flags: &["probe", "pipeline", "snapshot"],
+    keys: &["match", "inflight"],
+};
+const DISK: Vocabulary = Vocabulary {
+    flags: &[],
+    keys: &[
+        "term",
+        "vote",
+        "commit",
+        "applied",
+        "last",
+        "pending",
+        "overwritten",
+    ],
+};
+const READS: Vocabulary = Vocabulary {
+    flags: &["answered", "refused", "waiting"],
+    keys: &["index"],
+};
+const WRITES: Vocabulary = Vocabulary {
+    flags: &[],
+    keys: &["acknowledged", "open", "lost", "partial"],
+};
+const COUNT: Vocabulary = Vocabulary {
+    flags: &[],
+    keys: &["count"],
+};
+const MESSAGE: Vocabulary = Vocabulary {
+    flags: message::FLAGS,
+    keys: message::KEYS,
+};
+
+impl Word {
+    /// Whether it only looks, and so is pointless without an expectation.
+    pub(crate) fn observes(&self) -> bool {
+        matches!(
+            self,
+            Self::RaftState(_)
+                | Self::RaftLog(_)
+                | Self::Status(_)
+                | Self::Messages { .. }
+                | Self::Delivered(_)
+                | Self::Disk(_)
+                | Self::Machine(_)
+                | Self::HandedOut(_)
+                | Self::Reads(_)
+                | Self::Writes
+        )
+    }
+
+    /// Whether what it leads to is an answer, so that a refusal is no failure.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self, Self::Ask(_))
+    }
+
+    /// What an expectation after it may say.
+    pub(crate) fn shape(&self) -> Shape {
+        match self {
+            Self::RaftState(_) => Shape::Named(STATE),
+            Self::RaftLog(_) | Self::Machine(_) | Self::HandedOut(_) => Shape::Lists,
+            Self::Status(_) => Shape::Named(STATUS),
+            Self::Messages { .. } => Shape::Messages(MESSAGE),
+            Self::Delivered(_) => Shape::One(COUNT),
+            Self::Disk(_) => Shape::Named(DISK),
+            Self::Reads(_) => Shape::Named(READS),
+            Self::Writes => Shape::One(WRITES),
+            Self::Ask(_) => Shape::One(ANSWER),
+            _ => Shape::One(OUTCOME),
+        }
+    }
+
+    pub(crate) fn parse(word: &str, mut args: Args) -> Parsed<Self> {
+        let a = &mut args;
+        let (parsed, usage) = match word {
+            "add-nodes" => {
+                let count = a.number("how many nodes")?;
+                if !(1..=100).contains(&count) {
+                    return Err(format!("expected 1 to 100 nodes, found `{count}`"));
+                }
+                let setup = Box::new(Setup::parse(a)?);
+                (
+                    Self::AddNodes { count, setup },
+                    "add-nodes COUNT [OPTION=VALUE ...]",
+                )
+            }
+            "set" => {
+                let nodes = a.nodes()?;
+                let settings = Settings::parse(a)?;
+                let usage = "set NODES [appends=held] [applies=held] [clock=90%]";
+                if settings.is_empty() {
+                    return Err(format!("expected `{usage}`, found nothing to set"));
+                }
+                (Self::Set { nodes, settings }, usage)
+            }
+            "campaign" => (Self::Campaign(a.nodes()?), "campaign NODES"),
+            "tick" => {
+                let count = a.number("how many ticks")?;
+                let nodes = a.nodes_or_all()?;
+                (Self::Tick { count, nodes }, "tick COUNT [NODES]")
+            }
+            "run" => (Self::Run(a.number("how many ticks")?), "run COUNT"),
+            "pause" => (Self::Pause(a.nodes()?), "pause NODES"),
+            "resume" => (Self::Resume(a.nodes()?), "resume NODES"),
+            "propose" => {
+                let node = a.node()?;
+                let data = a.maybe_plain();
+                let bytes = a.number_option("bytes")?.unwrap_or(0) as usize;
+                (
+                    Self::Propose { node, data, bytes },
+                    "propose NODE [DATA] [bytes=COUNT]",
+                )
+            }
+            "read-index" => {
+                let node = a.node()?;
+                let context = a.number("the read's number")?;
+                (Self::ReadIndex { node, context }, "read-index NODE NUMBER")
+            }
+            "report-unreachable" => {
+                let node = a.node()?;
+                let peer = a.node()?;
+                (
+                    Self::ReportUnreachable { node, peer },
+                    "report-unreachable NODE PEER",
+                )
+            }
+            "compact" => {
+                let node = a.node()?;
+                let index = a.number("an index")?;
+                (Self::Compact { node, index }, "compact NODE INDEX")
+            }
+            "process-ready" => (Self::ProcessReady(a.nodes()?), "process-ready NODES"),
+            "ack-append" => {
+                let nodes = a.nodes()?;
+                let count = match a.flag("one") {
+                    true => 1,
+                    false => usize::MAX,
+                };
+                (Self::AckAppend { nodes, count }, "ack-append NODES [one]")
+            }
+            "ack-apply" => (Self::AckApply(a.nodes()?), "ack-apply NODES"),
+            "stabilize" => (Self::Stabilize(a.nodes_or_all()?), "stabilize [NODES]"),
+            "flush" => (Self::Flush(a.nodes()?), "flush NODES"),
+            "crash" => {
+                let nodes = a.nodes()?;
+                let written = match a.option("written").as_deref() {
+                    None => Written::First(0),
+                    Some("any") => Written::Every,
+                    Some("random") => Written::Random,
+                    Some(count) => {
+                        let what = "any, random or a number after written=";
+                        Written::First(super::token::number(count, what)? as usize)
+                    }
+                };
+                (
+                    Self::Crash { nodes, written },
+                    "crash NODES [written=any|random|COUNT]",
+                )
+            }
+            "restart" => (Self::Restart(a.nodes()?), "restart NODES"),
+            "damage" => {
+                let node = a.node()?;
+                let index = a.number("an index")?;
+                let noticed = !a.flag("unnoticed");
+                let word = Self::Damage {
+                    node,
+                    index,
+                    noticed,
+                };
+                (word, "damage NODE INDEX [unnoticed]")
+            }
+            _ => return Self::parse_network(word, args),
+        };
+        args.finish(usage)?;
+        Ok(parsed)
+    }
+
+    /// The words about messages.
+    fn parse_network(word: &str, mut args: Args) -> Parsed<Self> {
+        let a = &mut args;
+        let (parsed, usage) = match word {
+            "deliver" => {
+                let order = match a.option("order").as_deref() {
+                    None => Order::AsSent,
+                    Some("reversed") => Order::Reversed,
+                    Some("shuffled") => Order::Shuffled,
+                    Some("every") => Order::Every,
+                    Some(other) => {
+                        return Err(format!(
+                            "expected order=reversed, shuffled or every, found `{other}`"
+                        ));
+                    }
+                };
+                let repeats = a.flag("repeats");
+                let filter = Filter::parse(a)?;
+                let word = Self::Deliver {
+                    filter,
+                    order,
+                    repeats,
+                };
+                (
+                    word,
+                    "deliver [FROM->TO] [KIND] [FACT=VALUE ...] [order=reversed|shuffled|every] [repeats]",
+                )
+            }
+            "drop" => (
+                Self::Drop(Filter::parse(a)?),
+                "drop [FROM->TO] [KIND] [FACT=VALUE ...]",
+            ),
+            "hold" => (
+                Self::Hold(Filter::parse_plain(a)?),
+                "hold [FROM->TO] [KIND]",
+            ),
+            "release" => {
+                let copy = a.flag("copy");
+                let filter = Filter::parse(a)?;
+                (
+                    Self::Release { filter, copy },
+                    "release [FROM->TO] [KIND] [FACT=VALUE ...] [copy]",
+                )
+            }
+            "duplicate" => (
+                Self::Duplicate(Filter::parse(a)?),
+                "duplicate [FROM->TO] [KIND] [FACT=VALUE ...]",
+            ),
+            "cut" => (Self::Cut(Filter::parse_plain(a)?), "cut [FROM->TO] [KIND]"),
+            "isolate" => (Self::Isolate(a.nodes()?), "isolate NODES"),
+            "partition" => {
+                let mut sides = Vec::new();
+                while let Some(side) = a.maybe_plain() {
+                    sides.push(ids(&side)?);
+                }
+                if sides.len() < 2 {
+                    return Err(
+                        "expected two sides or more, such as `partition 1,2 3,4,5`".to_owned()
+                    );
+                }
+                (Self::Partition(sides), "partition NODES NODES ...")
+            }
+            "heal" => (Self::Heal, "heal"),
+            "send" => (
+                Self::Send(message::parse(a)?),
+                "send FROM->TO KIND term=TERM [FIELDS]",
+            ),
+            "ask" => (
+                Self::Ask(message::parse(a)?),
+                "ask FROM->TO KIND term=TERM [FIELDS]",
+            ),
+            "mark" => (Self::Mark, "mark"),
+            "random-steps" => {
+                let count = a.number("how many steps")?;
+                let drops = a.number_option("drops")?.unwrap_or(0);
+                (
+                    Self::RandomSteps { count, drops },
+                    "random-steps COUNT [drops=PERCENT]",
+                )
+            }
+            _ => return Self::parse_observer(word, args),
+        };
+        args.finish(usage)?;
+        Ok(parsed)
+    }
+
+    fn parse_observer(word: &str, mut args: Args) -> Parsed<Self> {
+        let a = &mut args;
+        let (parsed, usage) = match word {
+            "raft-state" => (Self::RaftState(a.nodes_or_all()?), "raft-state [NODES]"),
+            "raft-log" => (Self::RaftLog(a.nodes_or_all()?), "raft-log [NODES]"),
+            "status" => (Self::Status(a.node()?), "status NODE"),
+            "messages" | "held" => {
+                let held = word == "held";
+                let filter = Filter::parse(a)?;
+                (
+                    Self::Messages { filter, held },
+                    "messages|held [FROM->TO] [KIND] [FACT=VALUE ...]",
+                )
+            }
+            "delivered" => (
+                Self::Delivered(Filter::parse(a)?),
+                "delivered [FROM->TO] [KIND] [FACT=VALUE ...]",
+            ),
+            "disk" => (Self::Disk(a.nodes_or_all()?), "disk [NODES]"),
+            "machine" => (Self::Machine(a.nodes_or_all()?), "machine [NODES]"),
+            "handed-out" => (Self::HandedOut(a.nodes_or_all()?), "handed-out [NODES]"),
+            "reads" => (Self::Reads(a.node()?), "reads NODE"),
+            "writes" => (Self::Writes, "writes"),
+            _ => return Err(format!("expected a word of this language, found `{word}`")),
+        };
+        args.finish(usage)?;
+        Ok(parsed)
+    }
+}
