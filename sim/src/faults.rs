@@ -11,6 +11,8 @@ pub enum Class {
     Disk,
     /// What happens to processes and machines.
     Process,
+    /// What comes from outside.
+    Outside,
 }
 
 macro_rules! faults {
@@ -76,10 +78,22 @@ faults! {
     Disk FailedSync = "failed sync",
     /// A sync takes very long.
     Disk SlowSync = "slow sync",
+    /// A sync hangs for many seconds.
+    Disk HungSync = "hung sync",
+    /// A bit flips in what a log holds durably.
+    Disk FlippedBit = "flipped bit in a log",
     /// The disk has no room for a while.
     Disk FullDisk = "full disk",
     /// A process is suspended for a while.
     Process Pause = "process suspended",
+    /// A node's clock is too fast or too slow, within the bound.
+    Process Drift = "drifting clock",
+    /// Bytes that no correct peer or client sends.
+    Outside HostileBytes = "hostile bytes",
+    /// Requests to those who do not own what they are for.
+    Outside Astray = "misrouted requests",
+    /// Far more proposals at once than are taken.
+    Outside Flood = "flood of proposals",
 }
 
 /// How often each fault was injected.

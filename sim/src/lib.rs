@@ -18,6 +18,15 @@
 //! they look at messages, batches, entries, recovered logs and clients' histories. In particular a
 //! [shadow] of every log is kept beside it, so that it is known which states a crash may leave.
 //!
+//! Beside the clients there are those who do not play by the rules: reads that try whether a deposed leader
+//! still answers, requests that were routed wrongly, floods, forged messages, and bytes that are none.
+//!
+//! # Who checks the checkers
+//!
+//! With the feature `mutants` the command of that name leaves out one rule of the code after the other
+//! (`pontoon_types::mutant` lists them) and shows which checker notices, and at which seed. A rule that is
+//! added gets a mutant; one that nobody notices is a hole here.
+//!
 //! # What it is not
 //!
 //! Sockets, TLS, threads, the mapped log and the LSM tree are not simulated: their crates test them on the

@@ -19,6 +19,7 @@ pub(crate) fn print_summary(summary: &Summary, real: Duration) {
         "log reads for lagging replicas",
         summary.fetches.to_string(),
     );
+    row("replicas quarantined", summary.quarantined.to_string());
     row("log segments given back", summary.compactions.to_string());
     row("faults", summary.faults.total().to_string());
     for fault in Fault::ALL {
@@ -63,6 +64,7 @@ pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration) {
         "acknowledged": summary.acknowledged,
         "restarts": summary.restarts,
         "log_reads": summary.fetches,
+        "quarantined": summary.quarantined,
         "segments_given_back": summary.compactions,
         "faults": faults,
         "faults_total": summary.faults.total(),

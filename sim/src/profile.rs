@@ -26,7 +26,11 @@ impl Theme {
             Self::Swarm => true,
             Self::Calm => false,
             Self::Disk => fault.class() != Class::Network && fault != Fault::Pause,
-            Self::Network => fault.class() == Class::Network || fault == Fault::Pause,
+            Self::Network => match fault.class() {
+                Class::Network | Class::Outside => true,
+                Class::Process => matches!(fault, Fault::Pause | Fault::Drift),
+                Class::Disk => false,
+            },
         }
     }
 }
@@ -81,6 +85,10 @@ pub struct Profile {
     pub max_segments: u64,
     /// The largest drift of a clock, in millionths.
     pub drift_ppm: u32,
+    /// Bytes of a group that may wait to be committed.
+    pub max_uncommitted_bytes: usize,
+    /// Bytes of a worker that may wait for the disk.
+    pub max_backlog_bytes: usize,
     /// The time between two injected faults.
     pub fault_gap: Duration,
     /// How likely each of the injected faults is against the others.
@@ -96,7 +104,7 @@ pub struct Profile {
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
-const INJECTED: [(Fault, u32); 12] = [
+const INJECTED: [(Fault, u32); 17] = [
     (Fault::Partition, 20),
     (Fault::OneWay, 15),
     (Fault::StaleNews, 15),
@@ -109,6 +117,11 @@ const INJECTED: [(Fault, u32); 12] = [
     (Fault::FailedSync, 8),
     (Fault::FullDisk, 4),
     (Fault::Pause, 10),
+    (Fault::HungSync, 6),
+    (Fault::FlippedBit, 8),
+    (Fault::HostileBytes, 12),
+    (Fault::Astray, 8),
+    (Fault::Flood, 8),
 ];
 
 impl Profile {
@@ -126,6 +139,9 @@ impl Profile {
             if !theme.has(fault) {
                 *chance = 0;
             }
+        }
+        if !theme.has(Fault::Drift) {
+            profile.drift_ppm = 0;
         }
         profile
     }
@@ -162,6 +178,8 @@ impl Profile {
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),
             drift_ppm: *dice.pick(&[0, 100, 10_000]),
+            max_uncommitted_bytes: *dice.pick(&[16 << 10, 256 << 10, 16 << 20]),
+            max_backlog_bytes: *dice.pick(&[32 << 10, 256 << 10, 64 << 20]),
             fault_gap: Duration::from_millis(*dice.pick(&[600, 1_000, 1_500])),
             weights,
             clients: dice.between(3, 8) as usize,

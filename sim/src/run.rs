@@ -69,6 +69,8 @@ pub struct Summary {
     pub compactions: u64,
     /// Reads of the log for replicas that lag.
     pub fetches: u64,
+    /// Starts of replicas that found their log damaged.
+    pub quarantined: u64,
     /// The fewest faults that a seed had.
     pub fewest_faults: Option<u64>,
 }
@@ -87,6 +89,7 @@ impl Summary {
         self.restarts += report.restarts;
         self.compactions += report.compactions;
         self.fetches += report.fetches;
+        self.quarantined += report.quarantined;
         let faults = report.faults.total();
         self.fewest_faults = Some(
             self.fewest_faults

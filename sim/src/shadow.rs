@@ -178,12 +178,15 @@ impl ShadowNode {
     }
 
     /// After a crash: what recovery found must be what was durable with the first few of the batches
-    /// that were not, each whole. Returns how many those are, and takes the state over.
+    /// that were not, each whole. Returns how many those are, and takes the state over. Groups that are
+    /// quarantined for damage are left out, and forgotten.
     ///
     /// # Errors
     /// The first group that has no such state, in words.
     pub fn recover(&mut self, recovered: &Recovered) -> Result<usize, String> {
+        let is_lost = |group: &GroupId| recovered.is_quarantined(*group);
         let mut state = std::mem::take(&mut self.durable);
+        state.retain(|group, _| !is_lost(group));
         let mut first_difference = None;
         let mut batches = std::mem::take(&mut self.pending).into_iter();
         let mut kept = 0;
@@ -196,7 +199,7 @@ impl ShadowNode {
                 return Err(first_difference.unwrap_or_default());
             };
             kept += usize::from(!batch.is_empty());
-            for (group, record) in batch {
+            for (group, record) in batch.into_iter().filter(|(group, _)| !is_lost(group)) {
                 state.entry(group).or_default().take(&record);
             }
         }
@@ -209,7 +212,8 @@ impl ShadowNode {
 /// In what a recovered log is another than the expected one.
 fn difference(state: &BTreeMap<GroupId, ShadowLog>, recovered: &Recovered) -> Option<String> {
     let (nothing, empty) = (RecoveredGroup::default(), ShadowLog::default());
-    let strays = recovered.groups.keys().filter(|g| !state.contains_key(g));
+    let strays = recovered.groups.keys();
+    let strays = strays.filter(|g| !state.contains_key(g) && !recovered.is_quarantined(**g));
     for group in state.keys().chain(strays) {
         let expected = state.get(group).unwrap_or(&empty);
         let found = recovered.groups.get(group).unwrap_or(&nothing);

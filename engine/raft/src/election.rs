@@ -135,7 +135,7 @@ impl Raft {
 
     fn become_leader(&mut self) {
         assert!(
-            self.durability.covers(self.term, Some(self.config.id)),
+            self.durability.covers(self.term, Some(self.config.id)) || mutant!(OwnVoteUnsynced),
             "leading term {} before the own vote in it is durable",
             self.term
         );

@@ -64,7 +64,9 @@ impl Raft {
 
     /// Sorts what was said into what may leave now and what waits.
     fn release(&mut self, ready: &mut Ready) {
-        let covered = self.durability.covers(self.term, self.vote) || mutant!(VotesUnsynced);
+        let covered = self.durability.covers(self.term, self.vote)
+            || mutant!(VotesUnsynced)
+            || mutant!(OwnVoteUnsynced) && self.role == Role::Candidate;
         if covered {
             ready.messages.append(&mut self.outbox);
         } else {

@@ -48,7 +48,7 @@ macro_rules! mutants {
 mutants! {
     /// Votes and terms leave before they are synced.
     VotesUnsynced,
-    /// A candidate counts its own vote before it is synced.
+    /// A candidate asks for votes, and counts its own, before that is synced.
     OwnVoteUnsynced,
     /// A replica votes twice in one term.
     VotesTwice,

@@ -138,6 +138,7 @@ impl<D: Directory> Log<D> {
             self.unneeded.extend(self.unlisted.drain(..));
         }
         self.take_back()?;
+        self.leave_oversized()?;
         Ok(end)
     }
 
@@ -330,6 +331,20 @@ impl<D: Directory> Log<D> {
     /// Whether segments wait for their last reader.
     pub(crate) fn has_unneeded(&self) -> bool {
         !self.unneeded.is_empty()
+    }
+
+    /// Goes on in a segment of the usual size when nothing is needed in a larger one. By itself a segment is
+    /// left when it is full; but one larger than the bound keeps the log full, so that nothing comes any
+    /// more that could fill it.
+    fn leave_oversized(&mut self) -> Result<(), WalError> {
+        let active = &self.active;
+        if active.bytes <= self.config.segment_bytes || self.pins.holds(active.generation) {
+            return Ok(());
+        }
+        match self.roll(0) {
+            Err(WalError::NoSpace { .. }) => Ok(()), // It is tried again after the next sync.
+            rolled => rolled,
+        }
     }
 
     /// Takes segments out of the table in which no group needs anything. Only after a sync: what made

@@ -5,6 +5,8 @@
 //! states that recovery found, and what clients were told.
 
 mod s10_applied_once;
+mod s11_bounded;
+mod s12_hostile_bytes;
 mod s1_one_leader;
 mod s2_log_matching;
 mod s3_leader_completeness;
@@ -13,6 +15,7 @@ mod s5_own_term;
 mod s6_durability;
 mod s7_acknowledged;
 mod s8_linearizable;
+mod s9_range_and_epoch;
 
 pub use s1_one_leader::OneLeaderPerTerm;
 pub use s2_log_matching::LogMatching;
@@ -22,7 +25,10 @@ pub use s5_own_term::OwnTermCommit;
 pub use s6_durability::Promises;
 pub use s7_acknowledged::Acknowledged;
 pub use s8_linearizable::{Action, Call, Linearizability, ValueId, check_key};
+pub use s9_range_and_epoch::{Claim, Ownership};
 pub use s10_applied_once::{AppliedOnce, CommandId};
+pub use s11_bounded::Bounds;
+pub use s12_hostile_bytes::{no_effect, refused};
 
 use std::fmt;
 use thiserror::Error;
@@ -46,8 +52,14 @@ pub enum Invariant {
     S7,
     /// Clients see one register per key.
     S8,
+    /// Nothing outside of range and epoch.
+    S9,
     /// Applied once, in order.
     S10,
+    /// Memory and log space are bounded.
+    S11,
+    /// Hostile bytes have no effect.
+    S12,
     /// Healed, the cluster works again and its replicas agree.
     Convergence,
     /// No assertion fails and nothing returns an error that it must not.
@@ -65,7 +77,10 @@ impl fmt::Display for Invariant {
             Self::S6 => "S6 (durable before promised)",
             Self::S7 => "S7 (acknowledged writes survive)",
             Self::S8 => "S8 (linearizability)",
+            Self::S9 => "S9 (range and epoch)",
             Self::S10 => "S10 (applied once, in order)",
+            Self::S11 => "S11 (bounded)",
+            Self::S12 => "S12 (hostile bytes)",
             Self::Convergence => "convergence",
             Self::NoPanic => "no panic, no unexpected error",
         };

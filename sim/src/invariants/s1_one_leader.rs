@@ -41,6 +41,12 @@ impl OneLeaderPerTerm {
         latest.map_or(Term::ZERO, |((_, term), _)| *term)
     }
 
+    /// The leaders of a group's terms, the latest first.
+    pub fn recent(&self, group: GroupId) -> impl Iterator<Item = ReplicaId> {
+        let terms = (group, Term::ZERO)..=(group, Term(u64::MAX));
+        self.leaders.range(terms).rev().map(|(_, replica)| *replica)
+    }
+
     /// How many terms had a leader.
     #[must_use]
     pub fn elections(&self) -> u64 {

@@ -5,7 +5,7 @@ use super::{Event, WORKERS, World, unexpected};
 use crate::invariants::Checked;
 use pontoon_engine::worker::{Fetch, Input};
 use pontoon_store::Store;
-use pontoon_wal::Pressure;
+use pontoon_wal::{Pressure, WalError};
 
 /// How long a flush takes once everything is healed, in microseconds.
 const HEALED_FLUSH_MICROS: (u64, u64) = (500, 5_000);
@@ -48,6 +48,9 @@ impl World {
         self.trace.event(now, 8, &[id.0]);
         for progress in progress {
             let (indexes, bytes) = (progress.indexes, progress.bytes);
+            if let Some(process) = &mut self.nodes[at].process {
+                process.unapplied[progress.worker] -= bytes as u64;
+            }
             self.tell(at, progress.worker, Input::Applied { indexes, bytes });
         }
         if has_reads {
@@ -125,6 +128,10 @@ impl World {
                 purpose: fetch.purpose,
                 entries,
             },
+            // As in production: the group stops, and only the group.
+            Err(WalError::Damaged { .. }) if self.nodes[at].is_damaged => {
+                Input::LogUnreadable { group }
+            }
             Err(error) => {
                 return Err(unexpected(format!(
                     "group {group}: node {id} cannot read entries from {} for {:?}: {error}",
@@ -143,6 +150,11 @@ impl World {
             return Ok(());
         };
         let full = process.log.pressure() == Pressure::Full;
+        let bytes = self.nodes[at].disk.used_bytes();
+        self.bounds.files(self.nodes[at].id, bytes)?;
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
         let rotated = if full {
             process.stage.machine().store_mut().rotate()
         } else {

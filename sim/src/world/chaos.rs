@@ -3,14 +3,19 @@
 use super::{Event, Healing, World};
 use crate::faults::Fault;
 use crate::invariants::Checked;
+use pontoon_wal::Directory;
 use std::time::Duration;
 
 /// How long a partition lasts, in microseconds.
 const PARTITION_MICROS: (u64, u64) = (50_000, 5_000_000);
+/// A log with less room than this fills up when a replica of its groups is out for good.
+const ROOM_FOR_THE_DAMAGED: u64 = 8 << 20;
 /// How long a disk stays full, in microseconds.
 const FULL_MICROS: (u64, u64) = (100_000, 5_000_000);
 /// How long a process is suspended, in microseconds.
 const PAUSE_MICROS: (u64, u64) = (20_000, 4_000_000);
+/// How long a sync hangs, in microseconds.
+const HANG_MICROS: (u64, u64) = (3_000_000, 20_000_000);
 /// How long a shutdown takes, in microseconds.
 const SHUTDOWN_MICROS: (u64, u64) = (1_000, 2_000_000);
 
@@ -33,8 +38,14 @@ impl World {
         let is_up = self.nodes[at].process.is_some();
         // Counted when it strikes, where it may miss.
         let counted = match fault {
-            Fault::TornWrite | Fault::FailedSync => false,
-            Fault::Kill | Fault::Stop | Fault::PowerLoss | Fault::Pause => is_up,
+            Fault::TornWrite | Fault::FailedSync | Fault::HungSync | Fault::HostileBytes => false,
+            Fault::FlippedBit => self.flip_bit(at),
+            Fault::Kill
+            | Fault::Stop
+            | Fault::PowerLoss
+            | Fault::Pause
+            | Fault::Astray
+            | Fault::Flood => is_up,
             Fault::Partition | Fault::OneWay | Fault::StaleNews | Fault::Disconnect => count > 1,
             _ => true,
         };
@@ -83,6 +94,12 @@ impl World {
                 let what = Healing::Shutdown { node: at, life };
                 self.plan(after, Event::Heal { what });
             }
+            Fault::HungSync => {
+                self.nodes[at].next_sync_hangs = Some(self.dice.micros(HANG_MICROS));
+            }
+            Fault::HostileBytes => self.send_hostile_bytes(at)?,
+            Fault::Astray => self.send_astray(at),
+            Fault::Flood => self.flood(at),
             Fault::TornWrite => {
                 let operations = self.dice.below(40);
                 self.nodes[at].cut_power_after(operations);
@@ -105,6 +122,49 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Flips a bit of a node's log, below its durable mark; it may be one that nothing needs. Only ever one
+    /// node of a cluster has that, since nothing rebuilds its replicas yet; and only where there is room for
+    /// the log of those who wait for them. Returns whether it was done.
+    fn flip_bit(&mut self, at: usize) -> bool {
+        let others = self.nodes.iter().enumerate();
+        let is_second = others
+            .filter(|(other, _)| *other != at)
+            .any(|(_, node)| node.is_damaged);
+        let wal = &self.config.wal;
+        if is_second || self.nodes.len() < 3 || wal.max_bytes < ROOM_FOR_THE_DAMAGED {
+            return false;
+        }
+        let node = &mut self.nodes[at];
+        let (generation, end) = (node.marked.generation(), node.marked.offset() as usize);
+        let names = node.disk.list().unwrap_or_default();
+        let segments: Vec<(String, usize)> = names
+            .into_iter()
+            .filter_map(|name| {
+                let of: u32 = name.strip_suffix(".seg")?.parse().ok()?;
+                let bytes = node.disk.contents(&name)?.len();
+                let below = if of == generation { end } else { bytes };
+                (of <= generation && below > 0).then_some((name, below))
+            })
+            .collect();
+        if segments.is_empty() {
+            return false;
+        }
+        for _ in 0..self.dice.between(1, 4) {
+            // Half of them where readers are likely to come by.
+            let newest = segments.iter().max().filter(|_| self.dice.flip());
+            let (name, below) = newest.unwrap_or_else(|| self.dice.pick(&segments));
+            let offset = self.dice.below(*below as u64) as usize;
+            let bit = 1 << self.dice.below(8);
+            node.is_damaged |= node.disk.flip(name, offset, bit);
+            let id = node.id;
+            self.trace.line(self.now, || {
+                format!("n{id}: a bit of {name} flips at {offset}")
+            });
+        }
+        let is_damaged = node.is_damaged;
+        is_damaged
     }
 
     /// Cuts some nodes off from the others.
@@ -173,6 +233,7 @@ impl World {
             node.disk.limit(None);
             node.disk_is_full = false;
             node.paused_until = self.now;
+            node.next_sync_hangs = None;
             // Far beyond anything that will happen.
             node.cut_power_after(u64::MAX / 2);
             node.fail_sync_after(u64::MAX / 2);

@@ -1,5 +1,6 @@
 //! Clients: each makes one call at a time, led by the real client's routing core.
 
+use super::process::Asker;
 use super::{Event, World, unexpected};
 use crate::faults::Fault;
 use crate::invariants::{Action, Call, Checked, Invariant, Violation};
@@ -10,7 +11,9 @@ use pontoon_engine::Reply;
 use pontoon_engine::worker::{Input, Read, ReadQuery};
 use pontoon_shard_router::{ClusterMap, ShardDescriptor};
 use pontoon_store::Outcome;
-use pontoon_types::{Command, Instant, Mutation, Operation, Request, Sequence, SessionId};
+use pontoon_types::{
+    Command, Epoch, Instant, Mutation, Operation, Request, Sequence, SessionId, ShardId,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +92,7 @@ pub(super) fn key_of(group: usize, key: u64) -> Bytes {
 /// Keys by number: of which group, and which one there.
 const KEYS: u64 = 100_000;
 
-fn key_bytes(key: u64) -> Bytes {
+pub(super) fn key_bytes(key: u64) -> Bytes {
     key_of((key / KEYS) as usize, key % KEYS)
 }
 
@@ -101,7 +104,7 @@ fn value_bytes(value: u64, longest: u64) -> Vec<u8> {
     bytes
 }
 
-fn value_id(value: Option<&Bytes>) -> Result<u64, Violation> {
+pub(super) fn value_id(value: Option<&Bytes>) -> Result<u64, Violation> {
     let Some(value) = value else { return Ok(0) };
     let id = value.first_chunk().map(|id| u64::from_be_bytes(*id));
     let sound = id.filter(|id| value[8..].iter().all(|byte| *byte == *id as u8));
@@ -285,7 +288,7 @@ impl World {
         let waiter = self.nodes[node]
             .process
             .as_ref()
-            .map(|process| process.waiter(client, id));
+            .map(|process| process.waiter(Asker::Client(client, id)));
         let Some(pending) = self.pending(client, id) else {
             return Ok(());
         };
@@ -336,6 +339,7 @@ impl World {
                 text: reason.to_owned(),
             },
             Reply::Unknown => Response::UnknownOutcome,
+            Reply::NoReplica { .. } if self.nodes[at].is_damaged => Response::NotHere,
             // The ranges never change here, and every entry that somebody waits for is applied now.
             Reply::Applied(_) | Reply::Rows(_) | Reply::StaleRead | Reply::NoReplica { .. } => {
                 return Err(unexpected(format!(
@@ -452,6 +456,7 @@ impl World {
             kind,
             began,
             is_probe,
+            shard,
             ..
         }) = state.pending.take()
         else {
@@ -501,6 +506,11 @@ impl World {
             }
         };
         let ended = seen.map(|_| self.now);
+        if seen.is_some()
+            && let Some(shard) = shard
+        {
+            self.plan_audits(shard.group, key);
+        }
         self.history.call(
             key,
             Call {
@@ -541,6 +551,28 @@ impl World {
             }
         }
     }
+}
+
+/// A command that writes a value under one key, as any session may ask any shard.
+pub(super) fn encode_put(
+    session: u64,
+    call: u64,
+    (shard, epoch): (ShardId, Epoch),
+    key: &[u8],
+    value: u64,
+    longest: u64,
+) -> Bytes {
+    let value = &value_bytes(value, longest);
+    let request = Request {
+        shard,
+        epoch,
+        session: SessionId(session),
+        sequence: Sequence(call),
+    };
+    let operation = Operation::Write(vec![Mutation::Put { key, value }]);
+    let mut command = Vec::new();
+    Command { request, operation }.encode(&mut command);
+    command.into()
 }
 
 fn encode(

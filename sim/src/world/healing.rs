@@ -3,7 +3,7 @@
 use super::World;
 use crate::invariants::{Checked, Invariant, Violation};
 use pontoon_engine::{GroupStatus, RoleName};
-use pontoon_types::NodeId;
+use pontoon_types::{GroupId, NodeId};
 use std::time::Duration;
 
 /// How long it may take. Restarts, elections and everything that had piled up need a few seconds.
@@ -37,7 +37,10 @@ impl World {
         }
         self.check_states()?;
         for (group, members) in self.observer.members() {
-            for node in members {
+            for node in members
+                .iter()
+                .filter(|node| self.takes_part(**node, *group))
+            {
                 let applied = self.observer.once.last(*node, *group);
                 self.observer.acknowledged.survived(*group, applied)?;
             }
@@ -50,6 +53,14 @@ impl World {
         process.map(|process| process.status()).unwrap_or_default()
     }
 
+    /// Whether a node's replica of a group may be expected to do anything: not if its log is damaged.
+    fn takes_part(&self, node: NodeId, group: GroupId) -> bool {
+        let is_running =
+            |status: &GroupStatus| status.group == group && status.role != RoleName::Stopped;
+        let is_damaged = self.nodes[node.0 as usize - 1].is_damaged;
+        !is_damaged || self.status_of(node).iter().any(is_running)
+    }
+
     /// In what the replicas of some group differ, if they do.
     fn difference(&self) -> Option<String> {
         let all: Vec<_> = self
@@ -58,7 +69,10 @@ impl World {
             .map(|node| self.status_of(node.id))
             .collect();
         for (group, members) in self.observer.members() {
-            let of_group = members.iter().map(|node| {
+            let members = members
+                .iter()
+                .filter(|node| self.takes_part(**node, *group));
+            let of_group = members.map(|node| {
                 let status = all[node.0 as usize - 1].iter();
                 status.clone().find(|status| status.group == *group)
             });

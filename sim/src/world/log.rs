@@ -64,6 +64,10 @@ impl World {
             latency += self.dice.micros((10_000, 2_500_000));
         }
         let node = &mut self.nodes[at];
+        if let Some(hang) = node.next_sync_hangs.take() {
+            self.faults.count(Fault::HungSync);
+            latency += hang;
+        }
         let life = node.life;
         if let Some(process) = &mut node.process {
             process.is_syncing = true;
@@ -79,6 +83,8 @@ impl World {
         };
         process.is_syncing = false;
         let before = process.log.stats().segments_live;
+        // The headers of what is synced now say that everything before was durable.
+        let marked = process.log.durable();
         let synced = process.log.sync();
         let given_back = before.saturating_sub(process.log.stats().segments_live);
         let end = match synced {
@@ -89,8 +95,14 @@ impl World {
         let mut sequences = [None; WORKERS];
         for (worker, sequence) in process.log_queue.laid() {
             sequences[*worker] = Some(*sequence).max(sequences[*worker]);
+            process.unsynced[*worker].remove(sequence);
         }
         process.log_queue.announced();
+        let node = &mut self.nodes[at];
+        node.marked = node.marked.max(marked);
+        let Some(process) = self.process(at, life) else {
+            return Ok(());
+        };
         let is_idle = process.log_inbox.is_empty() && !process.log_queue.has_waiting();
         self.observer.synced(id);
         self.compactions += given_back;

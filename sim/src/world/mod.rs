@@ -9,11 +9,12 @@ mod clients;
 mod healing;
 mod log;
 mod observe;
+mod outsiders;
 mod process;
 
 use crate::clock::Clock;
-use crate::faults::FaultCounts;
-use crate::invariants::{Checked, Invariant, Linearizability, Violation};
+use crate::faults::{Fault, FaultCounts};
+use crate::invariants::{Bounds, Checked, Invariant, Linearizability, Ownership, Violation};
 use crate::network::Network;
 use crate::profile::{Profile, Scale, Theme};
 use crate::random::Dice;
@@ -25,8 +26,8 @@ use pontoon_client::protocol::Response;
 use pontoon_engine::EngineConfig;
 use pontoon_shard_router::{ClusterMap, Manifest};
 use pontoon_store::ModelStore;
-use pontoon_types::{ClusterId, Instant, NodeId};
-use pontoon_wal::{MemoryDisk, WalConfig};
+use pontoon_types::{ClusterId, GroupId, Instant, NodeId};
+use pontoon_wal::{Lsn, MemoryDisk, WalConfig};
 use process::Process;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -35,6 +36,10 @@ use std::time::Duration;
 const CLUSTER: ClusterId = ClusterId(0x5e_ed);
 /// Groups are shared out between so many workers, as in production.
 const WORKERS: usize = 2;
+/// So many segments a log may have beyond its bound: the spare, and what is kept to be used again.
+const LOG_EXTRA_SEGMENTS: u64 = 4;
+/// And so many bytes: what may still come until the keeper looks again and says that the log is full.
+const LOG_EXTRA_BYTES: u64 = 4 << 20;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -63,6 +68,8 @@ pub struct Report {
     pub compactions: u64,
     /// Reads of the log for replicas that lag, and for the state machine after a restart.
     pub fetches: u64,
+    /// Starts of replicas that found their log damaged.
+    pub quarantined: u64,
     /// What went wrong, and when.
     pub violation: Option<(Instant, Violation)>,
 }
@@ -83,6 +90,7 @@ impl Report {
             restarts: 0,
             compactions: 0,
             fetches: 0,
+            quarantined: 0,
             violation: Some((at, violation)),
         }
     }
@@ -171,6 +179,11 @@ enum Event {
         client: usize,
         id: TryId,
     },
+    Audit {
+        node: usize,
+        group: GroupId,
+        key: u64,
+    },
     Fault,
     Heal {
         what: Healing,
@@ -229,6 +242,12 @@ struct Node {
     power_ends_at: Option<u64>,
     /// The number of the sync that fails.
     sync_fails_at: Option<u64>,
+    /// How long the next sync hangs.
+    next_sync_hangs: Option<Duration>,
+    /// What recovery has seen and marked as durable lies below.
+    marked: Lsn,
+    /// Bits of its log have flipped.
+    is_damaged: bool,
 }
 
 /// One seed's world.
@@ -254,6 +273,13 @@ pub struct World {
     restarts: u64,
     compactions: u64,
     fetches: u64,
+    quarantined: u64,
+    ownership: Ownership,
+    bounds: Bounds,
+    /// Sessions of those who are no clients.
+    outsiders: u64,
+    /// The next frame with entries is damaged on its way.
+    tampering: bool,
     /// Nothing fails any more.
     healed: bool,
 }
@@ -272,11 +298,24 @@ impl World {
                 max_bytes: profile.segment_bytes * profile.max_segments,
                 ..WalConfig::default()
             },
+            max_uncommitted_bytes: profile.max_uncommitted_bytes,
+            max_backlog_bytes: profile.max_backlog_bytes,
             ..EngineConfig::default()
         };
+        let bounds = Bounds {
+            backlog_bytes: config.max_backlog_bytes as u64,
+            log_bytes: config.wal.max_bytes
+                + LOG_EXTRA_SEGMENTS * config.wal.segment_bytes
+                + LOG_EXTRA_BYTES,
+            groups: scale.groups as u64 + 1,
+        };
+        let mut faults = FaultCounts::default();
         let nodes = (1..=scale.nodes as u64).map(|id| {
             let drift = i64::from(profile.drift_ppm);
             let drift = dice.between(0, 2 * drift as u64) as i64 - drift;
+            if drift != 0 {
+                faults.count(Fault::Drift);
+            }
             Node {
                 id: NodeId(id),
                 disk: MemoryDisk::new(),
@@ -288,6 +327,9 @@ impl World {
                 disk_is_full: false,
                 power_ends_at: None,
                 sync_fails_at: None,
+                next_sync_hangs: None,
+                marked: Lsn::ZERO,
+                is_damaged: false,
             }
         });
         let nodes = nodes.collect();
@@ -305,13 +347,18 @@ impl World {
             clients,
             probes: VecDeque::new(),
             observer: Observer::new(&map),
-            map,
+            ownership: Ownership::new(&map),
             history: Linearizability::default(),
-            faults: FaultCounts::default(),
+            map,
+            faults,
             trace: Trace::new(prints),
             restarts: 0,
             compactions: 0,
             fetches: 0,
+            quarantined: 0,
+            bounds,
+            outsiders: 0,
+            tampering: false,
             healed: false,
             profile,
         }
@@ -337,6 +384,7 @@ impl World {
             restarts: self.restarts,
             compactions: self.compactions,
             fetches: self.fetches,
+            quarantined: self.quarantined,
             violation,
         }
     }
@@ -425,6 +473,7 @@ impl World {
             } => self.answer(client, id, &response),
             Event::Broken { client, id, sent } => self.broken(client, id, sent),
             Event::TimedOut { client, id } => self.timed_out(client, id),
+            Event::Audit { node, group, key } => self.audit(node, group, key),
             Event::Fault => self.fault(),
             Event::Heal { what } => self.heal(&what),
             Event::Inspect => self.inspect(),

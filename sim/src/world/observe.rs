@@ -12,7 +12,9 @@ use pontoon_raft::{Message, MessageBody};
 use pontoon_shard_router::ClusterMap;
 use pontoon_store::{ModelStore, Store, View, keys};
 use pontoon_types::codec::Reader;
-use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, NodeId, Request, TabletId, Term};
+use pontoon_types::{
+    Entry, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Request, TabletId, Term,
+};
 use pontoon_wal::{Recovered, SealedBatch};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3;
@@ -22,6 +24,8 @@ pub(super) struct Observer {
     shadows: BTreeMap<NodeId, ShadowNode>,
     /// The nodes of each group.
     members: BTreeMap<GroupId, Vec<NodeId>>,
+    /// The nodes of all replicas.
+    places: BTreeMap<(GroupId, ReplicaId), NodeId>,
     leaders: OneLeaderPerTerm,
     matching: LogMatching,
     completeness: LeaderCompleteness,
@@ -35,8 +39,12 @@ pub(super) struct Observer {
 
 impl Observer {
     pub(super) fn new(map: &ClusterMap) -> Self {
-        let groups = map.shards().chain([map.meta()]);
-        let members = groups
+        let groups = || map.shards().chain([map.meta()]);
+        let places = groups().flat_map(|shard| {
+            let replicas = shard.replicas.iter();
+            replicas.map(|replica| ((shard.group, replica.replica), replica.node))
+        });
+        let members = groups()
             .map(|shard| {
                 let nodes = shard.replicas.iter().map(|replica| replica.node);
                 (shard.group, nodes.collect())
@@ -47,6 +55,7 @@ impl Observer {
                 .nodes()
                 .map(|node| (node.node, ShadowNode::default()))
                 .collect(),
+            places: places.collect(),
             members,
             leaders: OneLeaderPerTerm::default(),
             matching: LogMatching::default(),
@@ -74,6 +83,35 @@ impl Observer {
 
     pub(super) fn members(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
         &self.members
+    }
+
+    /// The nodes that led a group last, the latest first.
+    pub(super) fn recent_leaders(&self, group: GroupId) -> Vec<NodeId> {
+        let replicas = self.leaders.recent(group);
+        let nodes = replicas.filter_map(|replica| self.places.get(&(group, replica)));
+        let mut recent: Vec<NodeId> = Vec::new();
+        for node in nodes {
+            if recent.len() < 3 && !recent.contains(node) {
+                recent.push(*node);
+            }
+        }
+        recent
+    }
+
+    /// The groups that have a replica on a node.
+    pub(super) fn groups_of(&self, node: NodeId) -> Vec<GroupId> {
+        let members = self.members.iter();
+        let of_node = members.filter(|(_, nodes)| nodes.contains(&node));
+        of_node.map(|(group, _)| *group).collect()
+    }
+
+    /// The term of a group's log on a node, and its end.
+    pub(super) fn end_of(&self, node: NodeId, group: GroupId) -> (Term, LogIndex) {
+        let shadow = self.shadows.get(&node);
+        let log = shadow.and_then(|shadow| shadow.laid(group));
+        log.map_or((Term::ZERO, LogIndex::ZERO), |log| {
+            (log.hard_state.term, log.last())
+        })
     }
 
     fn shadow(&mut self, node: NodeId) -> &mut ShadowNode {
@@ -121,14 +159,19 @@ impl Observer {
         &mut self,
         node: NodeId,
         recovered: &Recovered,
+        may_be_damaged: bool,
     ) -> Result<usize, Violation> {
         let broken =
             |what: String| Violation::new(Invariant::S6, format!("node {node}: recovery {what}"));
-        if !recovered.damaged.is_empty() || !recovered.report.damage.is_empty() {
+        let is_damaged = !recovered.damaged.is_empty() || !recovered.report.damage.is_empty();
+        if is_damaged && !may_be_damaged {
             return Err(broken(format!("reports damage: {:?}", recovered.report)));
         }
         let kept = self.shadow(node).recover(recovered).map_err(broken)?;
         for (group, found) in &recovered.groups {
+            if recovered.is_quarantined(*group) {
+                continue; // It will say nothing any more.
+            }
             self.promises.recovered(node, *group, found)?;
         }
         Ok(kept)
@@ -176,6 +219,12 @@ impl Observer {
     pub(super) fn applies(&mut self, node: NodeId, entry: &Entry) -> Checked {
         let (group, index) = (entry.group(), entry.index());
         self.applied_entries += 1;
+        let shadow = self.shadows.get(&node);
+        let durable = shadow.and_then(|shadow| shadow.durable(group));
+        if durable.is_none_or(|log| log.last() < index) {
+            let what = format!("group {group}: node {node} applies {index}, which is not durable");
+            return Err(Violation::new(Invariant::S6, what));
+        }
         self.machines.applied(node, entry)?;
         let latest = self.leaders.latest(group).max(entry.term());
         self.completeness.applied(entry, latest);
@@ -209,18 +258,23 @@ fn command_of(entry: &Entry) -> Option<(u64, u64)> {
     Some((request.session.0, request.sequence.0))
 }
 
-/// A hash over a tablet's rows.
-fn hash_rows(store: &ModelStore, tablet: TabletId) -> u64 {
+/// A hash over a tablet's rows, each of which `check` has seen by its key.
+fn hash_rows(
+    store: &ModelStore,
+    tablet: TabletId,
+    mut check: impl FnMut(&[u8]) -> Checked,
+) -> Result<u64, Violation> {
     let from = keys::stored_key(tablet, keys::Space::Data, b"");
     let to = keys::stored_key(TabletId(tablet.0 + 1), keys::Space::Data, b"");
     let mut hash = Xxh3::new();
     for (key, value) in store.view().range(&from, &to).flatten() {
+        check(&key[keys::KEY_PREFIX_BYTES..])?;
         hash.update(&(key.len() as u64).to_le_bytes());
         hash.update(&key);
         hash.update(&(value.len() as u64).to_le_bytes());
         hash.update(&value);
     }
-    hash.digest()
+    Ok(hash.digest())
 }
 
 impl World {
@@ -236,13 +290,14 @@ impl World {
             nodes,
             observer,
             trace,
+            ownership,
             ..
         } = self;
         for Node { id, process, .. } in nodes {
             let Some(process) = process else { continue };
             for (group, tablet) in process.tablets() {
                 let store = process.store();
-                let hash = hash_rows(store, tablet);
+                let hash = hash_rows(store, tablet, |key| ownership.holds(*id, group, key))?;
                 trace.mix(&[group.0, hash]);
                 observer
                     .machines

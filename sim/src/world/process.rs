@@ -3,18 +3,17 @@
 use super::clients::TryId;
 use super::{CLUSTER, Event, WORKERS, World, unexpected};
 use crate::faults::Fault;
-use crate::invariants::{Checked, Invariant, Violation};
+use crate::invariants::{Checked, Claim, CommandId, Invariant, Violation};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_engine::apply::{ApplyStage, DueReads};
 use pontoon_engine::frame::{Lane, Origin};
 use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
-use pontoon_engine::{Reply, Waiter};
-use pontoon_raft::Restored;
+use pontoon_engine::{GroupStatus, Reply, Waiter, restore};
 use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, TabletId};
 use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -29,7 +28,22 @@ pub(super) const RESTART_MICROS: (u64, u64) = (10_000, 3_000_000);
 const CRASH_IN_RECOVERY: u32 = 60_000;
 
 /// What the waiters of a process have been told and nobody has picked up.
-type Replies = Arc<Mutex<Vec<(usize, TryId, Reply)>>>;
+type Replies = Arc<Mutex<Vec<(Asker, Reply)>>>;
+
+/// Who waits for an answer of a process.
+#[derive(Clone, Debug)]
+pub(super) enum Asker {
+    /// A client, with one of its tries.
+    Client(usize, TryId),
+    /// A read that looks whether the node still answers when it should not.
+    Audit { key: u64, began: Instant },
+    /// A request that the group must not serve.
+    Astray(Claim),
+    /// One of too many proposals.
+    Flood(CommandId),
+    /// Something that is no request.
+    Nonsense,
+}
 
 pub(super) struct Process {
     pub(super) log: Log<MemoryDisk>,
@@ -42,6 +56,10 @@ pub(super) struct Process {
     pub(super) log_inbox: VecDeque<(usize, LogBatch)>,
     /// Those that it has, by their worker and sequence.
     pub(super) log_queue: LogQueue<(usize, u64)>,
+    /// Bytes of batches that the workers handed out and that are not synced, by worker and sequence.
+    pub(super) unsynced: [BTreeMap<u64, u64>; WORKERS],
+    /// Bytes of entries that they handed out and that are not applied.
+    pub(super) unapplied: [u64; WORKERS],
     pub(super) chores_are_planned: bool,
     /// A sync is under way.
     pub(super) is_syncing: bool,
@@ -78,14 +96,27 @@ impl Process {
         self.stage.machine().store()
     }
 
-    /// A waiter for a client's try.
-    pub(super) fn waiter(&self, client: usize, id: TryId) -> Waiter {
+    /// A waiter for somebody.
+    pub(super) fn waiter(&self, asker: Asker) -> Waiter {
         let replies = Arc::clone(&self.replies);
-        Waiter::new(move |reply| replies.lock().push((client, id, reply)))
+        Waiter::new(move |reply| replies.lock().push((asker, reply)))
+    }
+
+    /// Hands something to a worker at once. Returns its groups before and after.
+    pub(super) fn hand(
+        &mut self,
+        worker: usize,
+        input: Input,
+        local: Instant,
+    ) -> (Vec<GroupStatus>, Vec<GroupStatus>) {
+        let worker = &mut self.workers[worker].worker;
+        let before = worker.status();
+        worker.handle(input, local);
+        (before, worker.status())
     }
 
     /// What every worker says of its groups.
-    pub(super) fn status(&self) -> Vec<pontoon_engine::GroupStatus> {
+    pub(super) fn status(&self) -> Vec<GroupStatus> {
         let workers = self.workers.iter();
         workers.flat_map(|slot| slot.worker.status()).collect()
     }
@@ -119,7 +150,8 @@ impl World {
             Ok(opened) => opened,
             Err(error) => return self.cannot_open(at, &error),
         };
-        let kept = self.observer.recovered(id, &recovered)?;
+        node.marked = log.durable();
+        let kept = self.observer.recovered(id, &recovered, node.is_damaged)?;
         let report = (recovered.report.batches, recovered.report.torn_bytes);
         self.trace
             .event(self.now, 1, &[id.0, life, report.0, report.1]);
@@ -198,21 +230,13 @@ impl World {
             let group = record.group;
             let (applied, durable) = (machine.applied(group), durability.applied(group));
             self.observer.once.opened(id, group, applied, durable)?;
-            let log = recovered.groups.remove(&group).unwrap_or_default();
-            if applied > log.last {
-                let what = format!(
-                    "group {group}: the store of node {id} has applied {applied}, its log ends at {}",
-                    log.last
-                );
-                return Err(Violation::new(Invariant::S6, what));
-            }
-            let restored = Restored {
-                hard_state: log.hard_state,
-                conf_state: record.conf_state.clone(),
-                compacted: log.compacted,
-                terms: log.terms,
-                last: log.last,
-                applied,
+            let restored = restore(record, &mut recovered, &machine)
+                .map_err(|error| Violation::new(Invariant::S6, format!("node {id}: {error}")))?;
+            let Some(restored) = restored else {
+                self.quarantined += 1;
+                self.trace
+                    .line(self.now, || format!("n{id} g{group} is quarantined"));
+                continue;
             };
             let shard = self.map.shard(record.shard).unwrap_or(self.map.meta());
             let members = shard
@@ -246,6 +270,8 @@ impl World {
             workers,
             log_inbox: VecDeque::new(),
             log_queue: LogQueue::default(),
+            unsynced: Default::default(),
+            unapplied: [0; WORKERS],
             chores_are_planned: false,
             is_syncing: false,
             idle_round: 0,
@@ -315,6 +341,8 @@ impl World {
             return Ok(());
         }
         let local = clock.at(now);
+        let unsynced = process.unsynced[worker].values().sum::<u64>();
+        let waiting = unsynced.max(process.unapplied[worker]);
         let count = slot.inbox.len().min(CYCLE_INPUTS);
         for input in slot.inbox.drain(..count) {
             slot.worker.handle(input, local);
@@ -328,6 +356,8 @@ impl World {
             .map(|deadline| clock.when(deadline));
         self.trace
             .event(now, 3, &[id.0, worker as u64, count as u64]);
+        let laid = out.log.as_ref().map_or(0, |log| log.batch.bytes() as u64);
+        self.bounds.cycle(id, worker, waiting, laid)?;
         self.hand_out(at, worker, out)?;
         self.collect_replies(at)?;
         if busy {
@@ -344,6 +374,7 @@ impl World {
         if let Some(batch) = out.log
             && let Some(process) = self.process(at, life)
         {
+            process.unsynced[worker].insert(batch.sequence, batch.batch.bytes() as u64);
             process.log_inbox.push_back((worker, batch));
             if !process.is_syncing {
                 self.log_round(at)?;
@@ -358,6 +389,7 @@ impl World {
             return Ok(());
         };
         if !out.apply.is_empty() {
+            process.unapplied[worker] += out.apply.bytes as u64;
             process.apply_queue.push((worker, out.apply));
             if !std::mem::replace(&mut process.apply_is_planned, true) {
                 self.plan(apply_after, Event::Apply { node: at, life });
@@ -387,6 +419,9 @@ impl World {
                 format!("n{id} -> n{to} g{group} t{term} {:?}", message.body)
             });
         })?;
+        if self.tampering && !self.healed {
+            self.tamper(from, to, &frame)?;
+        }
         let stream = (from, to, worker, lane);
         let Self {
             network,
@@ -450,8 +485,11 @@ impl World {
             return Ok(());
         };
         let replies = std::mem::take(&mut *process.replies.lock());
-        for (client, id, reply) in replies {
-            self.reply(at, client, id, reply)?;
+        for (asker, reply) in replies {
+            match asker {
+                Asker::Client(client, id) => self.reply(at, client, id, reply)?,
+                asker => self.answer_outsider(at, asker, &reply)?,
+            }
         }
         Ok(())
     }
