@@ -2,7 +2,8 @@
 //!
 //! Each names a rule that the code can leave out. Where the rule stands, the code asks
 //! [`mutant!`](crate::mutant!), which is the constant `false` unless this crate is built with the feature
-//! `mutants`: only the simulator's command of that name turns it on, and no other build has a trace of it.
+//! `mutants`: only the simulator's command of that name and the runner of the protocol's scenarios turn it on,
+//! and no other build has a trace of it.
 //! With the feature, one mutant at a time is chosen for the whole process.
 
 /// Whether a deliberate fault is on: `mutant!(Name)`.

@@ -14,6 +14,8 @@ mod choices;
 mod facts;
 mod grammar;
 mod message;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod observe;
 mod script;
 mod setup;
@@ -119,31 +121,30 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-fn trials() -> Result<Vec<Trial>, String> {
-    let mut trials = Vec::new();
-    for path in scripts(&folder()?)? {
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        trials.push(Trial::test(name, move || {
-            let shown = path.file_name().unwrap_or_default().to_string_lossy();
-            let text =
-                std::fs::read_to_string(&path).map_err(|error| format!("{shown}: {error}"))?;
-            RUN.fetch_add(1, Relaxed);
-            run(&shown, &text).map_err(Failed::from)?;
-            PASSED.fetch_add(1, Relaxed);
-            Ok(())
-        }));
-    }
-    Ok(trials)
+/// Name and text of every script, by name.
+fn load() -> Result<Vec<(String, String)>, String> {
+    let load = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{name}: {error}"))?;
+        Ok((name.into_owned(), text))
+    };
+    scripts(&folder()?)?.into_iter().map(load).collect()
+}
+
+fn trial((file, text): (String, String)) -> Trial {
+    let name = file.trim_end_matches(".txt").to_owned();
+    Trial::test(name, move || {
+        RUN.fetch_add(1, Relaxed);
+        run(&file, &text).map_err(Failed::from)?;
+        PASSED.fetch_add(1, Relaxed);
+        Ok(())
+    })
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let mut all = match trials() {
-        Ok(trials) => trials,
+    let scripts = match load() {
+        Ok(scripts) => scripts,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
@@ -151,10 +152,15 @@ fn main() -> ExitCode {
     };
     // A panic is caught and told with the line of the script; its own report would say less.
     std::panic::set_hook(Box::new(|_| {}));
-    if std::env::var_os("PONTOON_SCENARIOS").is_none() {
-        all.extend(grammar::trials());
+    #[cfg(feature = "mutants")]
+    if !arguments.list {
+        return mutants::run(&scripts);
     }
-    let conclusion = libtest_mimic::run(&arguments, all);
+    let mut trials: Vec<Trial> = scripts.into_iter().map(trial).collect();
+    if std::env::var_os("PONTOON_SCENARIOS").is_none() {
+        trials.extend(grammar::trials());
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let (passed, run) = (PASSED.load(Relaxed), RUN.load(Relaxed));
         println!("scenarios: {passed} of {run} passed");
