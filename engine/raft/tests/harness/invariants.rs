@@ -3,7 +3,7 @@
 
 use super::node::Node;
 use pontoon_raft::{Message, MessageBody, Raft, ReadReady, Role};
-use pontoon_types::{Entry, LogIndex, ReplicaId, Term};
+use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(crate) struct Invariants {
     votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
     seen: BTreeMap<u64, Seen>,
     reads: BTreeMap<(u64, u64), LogIndex>,
+    /// Begin and end of each pair of logs when they were last compared.
+    compared: BTreeMap<(ReplicaId, ReplicaId), [(LogIndex, LogPosition); 2]>,
 }
 
 impl Invariants {
@@ -150,7 +152,7 @@ impl Invariants {
                 self.check_leader(raft);
             }
         }
-        check_log_matching(nodes);
+        self.check_log_matching(nodes);
         check_matched_by_all(nodes);
     }
 
@@ -225,6 +227,24 @@ impl Invariants {
             );
         }
     }
+
+    /// I2: where two logs hold the same position, they are the same up to there. Compared again whenever
+    /// one of them begins or ends elsewhere.
+    fn check_log_matching(&mut self, nodes: &BTreeMap<u64, Node>) {
+        let rafts: Vec<&Raft> = nodes
+            .values()
+            .filter_map(|node| node.raft.as_ref())
+            .collect();
+        for (at, one) in rafts.iter().enumerate() {
+            for other in &rafts[at + 1..] {
+                let extent = |raft: &Raft| (raft.first_index(), raft.last_position());
+                let extents = [extent(one), extent(other)];
+                if self.compared.insert((one.id(), other.id()), extents) != Some(extents) {
+                    compare_logs(one, other);
+                }
+            }
+        }
+    }
 }
 
 /// What a replica says that nobody needs any more is committed, and on the disk of every member.
@@ -248,27 +268,18 @@ fn check_matched_by_all(nodes: &BTreeMap<u64, Node>) {
     }
 }
 
-/// I2: where two logs hold the same position, they are the same up to there.
-fn check_log_matching(nodes: &BTreeMap<u64, Node>) {
-    let rafts: Vec<&Raft> = nodes
-        .values()
-        .filter_map(|node| node.raft.as_ref())
-        .collect();
-    for (at, one) in rafts.iter().enumerate() {
-        for other in &rafts[at + 1..] {
-            let first = one.first_index().max(other.first_index());
-            let last = one.last_position().index.min(other.last_position().index);
-            let mut equal = false;
-            for index in (first.0..=last.0).rev().map(LogIndex) {
-                let same = one.term_at(index) == other.term_at(index);
-                assert!(
-                    same || !equal,
-                    "I2: the logs of {} and {} agree after {index} and differ there",
-                    one.id(),
-                    other.id()
-                );
-                equal |= same;
-            }
-        }
+fn compare_logs(one: &Raft, other: &Raft) {
+    let first = one.first_index().max(other.first_index());
+    let last = one.last_position().index.min(other.last_position().index);
+    let mut equal = false;
+    for index in (first.0..=last.0).rev().map(LogIndex) {
+        let same = one.term_at(index) == other.term_at(index);
+        assert!(
+            same || !equal,
+            "I2: the logs of {} and {} agree after {index} and differ there",
+            one.id(),
+            other.id()
+        );
+        equal |= same;
     }
 }
