@@ -23,7 +23,7 @@ pub use s3_leader_completeness::LeaderCompleteness;
 pub use s4_state_machine::StateMachineSafety;
 pub use s5_own_term::OwnTermCommit;
 pub use s6_durability::Promises;
-pub use s7_acknowledged::Acknowledged;
+pub use s7_acknowledged::{Acknowledged, Disk};
 pub use s8_linearizable::{Action, Call, Linearizability, ValueId, check_key};
 pub use s9_range_and_epoch::{Claim, Ownership};
 pub use s10_applied_once::{AppliedOnce, CommandId};

@@ -26,7 +26,7 @@ struct Promise {
 }
 
 impl Promises {
-    /// A message leaves `node`, whose disk has finished `durable` of the group.
+    /// A message leaves `node`, whose disk has finished `durable` of the group, and has been given `laid`.
     ///
     /// # Errors
     /// If the message speaks of what is not durable.
@@ -36,6 +36,7 @@ impl Promises {
         group: GroupId,
         message: &Message,
         durable: &ShadowLog,
+        laid: &ShadowLog,
     ) -> Checked {
         let term = message.term;
         let vote = match message.body {
@@ -78,7 +79,10 @@ impl Promises {
             match durable.term_at(matched) {
                 _ if matched < durable.compacted.index => {}
                 None => return early("what it acknowledges is not durable".to_owned()),
-                Some(term) if matched > promise.matched.index => {
+                // A leader may have had it overwritten already, after the sync and before the message.
+                Some(term)
+                    if matched > promise.matched.index && laid.term_at(matched) == Some(term) =>
+                {
                     promise.matched = LogPosition {
                         term,
                         index: matched,
@@ -177,7 +181,7 @@ mod tests {
     }
 
     fn send(promises: &mut Promises, term: u64, body: MessageBody, log: &ShadowLog) -> Checked {
-        promises.sent(NODE, GROUP, &message(term, body), log)
+        promises.sent(NODE, GROUP, &message(term, body), log, log)
     }
 
     #[test]
@@ -195,6 +199,20 @@ mod tests {
         for (term, body, log) in early {
             assert_eq!(broken(&send(promises, term, body, &log)), Invariant::S6);
         }
+    }
+
+    #[test]
+    fn what_was_overwritten_before_the_acknowledgement_left_is_not_owed() {
+        let mut promises = Promises::default();
+        let (log, laid) = (durable(3, Some(1), 2), durable(4, None, 1));
+        let answer = message(3, acknowledge(2));
+        assert_eq!(promises.sent(NODE, GROUP, &answer, &log, &laid), Ok(()));
+        let found = RecoveredGroup {
+            hard_state: log.hard_state,
+            last: LogIndex(1),
+            ..RecoveredGroup::default()
+        };
+        assert_eq!(promises.recovered(NODE, GROUP, &found), Ok(()));
     }
 
     #[test]

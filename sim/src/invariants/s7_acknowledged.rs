@@ -1,7 +1,8 @@
 //! S7: an acknowledged write survives the loss of any minority and the power loss of all nodes.
 //!
-//! When a client is told of success, the entry must be on the disks of a majority, finished; then nothing
-//! that leaves a majority of disks can lose it. At the end every replica must have applied it.
+//! When a client is told of success, or a peer that an entry is committed, it must be on the disks of a
+//! majority, finished; then nothing that leaves a majority of disks can lose it. At the end every replica
+//! must have applied what was acknowledged.
 
 use super::{Checked, Invariant, Violation};
 use crate::shadow::{ShadowLog, Stamp};
@@ -12,7 +13,43 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Acknowledged {
     last: BTreeMap<GroupId, LogIndex>,
+    /// What was said to be committed, by group.
+    committed: BTreeMap<GroupId, LogIndex>,
     writes: u64,
+}
+
+/// What a member of a group has on its disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Disk<'a> {
+    /// This, finished.
+    Holds(&'a ShadowLog),
+    /// Nothing was ever finished.
+    Blank,
+    /// Nobody knows: it is damaged. It may have held an entry before.
+    Damaged,
+}
+
+impl Disk<'_> {
+    fn may_have_held(self, index: LogIndex, stamp: Stamp) -> bool {
+        match self {
+            // What is compacted has been applied on this node, and is compared there (S4).
+            Self::Holds(log) => index <= log.compacted.index || log.stamp_at(index) == Some(stamp),
+            Self::Blank => false,
+            Self::Damaged => true,
+        }
+    }
+}
+
+/// How many of the disks may have held an entry, and how many there are.
+fn holders<'a>(
+    disks: impl IntoIterator<Item = Disk<'a>>,
+    index: LogIndex,
+    stamp: Stamp,
+) -> (usize, usize) {
+    disks.into_iter().fold((0, 0), |(holders, members), disk| {
+        let holds = disk.may_have_held(index, stamp);
+        (holders + usize::from(holds), members + 1)
+    })
 }
 
 impl Acknowledged {
@@ -26,17 +63,9 @@ impl Acknowledged {
         group: GroupId,
         index: LogIndex,
         stamp: Stamp,
-        disks: impl IntoIterator<Item = Option<&'a ShadowLog>>,
+        disks: impl IntoIterator<Item = Disk<'a>>,
     ) -> Checked {
-        let (mut members, mut holders) = (0, 0);
-        for disk in disks {
-            members += 1;
-            // What is compacted has been applied on this node, and is compared there (S4).
-            let holds = disk.is_some_and(|log| {
-                index <= log.compacted.index || log.stamp_at(index) == Some(stamp)
-            });
-            holders += usize::from(holds);
-        }
+        let (holders, members) = holders(disks, index, stamp);
         self.writes += 1;
         let last = self.last.entry(group).or_default();
         *last = index.max(*last);
@@ -45,6 +74,32 @@ impl Acknowledged {
         }
         let what = format!(
             "group {group}: the write at index {index} was acknowledged, and is on {holders} of {members} disks"
+        );
+        Err(Violation::new(Invariant::S7, what))
+    }
+
+    /// A leader, whose entry at `index` is `stamp`, says that it is committed.
+    ///
+    /// # Errors
+    /// If it is not on a majority of disks.
+    pub fn committed<'a>(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        stamp: Stamp,
+        disks: impl IntoIterator<Item = Disk<'a>>,
+    ) -> Checked {
+        let last = self.committed.entry(group).or_default();
+        if index <= *last {
+            return Ok(());
+        }
+        *last = index;
+        let (holders, members) = holders(disks, index, stamp);
+        if 2 * holders > members {
+            return Ok(());
+        }
+        let what = format!(
+            "group {group}: the leader says that {index} is committed, and it is on {holders} of {members} disks"
         );
         Err(Violation::new(Invariant::S7, what))
     }
@@ -92,11 +147,18 @@ mod tests {
         };
         let (holder, other) = (disk(7), disk(8));
         let mut checker = Acknowledged::default();
-        let sound = [Some(&holder), None, Some(&holder)];
+        let sound = [Disk::Holds(&holder), Disk::Blank, Disk::Holds(&holder)];
         assert_eq!(checker.acknowledged(group, index, stamp(7), sound), Ok(()));
-        let few = [Some(&holder), None, Some(&other)];
-        let few = checker.acknowledged(group, index, stamp(7), few);
-        assert_eq!(broken(&few), Invariant::S7);
+        let damaged = [Disk::Holds(&holder), Disk::Damaged, Disk::Blank];
+        assert_eq!(
+            checker.acknowledged(group, index, stamp(7), damaged),
+            Ok(())
+        );
+        let few = [Disk::Holds(&holder), Disk::Blank, Disk::Holds(&other)];
+        let acknowledged = checker.acknowledged(group, index, stamp(7), few);
+        assert_eq!(broken(&acknowledged), Invariant::S7);
+        let committed = checker.committed(group, index, stamp(7), few);
+        assert_eq!(broken(&committed), Invariant::S7);
         assert_eq!(checker.survived(group, index), Ok(()));
         assert_eq!(
             broken(&checker.survived(group, LogIndex::ZERO)),

@@ -163,8 +163,7 @@ impl World {
                 format!("n{id}: a bit of {name} flips at {offset}")
             });
         }
-        let is_damaged = node.is_damaged;
-        is_damaged
+        node.is_damaged
     }
 
     /// Cuts some nodes off from the others.

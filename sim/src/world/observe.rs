@@ -2,7 +2,7 @@
 
 use super::{Node, World, unexpected};
 use crate::invariants::{
-    Acknowledged, AppliedOnce, Checked, Invariant, LeaderCompleteness, LogMatching,
+    Acknowledged, AppliedOnce, Checked, Disk, Invariant, LeaderCompleteness, LogMatching,
     OneLeaderPerTerm, OwnTermCommit, Promises, StateMachineSafety, Violation,
 };
 use crate::shadow::{ShadowLog, ShadowNode, ShadowRecord};
@@ -11,12 +11,11 @@ use pontoon_engine::frame::FrameReader;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_shard_router::ClusterMap;
 use pontoon_store::{ModelStore, Store, View, keys};
-use pontoon_types::codec::Reader;
 use pontoon_types::{
-    Entry, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Request, TabletId, Term,
+    Command, Entry, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, TabletId, Term,
 };
 use pontoon_wal::{Recovered, SealedBatch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The checkers, and the shadows of the logs that they look at.
@@ -32,6 +31,8 @@ pub(super) struct Observer {
     pub(super) machines: StateMachineSafety,
     commits: OwnTermCommit,
     promises: Promises,
+    /// Replicas that were quarantined once.
+    damaged: BTreeSet<(NodeId, GroupId)>,
     pub(super) acknowledged: Acknowledged,
     pub(super) once: AppliedOnce,
     applied_entries: u64,
@@ -63,6 +64,7 @@ impl Observer {
             machines: StateMachineSafety::default(),
             commits: OwnTermCommit::default(),
             promises: Promises::default(),
+            damaged: BTreeSet::new(),
             acknowledged: Acknowledged::default(),
             once: AppliedOnce::default(),
             applied_entries: 0,
@@ -167,6 +169,9 @@ impl Observer {
         if is_damaged && !may_be_damaged {
             return Err(broken(format!("reports damage: {:?}", recovered.report)));
         }
+        let groups = self.groups_of(node).into_iter();
+        let lost = groups.filter(|group| recovered.is_quarantined(*group));
+        self.damaged.extend(lost.map(|group| (node, group)));
         let kept = self.shadow(node).recover(recovered).map_err(broken)?;
         for (group, found) in &recovered.groups {
             if recovered.is_quarantined(*group) {
@@ -196,17 +201,20 @@ impl Observer {
             let shadow = self.shadows.get(&node);
             let durable = shadow.and_then(|shadow| shadow.durable(group));
             let durable = durable.unwrap_or(&empty);
-            self.promises.sent(node, group, &message, durable)?;
+            let laid = shadow.and_then(|shadow| shadow.laid(group));
+            let laid = laid.unwrap_or(&empty);
+            self.promises.sent(node, group, &message, durable, laid)?;
             let (from, term) = (message.from, message.term);
             match message.body {
                 MessageBody::Append { commit, .. } => {
-                    let laid = shadow
-                        .and_then(|shadow| shadow.laid(group))
-                        .unwrap_or(&empty);
                     if self.leaders.leads(group, term, from)? {
                         self.completeness.elected(group, term, from, laid)?;
                     }
                     self.commits.told(group, term, commit, laid)?;
+                    if let Some(stamp) = laid.stamp_at(commit) {
+                        let disks = disks(&self.members, &self.shadows, &self.damaged, group);
+                        self.acknowledged.committed(group, commit, stamp, disks)?;
+                    }
                 }
                 MessageBody::Heartbeat { .. } => self.leaders.check(group, term, from)?,
                 _ => {}
@@ -239,14 +247,26 @@ impl Observer {
             )));
         };
         let stamp = self.machines.at(group, index).expect("it was applied");
-        let members = self.members.get(&group).into_iter().flatten();
-        let disks = members.map(|node| {
-            self.shadows
-                .get(node)
-                .and_then(|shadow| shadow.durable(group))
-        });
+        let disks = disks(&self.members, &self.shadows, &self.damaged, group);
         self.acknowledged.acknowledged(group, index, stamp, disks)
     }
+}
+
+/// What the members of a group have on their disks.
+fn disks<'a>(
+    members: &'a BTreeMap<GroupId, Vec<NodeId>>,
+    shadows: &'a BTreeMap<NodeId, ShadowNode>,
+    damaged: &'a BTreeSet<(NodeId, GroupId)>,
+    group: GroupId,
+) -> impl Iterator<Item = Disk<'a>> {
+    let members = members.get(&group).into_iter().flatten();
+    members.map(move |node| {
+        if damaged.contains(&(*node, group)) {
+            return Disk::Damaged;
+        }
+        let durable = shadows.get(node).and_then(|shadow| shadow.durable(group));
+        durable.map_or(Disk::Blank, Disk::Holds)
+    })
 }
 
 /// The client's command in an entry.
@@ -254,7 +274,8 @@ fn command_of(entry: &Entry) -> Option<(u64, u64)> {
     if entry.kind() != EntryKind::Command {
         return None;
     }
-    let request = Request::decode(&mut Reader::new(entry.payload())).ok()?;
+    // Bytes that are no command may look like the front of one.
+    let request = Command::decode(entry.payload()).ok()?.request;
     Some((request.session.0, request.sequence.0))
 }
 
