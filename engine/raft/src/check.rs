@@ -6,7 +6,7 @@
 use crate::error::StepError;
 use crate::message::{Message, MessageBody};
 use crate::raft::Raft;
-use pontoon_types::{Entry, GroupId, LogPosition, ReplicaId, Term};
+use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogPosition, ReplicaId, Term};
 
 /// No group gets as far; above it counting could overflow.
 const MAX_COUNT: u64 = 1 << 62;
@@ -64,6 +64,9 @@ fn flaw(
         let position = entry.position();
         if entry.group() != group {
             return Some("an entry is of another group");
+        }
+        if entry.kind() == EntryKind::ConfChange && ConfChange::decode(entry.payload()).is_err() {
+            return Some("an entry's change of members cannot be read");
         }
         if position.index.0 != previous.index.0 + 1 {
             return Some("its entries are not consecutive");

@@ -55,7 +55,8 @@ pub struct Config {
 pub struct Restored {
     /// Term, vote, and a commit index that may lag behind.
     pub hard_state: HardState,
-    /// The members as of `applied`.
+    /// The members as of `applied`. None if this replica has yet to learn them: then it takes part in
+    /// nothing but votes, until a leader brings it a snapshot.
     pub conf_state: ConfState,
     /// The last position that is no longer in the log; [`LogPosition::ZERO`] if all of it is there.
     pub compacted: LogPosition,
@@ -93,6 +94,9 @@ pub enum ConfigError {
         /// Its term.
         term: Term,
     },
+    /// The restored members cannot be those of a group.
+    #[error("the stored members are inconsistent")]
+    Members,
     /// The log holds an entry of a term that the hard state has not reached.
     #[error("the log ends in term {log}, after the stored term {stored}")]
     TermBehindLog {
@@ -186,6 +190,9 @@ impl Restored {
             applied,
             ..
         } = *self;
+        if self.conf_state != ConfState::default() && !self.conf_state.is_well_formed() {
+            return Err(ConfigError::Members);
+        }
         let mut previous = compacted;
         for (at, &(index, term)) in self.terms.iter().enumerate() {
             let begins_right = if at == 0 {

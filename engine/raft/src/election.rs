@@ -7,7 +7,8 @@ use pontoon_types::{EntryKind, Instant, LogPosition, ReplicaId, Term, mutant};
 
 impl Raft {
     /// Campaigns now, without waiting for a timeout; with a pre-vote first if that is on. Nothing
-    /// happens if this replica leads already or is not a voter.
+    /// happens if this replica leads already or is not a voter; if it has yet to apply a committed change
+    /// of the members, it campaigns as soon as it has.
     pub fn campaign(&mut self, now: Instant) {
         self.observe(now);
         if !self.stopped && self.role != Role::Leader {
@@ -18,6 +19,10 @@ impl Raft {
     pub(crate) fn start_campaign(&mut self) {
         self.restart_election_timer();
         if !self.is_voter() {
+            return;
+        }
+        if self.awaits_conf_change() {
+            self.campaign_waits = true;
             return;
         }
         self.leader = None;
@@ -237,6 +242,7 @@ impl Raft {
 
     pub(crate) fn restart_election_timer(&mut self) {
         let timeout = self.config.election_timeout;
+        self.campaign_waits = false;
         self.election_deadline = self.clock + timeout + self.rng.below(timeout);
     }
 }

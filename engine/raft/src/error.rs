@@ -1,6 +1,6 @@
 //! Why a call was refused.
 
-use pontoon_types::{LogIndex, ReplicaId, Term};
+use pontoon_types::{ConfChangeError, LogIndex, ReplicaId, Term};
 use thiserror::Error;
 
 /// Why a message was not taken.
@@ -102,9 +102,35 @@ pub enum ProposeError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The members cannot be changed like this, or not now.
+    #[error("the members cannot be changed: {0}")]
+    ConfChange(#[from] ConfChangeRefusal),
     /// The replica has stopped; see [`StepError::is_fatal`].
     #[error("the replica has stopped")]
     Stopped,
+}
+
+/// Why a leader does not take a membership change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ConfChangeRefusal {
+    /// One change at a time: an earlier one, or an entry that may be one, is not applied here yet
+    /// (thesis §4.1). It can be proposed again once it is.
+    #[error("the change at index {index} is not applied yet")]
+    Pending {
+        /// Where it is.
+        index: LogIndex,
+    },
+    /// The leader has not committed an entry of its own term yet, so there may be another leader's
+    /// change of which it does not know whether it was committed (Ongaro, *bug in single-server
+    /// membership changes*, raft-dev, 2015). It soon will have.
+    #[error("no entry of term {term} is committed yet")]
+    TermNotCommitted {
+        /// The leader's term.
+        term: Term,
+    },
+    /// The change makes no sense for the present members.
+    #[error(transparent)]
+    Invalid(#[from] ConfChangeError),
 }
 
 /// Why a read was refused.

@@ -35,6 +35,10 @@ impl Raft {
         read_round: u64,
         entries: Vec<Entry>,
     ) -> Result<(), StepError> {
+        if self.is_uninitialised() {
+            self.ask_for_snapshot(from, previous.index, read_round);
+            return Ok(());
+        }
         if let Some(conflict) = self.log.committed_conflict(previous, &entries) {
             return Err(self.stop(StepError::CommittedConflict {
                 from,

@@ -190,10 +190,10 @@ impl Raft {
             "leading term {} before it is durable",
             self.term
         );
+        self.leave_joint_if_due();
         // A new leader does not know how far its predecessors committed until it has committed an entry
         // of its own (thesis §6.4).
-        let knows_commit =
-            self.log.term_at(self.log.commit()) == Some(self.term) || mutant!(ReadsBeforeOwnCommit);
+        let knows_commit = self.has_committed_own() || mutant!(ReadsBeforeOwnCommit);
         if knows_commit && self.reads.begin_round(self.log.commit()) {
             self.heartbeat_due = true;
             self.confirm_reads();

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | [`Raft::step`] | a message came in |
 //! | [`Raft::propose`], [`Raft::read_index`] | a client wants something |
+//! | [`Raft::propose_conf_change`] | somebody wants other members |
 //! | [`Raft::handle_timeout`] | [`Raft::next_deadline`] has come |
 //! | [`Raft::handle_durable`] | a [`Persist`] and all before it are on the disk |
 //! | [`Raft::handle_applied`] | the state machine has applied what it was given |
@@ -84,6 +85,20 @@
 //! commit index, once a quorum has answered a round of messages that began after the read was asked
 //! (thesis §6.4). One round serves all reads that wait for it.
 //!
+//! # Members
+//!
+//! [`Raft::propose_conf_change`] adds voters and learners, promotes, demotes and removes. A learner gets the
+//! log and decides nothing (thesis §4.2.1): who joins is best one until it has caught up. One change is
+//! one step; several at once go through a *joint* configuration, in which every decision needs the majorities
+//! of both sides (§4.3). A change is an entry, and takes effect on each replica when it is applied there.
+//! The next one has to wait for that, and a new leader's first also until the leader has committed an
+//! entry of its own term: without that, single changes are unsafe, as was found after the thesis. Nobody
+//! campaigns with a committed change yet to be applied.
+//!
+//! A leader that removes itself does not count itself from then on, tells the others how far they have
+//! committed and steps down. Removed replicas cannot disturb who has `pre_vote` and `check_quorum` on (§4.2.3),
+//! and are not members again: ids are never used twice.
+//!
 //! # When things are wrong
 //!
 //! Bytes from a peer never panic (S12): what no correct replica sends is refused with a [`StepError`]
@@ -94,9 +109,8 @@
 //!
 //! # What is not here
 //!
-//! Encodings of messages, the log's files, what entries mean, who is on which node. Members
-//! are fixed for now; every quorum is already computed over a [`ConfState`](pontoon_types::ConfState)
-//! that can be joint, and a peer whose entries were compacted away is parked until snapshots can bring it back.
+//! Encodings of messages, the log's files, what commands mean, who is on which node. A peer whose entries were
+//! compacted away is parked until snapshots can bring it back.
 //!
 //! # The smallest group
 //!
@@ -142,6 +156,7 @@ mod error;
 mod follower;
 mod leader;
 mod log;
+mod membership;
 mod message;
 mod poll;
 mod progress;
@@ -154,7 +169,7 @@ mod terms;
 mod view;
 
 pub use config::{Config, ConfigError, Restored};
-pub use error::{ProposeError, ReadError, StepError};
+pub use error::{ConfChangeRefusal, ProposeError, ReadError, StepError};
 pub use message::{Message, MessageBody};
 pub use progress::{ProgressMode, ProgressView};
 pub use raft::{Raft, Role};

@@ -11,7 +11,7 @@
 use crate::terms::Terms;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use pontoon_types::{Entry, LogIndex, LogPosition, Term, mutant};
+use pontoon_types::{Entry, EntryKind, LogIndex, LogPosition, Term, mutant};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
@@ -32,6 +32,10 @@ pub(crate) struct Log {
     /// What is handed out and not yet applied: last index and bytes of every batch.
     apply_batches: VecDeque<(LogIndex, usize)>,
     applying_bytes: usize,
+    /// The membership changes above `applied`, as far as their entries were seen in this life.
+    changes: VecDeque<LogIndex>,
+    /// Entries up to here were in the log at the start: any that is not applied may be a change.
+    unseen: LogIndex,
 }
 
 /// What stands in the way of taking a leader's entry at or below the commit index.
@@ -63,6 +67,8 @@ impl Log {
             applied,
             apply_batches: VecDeque::new(),
             applying_bytes: 0,
+            changes: VecDeque::new(),
+            unseen: last,
         }
     }
 
@@ -154,6 +160,9 @@ impl Log {
             index,
             "an entry that does not follow the last"
         );
+        if entry.kind() == EntryKind::ConfChange {
+            self.changes.push_back(index);
+        }
         self.terms.push(entry.term());
         self.cached_bytes += entry.encoded_len();
         self.uncommitted_bytes += entry.encoded_len();
@@ -223,6 +232,18 @@ impl Log {
         self.terms.truncate_after(last);
         self.offered = self.offered.min(last);
         self.durable = self.durable.min(last);
+        self.unseen = self.unseen.min(last);
+        while self.changes.back().is_some_and(|index| *index > last) {
+            self.changes.pop_back();
+        }
+    }
+
+    /// The first entry up to `index` that is not applied and is a membership change, or may be one
+    /// because nobody has looked at it since the start.
+    pub(crate) fn first_change(&self, index: LogIndex) -> Option<LogIndex> {
+        let unseen = (self.applied < self.unseen).then(|| self.applied.next());
+        let first = unseen.or_else(|| self.changes.front().copied())?;
+        (first <= index).then_some(first)
     }
 
     /// Hands out what was not handed out before.
@@ -293,6 +314,9 @@ impl Log {
             self.applying
         );
         self.applied = self.applied.max(index);
+        while self.changes.front().is_some_and(|at| *at <= index) {
+            self.changes.pop_front();
+        }
         while let Some(&(last, bytes)) = self.apply_batches.front()
             && last <= self.applied
         {

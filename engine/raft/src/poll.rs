@@ -29,6 +29,9 @@ impl Raft {
             self.release(ready);
             self.hand_out_committed(ready);
         }
+        if core::mem::take(&mut self.conf_is_news) {
+            ready.conf_state = Some(self.conf.clone());
+        }
         self.reads
             .hand_out(&mut ready.reads, &mut ready.reads_refused);
         !ready.is_empty()
@@ -112,6 +115,7 @@ impl Raft {
                 max_bytes,
             });
         }
+        self.note_handed_out(&mut ready.committed);
         if let Some(last) = ready.committed.last() {
             let last = last.index();
             let bytes = ready.committed.iter().map(Entry::encoded_len).sum();

@@ -78,6 +78,17 @@ impl Progress {
         }
     }
 
+    /// A member that has just become one. It counts as heard of until the next check of the quorum, so
+    /// that nobody is deposed for adding it, and is asked at once where its log agrees.
+    pub(crate) fn added(id: ReplicaId, next: LogIndex) -> Self {
+        Self {
+            next,
+            active: true,
+            probe_due: true,
+            ..Self::new(id)
+        }
+    }
+
     /// The start of a leadership: nothing is known of the peer, so it is tried at the log's end.
     pub(crate) fn reset(&mut self, next: LogIndex) {
         self.matched = LogIndex::ZERO;
@@ -148,6 +159,8 @@ impl Progress {
             // Whatever it refused came before something that it accepted later.
             ProgressMode::Pipeline if rejected <= self.matched => {}
             ProgressMode::Pipeline => self.probe_at(self.matched.next()),
+            // Nobody refuses what comes before the first entry, except who waits for a snapshot.
+            ProgressMode::Probe if rejected == LogIndex::ZERO => self.needs_snapshot(),
             // An answer to an earlier probe.
             ProgressMode::Probe if self.next.previous() != Some(rejected) => {}
             ProgressMode::Probe => {

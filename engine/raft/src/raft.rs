@@ -1,8 +1,8 @@
 //! The replica: its state, what goes in, and what can be seen of it.
 //!
 //! The rules are in the modules beside this one, each a part of the same `impl`: elections in
-//! `election`, the leader's half of replication in `leader`, the follower's half in `follower`, what comes
-//! out in `poll`, and what can be seen in `view`.
+//! `election`, the leader's half of replication in `leader`, the follower's half in `follower`, changes of
+//! members in `membership`, what comes out in `poll`, and what can be seen in `view`.
 
 use crate::config::{Config, ConfigError, MAX_PAYLOAD_BYTES, Restored};
 use crate::durability::Durability;
@@ -13,8 +13,11 @@ use crate::progress::{FetchState, Progress};
 use crate::read_index::{MAX_WAITING_READS, ReadIndex};
 use crate::ready::{AppendSequence, FetchPurpose};
 use crate::rng::Rng;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use pontoon_types::{ConfState, Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{
+    ConfChange, ConfState, Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId, Term,
+};
 
 /// What a replica is in its term (Raft §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +39,12 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Raft {
     pub(crate) config: Config,
+    /// The members as of `log.applied()`: a change takes effect when its entry is applied, and not before.
     pub(crate) conf: ConfState,
+    /// The changes handed out to be applied, with their indexes, ascending.
+    pub(crate) conf_changes: VecDeque<(LogIndex, ConfChange)>,
+    /// The shell has not been told of `conf` yet.
+    pub(crate) conf_is_news: bool,
     pub(crate) rng: Rng,
     /// The latest moment that anybody told.
     pub(crate) clock: Instant,
@@ -57,6 +65,8 @@ pub struct Raft {
     pub(crate) heard_leader: Option<Instant>,
     /// When a follower or candidate campaigns.
     pub(crate) election_deadline: Instant,
+    /// It would campaign, but has a committed change of the members to apply first.
+    pub(crate) campaign_waits: bool,
     /// When a leader sends Heartbeats.
     pub(crate) heartbeat_deadline: Instant,
     /// When a leader checks that it has heard a quorum since the last check.
@@ -100,14 +110,7 @@ impl Raft {
         config.validate()?;
         let log = restored.log()?;
         let conf = restored.conf_state;
-        let mut members: Vec<ReplicaId> = [&conf.voters, &conf.outgoing, &conf.learners]
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|id| *id != config.id)
-            .collect();
-        members.sort_unstable();
-        members.dedup();
+        let peers = conf.members().into_iter().filter(|id| *id != config.id);
         let mut raft = Self {
             rng: Rng::new(config.seed, config.group.0, config.id.0),
             clock: now,
@@ -120,10 +123,11 @@ impl Raft {
             matched_by_all: LogIndex::ZERO,
             heard_leader: None,
             election_deadline: now,
+            campaign_waits: false,
             heartbeat_deadline: now,
             quorum_deadline: now,
             votes: Vec::new(),
-            peers: members.into_iter().map(Progress::new).collect(),
+            peers: peers.map(Progress::new).collect(),
             reads: ReadIndex::default(),
             outbox: Vec::new(),
             ack: None,
@@ -132,6 +136,8 @@ impl Raft {
             apply_fetch: FetchState::Idle,
             apply_fetched: Vec::new(),
             stopped: false,
+            conf_changes: VecDeque::new(),
+            conf_is_news: false,
             conf,
             config,
         };
@@ -220,6 +226,21 @@ impl Raft {
     /// If it was not appended.
     pub fn propose(&mut self, payload: &[u8], now: Instant) -> Result<LogPosition, ProposeError> {
         self.observe(now);
+        self.may_propose(payload)?;
+        let uncommitted_bytes = self.log.uncommitted_bytes();
+        let limit_bytes = self.config.max_uncommitted_bytes;
+        let after = uncommitted_bytes + pontoon_types::ENTRY_HEADER_BYTES + payload.len();
+        if uncommitted_bytes > 0 && after > limit_bytes {
+            return Err(ProposeError::Overloaded {
+                uncommitted_bytes,
+                limit_bytes,
+            });
+        }
+        Ok(self.append(EntryKind::Command, payload))
+    }
+
+    /// What holds for proposals of every kind.
+    pub(crate) fn may_propose(&self, payload: &[u8]) -> Result<(), ProposeError> {
         if self.stopped {
             return Err(ProposeError::Stopped);
         }
@@ -233,16 +254,7 @@ impl Raft {
                 limit_bytes: MAX_PAYLOAD_BYTES,
             });
         }
-        let uncommitted_bytes = self.log.uncommitted_bytes();
-        let limit_bytes = self.config.max_uncommitted_bytes;
-        let after = uncommitted_bytes + pontoon_types::ENTRY_HEADER_BYTES + payload.len();
-        if uncommitted_bytes > 0 && after > limit_bytes {
-            return Err(ProposeError::Overloaded {
-                uncommitted_bytes,
-                limit_bytes,
-            });
-        }
-        Ok(self.append(EntryKind::Command, payload))
+        Ok(())
     }
 
     /// Asks for an index at which a read is linearizable. Answered in
@@ -347,6 +359,10 @@ impl Raft {
     /// If that was never handed out.
     pub fn handle_applied(&mut self, index: LogIndex) {
         self.log.applied_to(index);
+        self.apply_conf_changes(index);
+        if self.campaign_waits && !self.stopped && !self.awaits_conf_change() {
+            self.start_campaign();
+        }
         self.evict();
     }
 

@@ -3,7 +3,7 @@
 use crate::message::Message;
 use alloc::vec::Vec;
 use core::fmt;
-use pontoon_types::{Entry, HardState, LogIndex, ReplicaId, Term};
+use pontoon_types::{ConfState, Entry, HardState, LogIndex, ReplicaId, Term};
 
 /// The number of a [`Persist`] within one life of a [`Raft`](crate::Raft), from 1 on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,10 @@ pub struct Ready {
     /// Entries for the state machine: committed *and* durable here, in order, each exactly once.
     /// Acknowledged with [`Raft::handle_applied`](crate::Raft::handle_applied).
     pub committed: Vec<Entry>,
+    /// The members, if they changed: as of what was reported as applied. Messages to who is not among
+    /// them are still sent, as far as they were said before. A replica that is not among them any more
+    /// may be given up once the others can do without its vote.
+    pub conf_state: Option<ConfState>,
     /// Reads that may be served as soon as their index is applied.
     pub reads: Vec<ReadReady>,
     /// The contexts of reads that will not be answered because leadership was lost. They may be
@@ -96,6 +100,7 @@ impl Ready {
         self.persist = None;
         self.messages_after_durable.clear();
         self.committed.clear();
+        self.conf_state = None;
         self.reads.clear();
         self.reads_refused.clear();
         self.fetches.clear();
@@ -108,6 +113,7 @@ impl Ready {
             && self.persist.is_none()
             && self.messages_after_durable.is_empty()
             && self.committed.is_empty()
+            && self.conf_state.is_none()
             && self.reads.is_empty()
             && self.reads_refused.is_empty()
             && self.fetches.is_empty()

@@ -462,6 +462,11 @@ impl Worker {
                     reason: "the command is too large for an entry",
                 });
             }
+            Err(ProposeError::ConfChange(_)) => {
+                waiter.reply(Reply::Unavailable {
+                    reason: "the members cannot be changed",
+                });
+            }
             Err(ProposeError::Stopped) => {
                 waiter.reply(Reply::Unavailable {
                     reason: "the replica has stopped",

@@ -214,8 +214,8 @@ impl ConfState {
                 MemberChange::AddLearner(_) => (false, true),
                 MemberChange::Remove(_) => (false, false),
             };
-            let changed = put(&mut next.voters, replica, votes)
-                | put(&mut next.learners, replica, learns);
+            let changed =
+                put(&mut next.voters, replica, votes) | put(&mut next.learners, replica, learns);
             if !changed {
                 return Err(ConfChangeError::NoEffect { replica });
             }
@@ -336,13 +336,16 @@ mod tests {
             Just(Transition::JointAutoLeave),
             Just(Transition::JointExplicit)
         ];
-        (prop::collection::vec(member, 0..4), transition, any::<Vec<u8>>()).prop_map(
-            |(changes, transition, context)| ConfChange {
+        (
+            prop::collection::vec(member, 0..4),
+            transition,
+            any::<Vec<u8>>(),
+        )
+            .prop_map(|(changes, transition, context)| ConfChange {
                 changes,
                 transition,
                 context,
-            },
-        )
+            })
     }
 
     proptest! {
@@ -386,7 +389,9 @@ mod tests {
     #[test]
     fn one_change_is_a_step_and_several_are_joint() {
         let conf = voters(&[1, 2, 3]);
-        let added = conf.apply(&ConfChange::one(AddVoter(ReplicaId(4)))).unwrap();
+        let added = conf
+            .apply(&ConfChange::one(AddVoter(ReplicaId(4))))
+            .unwrap();
         assert_eq!(added, voters(&[1, 2, 3, 4]));
         let swap = [AddVoter(ReplicaId(4)), Remove(ReplicaId(1))];
         let joint = conf.apply(&ConfChange::of(swap, Transition::Auto)).unwrap();
@@ -403,7 +408,9 @@ mod tests {
     #[test]
     fn a_voter_is_demoted_at_once_or_when_the_joint_configuration_is_left() {
         let conf = voters(&[1, 2, 3]);
-        let simple = conf.apply(&ConfChange::one(AddLearner(ReplicaId(3)))).unwrap();
+        let simple = conf
+            .apply(&ConfChange::one(AddLearner(ReplicaId(3))))
+            .unwrap();
         let demoted = ConfState {
             learners: ids(&[3]),
             ..voters(&[1, 2])
@@ -430,16 +437,32 @@ mod tests {
         for (conf, changes, expected) in [
             (&conf, &[][..], ConfChangeError::NotJoint),
             (&joint, &[Remove(one)], ConfChangeError::Joint),
-            (&conf, &[Remove(one), Remove(two)], ConfChangeError::NoVoters),
+            (
+                &conf,
+                &[Remove(one), Remove(two)],
+                ConfChangeError::NoVoters,
+            ),
             (&conf, &[AddVoter(ReplicaId(0))], ConfChangeError::ZeroId),
             (
                 &conf,
                 &[AddVoter(nine), Remove(nine)],
                 ConfChangeError::Repeated { replica: nine },
             ),
-            (&conf, &[Remove(nine)], ConfChangeError::NoEffect { replica: nine }),
-            (&conf, &[AddVoter(two)], ConfChangeError::NoEffect { replica: two }),
-            (&ConfState::default(), &[AddVoter(one)], ConfChangeError::Unknown),
+            (
+                &conf,
+                &[Remove(nine)],
+                ConfChangeError::NoEffect { replica: nine },
+            ),
+            (
+                &conf,
+                &[AddVoter(two)],
+                ConfChangeError::NoEffect { replica: two },
+            ),
+            (
+                &ConfState::default(),
+                &[AddVoter(one)],
+                ConfChangeError::Unknown,
+            ),
         ] {
             let change = ConfChange::of(changes.iter().copied(), Transition::Auto);
             assert_eq!(conf.apply(&change), Err(expected));

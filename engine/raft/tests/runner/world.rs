@@ -8,7 +8,9 @@ use super::setup::{Settings, Setup};
 use super::token::Nodes;
 use super::word::{Order, Word, Written};
 use crate::harness::{Cluster, Fate, Node, TICK, index};
-use pontoon_raft::{ConfigError, Message, ProposeError, ReadError, Role, StepError};
+use pontoon_raft::{
+    ConfChangeRefusal, ConfigError, Message, ProposeError, ReadError, Role, StepError,
+};
 use pontoon_types::ReplicaId;
 
 /// Why a run failed, and where.
@@ -554,6 +556,11 @@ fn refused_proposal(error: ProposeError) -> Facts {
             facts.value("limit", limit_bytes);
             facts
         }
+        ProposeError::ConfChange(refusal) => refused(match refusal {
+            ConfChangeRefusal::Pending { .. } => "pending",
+            ConfChangeRefusal::TermNotCommitted { .. } => "term-not-committed",
+            ConfChangeRefusal::Invalid(_) => "invalid",
+        }),
         ProposeError::Stopped => refused("stopped"),
     }
 }
