@@ -54,7 +54,7 @@ pub(crate) struct Mutants {
     pub(crate) only: Vec<String>,
 
     /// The seeds within which a mutant must be caught, beginning with 1.
-    #[arg(long, value_name = "N", default_value_t = 200,
+    #[arg(long, value_name = "N", default_value_t = 400,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) within: u64,
 

@@ -66,6 +66,8 @@ faults! {
     Process Kill = "process killed",
     /// A process stops as an operator would stop it.
     Process Stop = "process stopped",
+    /// A process dies and does not come back for long.
+    Process Absence = "process gone for long",
     /// A node loses its power: the disk keeps any part of what was not synced.
     Process PowerLoss = "power loss of a node",
     /// The power goes in the middle of the log's work.

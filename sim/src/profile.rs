@@ -104,13 +104,14 @@ pub struct Profile {
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
-const INJECTED: [(Fault, u32); 17] = [
+const INJECTED: [(Fault, u32); 18] = [
     (Fault::Partition, 20),
     (Fault::OneWay, 15),
     (Fault::StaleNews, 15),
     (Fault::Disconnect, 10),
     (Fault::Kill, 20),
     (Fault::Stop, 8),
+    (Fault::Absence, 6),
     (Fault::PowerLoss, 20),
     (Fault::TornWrite, 20),
     (Fault::Blackout, 8),

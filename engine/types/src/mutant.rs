@@ -117,6 +117,8 @@ mutants! {
     TrustsPageCache,
     /// New segments are used before their names are synced.
     NamesUnsynced,
+    /// Segments are given back before it is durable that the log is without them.
+    SegmentsGoEarly,
     /// Leaving a segment forgets to sync its end.
     LeavesUnsynced,
     /// A sync that failed is tried again as if it could work.

@@ -370,7 +370,11 @@ impl<D: Directory> Log<D> {
         }
         drop(segments);
         self.update_pressure();
-        self.lay_segments()
+        self.lay_segments()?;
+        if mutant!(SegmentsGoEarly) {
+            self.unneeded.extend(self.unlisted.drain(..));
+        }
+        Ok(())
     }
 
     fn update_pressure(&self) {

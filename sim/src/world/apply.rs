@@ -2,7 +2,7 @@
 
 use super::process::worker_of;
 use super::{Event, WORKERS, World, unexpected};
-use crate::invariants::Checked;
+use crate::invariants::{Checked, Invariant, Violation};
 use pontoon_engine::worker::{Fetch, Input};
 use pontoon_store::Store;
 use pontoon_wal::{Pressure, WalError};
@@ -121,6 +121,12 @@ impl World {
         );
         self.trace.line(now, || line);
         self.fetches += 1;
+        for entry in read.iter().flatten() {
+            entry.verify().map_err(|error| {
+                let what = format!("node {id} reads a damaged {entry:?} from its log: {error}");
+                Violation::new(Invariant::S12, what)
+            })?;
+        }
         self.trace.event(now, 11, &[id.0, group.0, fetch.from.0]);
         let input = match read {
             Ok(entries) => Input::Fetched {

@@ -14,6 +14,8 @@ const ROOM_FOR_THE_DAMAGED: u64 = 8 << 20;
 const FULL_MICROS: (u64, u64) = (100_000, 5_000_000);
 /// How long a process is suspended, in microseconds.
 const PAUSE_MICROS: (u64, u64) = (20_000, 4_000_000);
+/// How long a process stays away, in microseconds.
+const ABSENCE_MICROS: (u64, u64) = (5_000_000, 40_000_000);
 /// How long a sync hangs, in microseconds.
 const HANG_MICROS: (u64, u64) = (3_000_000, 20_000_000);
 /// How long a shutdown takes, in microseconds.
@@ -41,6 +43,7 @@ impl World {
             Fault::TornWrite | Fault::FailedSync | Fault::HungSync | Fault::HostileBytes => false,
             Fault::FlippedBit => self.flip_bit(at),
             Fault::Kill
+            | Fault::Absence
             | Fault::Stop
             | Fault::PowerLoss
             | Fault::Pause
@@ -77,6 +80,10 @@ impl World {
                 }
             }
             Fault::Kill => self.end_process(at, false)?,
+            Fault::Absence => {
+                self.nodes[at].stays_down_until = self.now + self.dice.micros(ABSENCE_MICROS);
+                self.end_process(at, false)?;
+            }
             Fault::PowerLoss => self.end_process(at, true)?,
             Fault::Blackout => {
                 for at in 0..self.nodes.len() {
@@ -151,7 +158,7 @@ impl World {
         if segments.is_empty() {
             return false;
         }
-        for _ in 0..self.dice.between(1, 4) {
+        for _ in 0..self.dice.between(1, 12) {
             // Half of them where readers are likely to come by.
             let newest = segments.iter().max().filter(|_| self.dice.flip());
             let (name, below) = newest.unwrap_or_else(|| self.dice.pick(&segments));
@@ -233,6 +240,7 @@ impl World {
             node.disk_is_full = false;
             node.paused_until = self.now;
             node.next_sync_hangs = None;
+            node.stays_down_until = self.now;
             // Far beyond anything that will happen.
             node.cut_power_after(u64::MAX / 2);
             node.fail_sync_after(u64::MAX / 2);

@@ -39,7 +39,7 @@ const WORKERS: usize = 2;
 /// So many segments a log may have beyond its bound: the spare, and what is kept to be used again.
 const LOG_EXTRA_SEGMENTS: u64 = 4;
 /// And so many bytes: what may still come until the keeper looks again and says that the log is full.
-const LOG_EXTRA_BYTES: u64 = 4 << 20;
+const LOG_EXTRA_BYTES: u64 = 2 << 20;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -237,6 +237,8 @@ struct Node {
     store: Option<ModelStore>,
     /// Until then the process does not get the processor.
     paused_until: Instant,
+    /// Until then no process is started.
+    stays_down_until: Instant,
     disk_is_full: bool,
     /// After so many operations of the disk the power goes.
     power_ends_at: Option<u64>,
@@ -324,6 +326,7 @@ impl World {
                 process: None,
                 store: Some(ModelStore::new(profile.memtable_bytes)),
                 paused_until: Instant::ZERO,
+                stays_down_until: Instant::ZERO,
                 disk_is_full: false,
                 power_ends_at: None,
                 sync_fails_at: None,

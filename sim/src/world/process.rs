@@ -132,6 +132,11 @@ impl World {
         if self.nodes[at].process.is_some() {
             return Ok(());
         }
+        let earliest = self.nodes[at].stays_down_until;
+        if self.now < earliest {
+            self.plan_at(earliest, Event::Start { node: at });
+            return Ok(());
+        }
         if !self.healed && self.nodes[at].life > 0 && self.dice.chance(CRASH_IN_RECOVERY) {
             let operations = self.dice.below(12);
             self.nodes[at].cut_power_after(operations);
