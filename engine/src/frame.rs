@@ -9,7 +9,7 @@
 //! group     varint
 //! from, to  varint  replica ids
 //! term      varint
-//! fields            varints, in the order of the message's declaration
+//! fields            varints, in the order of the message's declaration; members as `ConfState` encodes them
 //! entries           (append only) a count, then that many whole envelopes
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::error::FrameError;
 use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_types::codec::{DecodeError, Reader, put_varint};
-use pontoon_types::{Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
+use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 3;
@@ -39,6 +39,7 @@ mod kind {
     pub(super) const APPEND_REJECTED: u8 = 5;
     pub(super) const HEARTBEAT: u8 = 6;
     pub(super) const HEARTBEAT_RESPONSE: u8 = 7;
+    pub(super) const INSTALL_SNAPSHOT: u8 = 8;
 }
 
 /// How a frame travels. Frames on one lane arrive in order; those on the other do not wait for them.
@@ -60,6 +61,7 @@ impl Lane {
             | MessageBody::Heartbeat { .. }
             | MessageBody::HeartbeatResponse { .. } => Self::Control,
             MessageBody::Append { .. }
+            | MessageBody::InstallSnapshot { .. }
             | MessageBody::AppendResponse { .. }
             | MessageBody::AppendRejected { .. } => Self::Append,
         }
@@ -223,6 +225,11 @@ impl FrameBuilder {
                 self.head(kind::HEARTBEAT_RESPONSE, group, message);
                 self.numbers([*read_round]);
             }
+            MessageBody::InstallSnapshot { last, conf_state } => {
+                self.head(kind::INSTALL_SNAPSHOT, group, message);
+                self.position(*last);
+                conf_state.encode(&mut self.tail);
+            }
         }
     }
 
@@ -353,6 +360,10 @@ fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
         kind::HEARTBEAT_RESPONSE => MessageBody::HeartbeatResponse {
             read_round: reader.varint()?,
         },
+        kind::INSTALL_SNAPSHOT => MessageBody::InstallSnapshot {
+            last: read_position(reader)?,
+            conf_state: ConfState::decode(reader)?,
+        },
         kind => return Err(FrameError::UnknownKind { kind }),
     };
     Ok((
@@ -476,6 +487,16 @@ mod tests {
                 read_round: 3,
             },
             MessageBody::HeartbeatResponse { read_round: 3 },
+            MessageBody::InstallSnapshot {
+                last: position,
+                conf_state: ConfState {
+                    voters: vec![ReplicaId(1), ReplicaId(300)],
+                    outgoing: vec![ReplicaId(1), ReplicaId(2)],
+                    learners: vec![ReplicaId(7)],
+                    learners_next: vec![ReplicaId(2)],
+                    auto_leave: true,
+                },
+            },
         ];
         let mut sent: Vec<_> = bodies.into_iter().map(message).collect();
         sent.push(append(vec![

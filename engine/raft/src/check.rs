@@ -6,7 +6,7 @@
 use crate::error::StepError;
 use crate::message::{Message, MessageBody};
 use crate::raft::Raft;
-use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogPosition, ReplicaId, Term};
+use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogIndex, LogPosition, ReplicaId, Term};
 
 /// No group gets as far; above it counting could overflow.
 const MAX_COUNT: u64 = 1 << 62;
@@ -29,8 +29,21 @@ impl Raft {
             MessageBody::RequestVote { last, .. } if last.term >= term || !is_possible(*last) => {
                 malformed("its log does not fit its term")
             }
-            MessageBody::Append { .. } | MessageBody::Heartbeat { .. } if term == Term::ZERO => {
+            MessageBody::Append { .. }
+            | MessageBody::Heartbeat { .. }
+            | MessageBody::InstallSnapshot { .. }
+                if term == Term::ZERO =>
+            {
                 malformed("nobody leads term 0")
+            }
+            MessageBody::InstallSnapshot { last, conf_state } => {
+                if last.index == LogIndex::ZERO || !is_possible(*last) || last.term > term {
+                    malformed("its snapshot's position cannot be")
+                } else if !conf_state.is_well_formed() {
+                    malformed("its snapshot's members cannot be")
+                } else {
+                    Ok(())
+                }
             }
             MessageBody::Append {
                 previous, entries, ..

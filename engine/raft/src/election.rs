@@ -199,7 +199,9 @@ impl Raft {
             MessageBody::RequestVote { transfer, .. } if !transfer && self.is_sticky() => {
                 return false;
             }
-            MessageBody::Append { .. } | MessageBody::Heartbeat { .. } => {
+            MessageBody::Append { .. }
+            | MessageBody::Heartbeat { .. }
+            | MessageBody::InstallSnapshot { .. } => {
                 self.become_follower(term, Some(from));
             }
             _ => self.become_follower(term, None),
@@ -216,7 +218,9 @@ impl Raft {
                 granted: false,
                 pre,
             },
-            MessageBody::Append { .. } | MessageBody::Heartbeat { .. } => {
+            MessageBody::Append { .. }
+            | MessageBody::Heartbeat { .. }
+            | MessageBody::InstallSnapshot { .. } => {
                 MessageBody::HeartbeatResponse { read_round: 0 }
             }
             _ => return,

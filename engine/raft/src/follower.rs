@@ -104,7 +104,7 @@ impl Raft {
 
     /// Owes the leader an answer. In one term logs only grow together, so the furthest answer holds for
     /// all Appends since the last [`Raft::poll_ready`].
-    fn acknowledge(&mut self, to: ReplicaId, matched: LogIndex, read_round: u64) {
+    pub(crate) fn acknowledge(&mut self, to: ReplicaId, matched: LogIndex, read_round: u64) {
         let earlier = self.ack.filter(|ack| ack.to == to);
         self.ack = Some(Ack {
             to,

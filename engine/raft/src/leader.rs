@@ -26,7 +26,7 @@ impl Raft {
         matched: LogIndex,
         read_round: u64,
     ) -> Result<(), StepError> {
-        let last = self.log.last_index();
+        let (first, last) = (self.first_index(), self.log.last_index());
         let Some(peer) = self.answering_peer(from, read_round)? else {
             return Ok(());
         };
@@ -36,7 +36,7 @@ impl Raft {
                 what: "it matches more than there is",
             });
         }
-        peer.accepted(matched);
+        peer.accepted(matched, first);
         self.advance_commit();
         self.confirm_reads();
         Ok(())
@@ -205,6 +205,7 @@ impl Raft {
         for at in 0..self.peers.len() {
             self.feed(at, ready);
         }
+        self.ask_for_snapshots(ready);
     }
 
     fn send_heartbeats(&self, messages: &mut Vec<Message>) {

@@ -165,6 +165,7 @@ mod raft;
 mod read_index;
 mod ready;
 mod rng;
+mod snapshot;
 mod terms;
 mod view;
 
@@ -173,4 +174,4 @@ pub use error::{ConfChangeRefusal, ProposeError, ReadError, StepError};
 pub use message::{Message, MessageBody};
 pub use progress::{ProgressMode, ProgressView};
 pub use raft::{Raft, Role};
-pub use ready::{AppendSequence, Fetch, FetchPurpose, Persist, ReadReady, Ready};
+pub use ready::{AppendSequence, Fetch, FetchPurpose, Persist, ReadReady, Ready, Snapshot};

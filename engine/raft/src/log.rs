@@ -4,6 +4,9 @@
 //! compacted <= applied <= applying <= min(commit, durable) ; commit <= last ; durable <= offered <= last
 //! ```
 //!
+//! except between a snapshot's arrival and its being durable and in place: it moves `compacted`, `applying`
+//! and `commit` at once, `durable` and `applied` follow.
+//!
 //! Entries are handles on shared bytes and are kept only from `first_cached` to the end of the log:
 //! everything not yet durable or not yet committed, and beyond that as much as a setting allows. Older
 //! ones are fetched from the log when somebody needs them.
@@ -246,6 +249,28 @@ impl Log {
         (first <= index).then_some(first)
     }
 
+    /// A snapshot that ends at `last`, beyond what is committed here, takes the place of all entries.
+    /// It counts as handed out, to be persisted and to be applied, and as durable once it is.
+    pub(crate) fn restore(&mut self, last: LogPosition) {
+        assert!(
+            last.index > self.commit,
+            "a snapshot at {}, committed to {}",
+            last.index,
+            self.commit
+        );
+        // What is durable of the old log is what the snapshot's history begins with, as far as it is
+        // committed.
+        self.durable = self.durable.min(self.commit);
+        self.terms = Terms::new(last, &[], last.index);
+        self.cache.clear();
+        (self.cached_bytes, self.uncommitted_bytes) = (0, 0);
+        self.apply_batches.clear();
+        self.applying_bytes = 0;
+        self.changes.clear();
+        self.unseen = LogIndex::ZERO;
+        (self.offered, self.commit, self.applying) = (last.index, last.index, last.index);
+    }
+
     /// Hands out what was not handed out before.
     pub(crate) fn offer(&mut self, out: &mut Vec<Entry>) {
         let from = LogIndex(self.offered.0 + 1);
@@ -309,9 +334,10 @@ impl Log {
 
     pub(crate) fn applied_to(&mut self, index: LogIndex) {
         assert!(
-            index <= self.applying,
-            "applied {index}, handed out to {}",
-            self.applying
+            index <= self.applying && index <= self.durable,
+            "applied {index}, handed out to {}, durable to {}",
+            self.applying,
+            self.durable
         );
         self.applied = self.applied.max(index);
         while self.changes.front().is_some_and(|at| *at <= index) {

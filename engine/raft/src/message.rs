@@ -4,7 +4,7 @@
 //! frame says whose they are. How they are encoded is the engine's business.
 
 use alloc::vec::Vec;
-use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{ConfState, Entry, LogIndex, LogPosition, ReplicaId, Term};
 
 /// One message of one group, from replica to replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub enum MessageBody {
         read_round: u64,
         /// Consecutive entries after `previous`; may be empty.
         entries: Vec<Entry>,
+    },
+    /// A snapshot has come, in another way than this: its data is with the receiver's shell, which hands
+    /// over this message when it could put it in place (Raft §7). Answered with an
+    /// [`MessageBody::AppendResponse`].
+    InstallSnapshot {
+        /// The last entry that the snapshot's state has applied.
+        last: LogPosition,
+        /// The members as of that entry.
+        conf_state: ConfState,
     },
     /// The follower holds the leader's log up to `matched`, durably.
     AppendResponse {

@@ -45,6 +45,7 @@ impl Raft {
         };
         let stored = self.durability.offered();
         let must_sync = (state.term, state.vote) != (stored.term, stored.vote)
+            || self.snapshot.is_some()
             || self.log.offered() < self.log.last_index();
         // A commit index travels with whatever is stored anyway; by itself it goes only in quiet moments.
         let lone_hint = self.hint_due && state != stored && !self.durability.awaits_sync();
@@ -60,6 +61,7 @@ impl Raft {
             sequence,
             term: self.term,
             hard_state: (state != stored).then_some(state),
+            snapshot: self.snapshot.take(),
             entries,
             must_sync,
         });

@@ -11,8 +11,8 @@ pub enum ProgressMode {
     Probe,
     /// The logs agree up to `matched`: Appends follow each other without waiting, up to a limit.
     Pipeline,
-    /// What the peer needs has been compacted away here: only Heartbeats go to it, until it has
-    /// caught up from a snapshot.
+    /// What the peer needs has been compacted away here, or it does not know the members yet: only
+    /// Heartbeats go to it, until it has caught up from a snapshot.
     Snapshot,
 }
 
@@ -38,6 +38,20 @@ pub(crate) enum FetchState {
     Backoff(Instant),
 }
 
+/// Where a snapshot for a peer is. It may outlast the mode, and the leadership, that asked for it; the
+/// next one waits for its end, so that at most one is on its way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SnapshotFlight {
+    /// None is under way.
+    Idle,
+    /// The shell was asked for one.
+    Asked,
+    /// One that ends here was taken and is on its way.
+    Taken(LogIndex),
+    /// The last one failed; not before this moment again.
+    Backoff(Instant),
+}
+
 /// Invariants: `matched < next`; in pipeline mode everything between is in flight or was lost.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
@@ -59,6 +73,7 @@ pub(crate) struct Progress {
     pub(crate) fetch: FetchState,
     /// Fetched entries that begin at `next`, or none.
     pub(crate) fetched: Vec<Entry>,
+    pub(crate) flight: SnapshotFlight,
 }
 
 impl Progress {
@@ -75,6 +90,7 @@ impl Progress {
             read_round: 0,
             fetch: FetchState::Idle,
             fetched: Vec::new(),
+            flight: SnapshotFlight::Idle,
         }
     }
 
@@ -135,12 +151,15 @@ impl Progress {
         }
     }
 
-    /// The peer holds everything up to `matched`.
-    pub(crate) fn accepted(&mut self, matched: LogIndex) {
+    /// The peer holds everything up to `matched`. `first` is where the log begins.
+    pub(crate) fn accepted(&mut self, matched: LogIndex, first: LogIndex) {
         if matched < self.matched {
             return; // Overtaken by a later answer.
         }
         self.matched = matched;
+        if self.mode == ProgressMode::Snapshot && matched.next() < first {
+            return; // Still nothing that the log could follow on.
+        }
         if self.mode == ProgressMode::Pipeline {
             self.move_next(self.next.max(matched.next()));
         } else {
@@ -190,8 +209,20 @@ impl Progress {
     /// The log no longer holds what the peer needs.
     pub(crate) fn needs_snapshot(&mut self) {
         self.mode = ProgressMode::Snapshot;
+        self.probe_due = false;
         self.inflight.clear();
         self.fetched.clear();
+    }
+
+    /// The peer has got its snapshot. It is probed for what follows, once it has been heard of.
+    pub(crate) fn snapshot_delivered(&mut self) {
+        let flight = core::mem::replace(&mut self.flight, SnapshotFlight::Idle);
+        if let SnapshotFlight::Taken(last) = flight
+            && self.mode == ProgressMode::Snapshot
+        {
+            self.probe_at(last.max(self.matched).next());
+            self.paused = true;
+        }
     }
 
     pub(crate) fn view(&self) -> ProgressView {
@@ -214,13 +245,13 @@ mod tests {
         assert!(peer.may_send(3));
         peer.sent(Some(LogIndex(11)));
         assert!(!peer.may_send(3));
-        peer.accepted(LogIndex(11));
+        peer.accepted(LogIndex(11), LogIndex(1));
         for last in [12, 13, 14] {
             assert!(peer.may_send(3));
             peer.sent(Some(LogIndex(last)));
         }
         assert!(!peer.may_send(3));
-        peer.accepted(LogIndex(13));
+        peer.accepted(LogIndex(13), LogIndex(1));
         assert_eq!(peer.view().inflight, 1);
         peer.rejected(LogIndex(12), LogIndex(0));
         assert_eq!(peer.mode, ProgressMode::Pipeline, "a stale rejection");
@@ -237,8 +268,8 @@ mod tests {
         assert_eq!(peer.next, LogIndex(8));
         peer.rejected(LogIndex(20), LogIndex(3));
         assert_eq!(peer.next, LogIndex(8));
-        peer.accepted(LogIndex(7));
-        peer.accepted(LogIndex(5));
+        peer.accepted(LogIndex(7), LogIndex(1));
+        peer.accepted(LogIndex(5), LogIndex(1));
         assert_eq!(peer.matched, LogIndex(7));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rules are in the modules beside this one, each a part of the same `impl`: elections in
 //! `election`, the leader's half of replication in `leader`, the follower's half in `follower`, changes of
-//! members in `membership`, what comes out in `poll`, and what can be seen in `view`.
+//! members in `membership`, snapshots in `snapshot`, what comes out in `poll`, and what can be seen in `view`.
 
 use crate::config::{Config, ConfigError, MAX_PAYLOAD_BYTES, Restored};
 use crate::durability::Durability;
@@ -11,7 +11,7 @@ use crate::log::Log;
 use crate::message::{Message, MessageBody};
 use crate::progress::{FetchState, Progress};
 use crate::read_index::{MAX_WAITING_READS, ReadIndex};
-use crate::ready::{AppendSequence, FetchPurpose};
+use crate::ready::{AppendSequence, FetchPurpose, Snapshot};
 use crate::rng::Rng;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -83,6 +83,8 @@ pub struct Raft {
     /// The acknowledgement that the leader of `term` is owed; several Appends share one.
     pub(crate) ack: Option<Ack>,
     pub(crate) heartbeat_due: bool,
+    /// A snapshot that the shell has not been told to put in place yet.
+    pub(crate) snapshot: Option<Snapshot>,
     /// A quiet moment came, in which the commit hint may be stored for its own sake.
     pub(crate) hint_due: bool,
     pub(crate) apply_fetch: FetchState,
@@ -132,6 +134,7 @@ impl Raft {
             outbox: Vec::new(),
             ack: None,
             heartbeat_due: false,
+            snapshot: None,
             hint_due: false,
             apply_fetch: FetchState::Idle,
             apply_fetched: Vec::new(),
@@ -200,6 +203,10 @@ impl Raft {
                 self.handle_heartbeat(from, commit, read_round)?;
                 self.learn_matched_by_all(matched_by_all);
                 Ok(())
+            }
+            MessageBody::InstallSnapshot { last, conf_state } => {
+                self.follow(from)?;
+                self.handle_install_snapshot(from, Snapshot { last, conf_state })
             }
             MessageBody::AppendResponse {
                 matched,
@@ -353,10 +360,11 @@ impl Raft {
         self.evict();
     }
 
-    /// The state machine has applied everything up to `index`.
+    /// The state machine has applied everything up to `index`, or has the state of a snapshot that
+    /// ends there.
     ///
     /// # Panics
-    /// If that was never handed out.
+    /// If that was never handed out, or is a snapshot that is not durable yet.
     pub fn handle_applied(&mut self, index: LogIndex) {
         self.log.applied_to(index);
         self.apply_conf_changes(index);

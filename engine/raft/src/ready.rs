@@ -3,7 +3,7 @@
 use crate::message::Message;
 use alloc::vec::Vec;
 use core::fmt;
-use pontoon_types::{ConfState, Entry, HardState, LogIndex, ReplicaId, Term};
+use pontoon_types::{ConfState, Entry, HardState, LogIndex, LogPosition, ReplicaId, Term};
 
 /// The number of a [`Persist`] within one life of a [`Raft`](crate::Raft), from 1 on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,12 @@ pub struct Ready {
     /// The contexts of reads that will not be answered because leadership was lost. They may be
     /// asked again, of the new leader.
     pub reads_refused: Vec<u64>,
+    /// Peers that cannot be fed from the log and need a snapshot, taken at any applied index that the
+    /// log still follows on. Each is answered, with
+    /// [`Raft::handle_snapshot_taken`](crate::Raft::handle_snapshot_taken) or
+    /// [`Raft::handle_snapshot_failed`](crate::Raft::handle_snapshot_failed); until then, and while one is
+    /// under way, no other is asked for.
+    pub snapshots: Vec<ReplicaId>,
     /// Entries wanted from the log. Each is answered with
     /// [`Raft::handle_fetched`](crate::Raft::handle_fetched), with nothing if it cannot be read.
     pub fetches: Vec<Fetch>,
@@ -56,10 +62,26 @@ pub struct Persist {
     pub term: Term,
     /// The hard state to store, if it changed.
     pub hard_state: Option<HardState>,
+    /// A snapshot, whose data the shell has staged, to be put in place: with this step, and in one with it,
+    /// the log becomes empty and ends at the snapshot's last position, and its state that of the state
+    /// machine. `entries` follow it. Once the step is durable and the state machine has that
+    /// state, [`Raft::handle_applied`](crate::Raft::handle_applied) says so, with the
+    /// snapshot's last index; what is handed out later is applied to it. Staged data for which this does
+    /// not come is not needed.
+    pub snapshot: Option<Snapshot>,
     /// Consecutive entries. What the log holds at and after the first one's index is replaced.
     pub entries: Vec<Entry>,
     /// `false` if only the commit hint moved: then it may wait for whatever is synced next.
     pub must_sync: bool,
+}
+
+/// What a snapshot is of. Its data is the shell's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry that its state has applied.
+    pub last: LogPosition,
+    /// The members as of that entry.
+    pub conf_state: ConfState,
 }
 
 /// A read that a quorum has confirmed.
@@ -103,6 +125,7 @@ impl Ready {
         self.conf_state = None;
         self.reads.clear();
         self.reads_refused.clear();
+        self.snapshots.clear();
         self.fetches.clear();
     }
 
@@ -116,6 +139,7 @@ impl Ready {
             && self.conf_state.is_none()
             && self.reads.is_empty()
             && self.reads_refused.is_empty()
+            && self.snapshots.is_empty()
             && self.fetches.is_empty()
     }
 }

@@ -315,6 +315,11 @@ impl Worker {
             }
             let group = &mut self.groups[slot];
             self.unapplied_bytes += group.hand_over(&mut ready, out);
+            for peer in ready.snapshots.drain(..) {
+                // Nothing carries snapshots between nodes yet; it is asked for again when the peer has
+                // answered another heartbeat.
+                group.raft.handle_snapshot_failed(peer);
+            }
             for fetch in ready.fetches.drain(..) {
                 let group = group.id();
                 out.fetches.push(Fetch { group, fetch });
@@ -512,6 +517,9 @@ impl Worker {
         let speaks_for_itself = group.node_of(message.from) == Some(from) || mutant!(AnyoneSpeaks);
         if group.failure.is_some() || !speaks_for_itself {
             return;
+        }
+        if matches!(&message.body, MessageBody::InstallSnapshot { .. }) {
+            return; // It speaks of data that nothing has brought.
         }
         let is_append =
             matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
