@@ -6,7 +6,9 @@
 use crate::error::StepError;
 use crate::message::{Message, MessageBody};
 use crate::raft::Raft;
-use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{
+    ConfChange, Entry, EntryKind, GroupId, LogIndex, LogPosition, ReplicaId, Term,
+};
 
 /// No group gets as far; above it counting could overflow.
 const MAX_COUNT: u64 = 1 << 62;

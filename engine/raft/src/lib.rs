@@ -34,6 +34,7 @@
 //! | [`Raft::handle_applied`] | the state machine has applied what it was given |
 //! | [`Raft::handle_fetched`] | a [`Fetch`] is answered |
 //! | [`Raft::handle_leader_contact`], [`Raft::handle_peer_contact`] | somebody is alive, learnt elsewhere |
+//! | [`Raft::handle_snapshot_taken`], [`Raft::handle_snapshot_delivered`], [`Raft::handle_snapshot_failed`] | how far the snapshot for a peer is |
 //! | [`Raft::handle_unreachable`], [`Raft::compact`] | a connection broke, the log let go of its front |
 //!
 //! Then take out with [`Raft::poll_ready`] what is to be done, and repeat until it says there is nothing.
@@ -99,6 +100,17 @@
 //! committed and steps down. Removed replicas cannot disturb who has `pre_vote` and `check_quorum` on (§4.2.3),
 //! and are not members again: ids are never used twice.
 //!
+//! # Snapshots
+//!
+//! The front of the log goes once the state machine holds it durably: [`Raft::compactable`] says how far, with
+//! a tail kept for followers that lag, and [`Raft::compact`] lets it go. A peer that needs what is gone, or that
+//! does not know its members yet, gets a snapshot (§7): [`Ready::snapshots`] asks for it, the shell takes it, with
+//! the position and the members that it is of, and brings it to the peer, whose replica sees the message that
+//! travels with it. What is not newer than its commit index it answers at once; a snapshot
+//! whose last entry it holds only moves the commit index; any other replaces its log, and is
+//! acknowledged when it is durable. One is under way per peer at most, a broken one is tried again later, and
+//! the first acknowledgement that the log can follow on puts the peer back into the pipeline.
+//!
 //! # When things are wrong
 //!
 //! Bytes from a peer never panic (S12): what no correct replica sends is refused with a [`StepError`]
@@ -109,8 +121,7 @@
 //!
 //! # What is not here
 //!
-//! Encodings of messages, the log's files, what commands mean, who is on which node. A peer whose entries were
-//! compacted away is parked until snapshots can bring it back.
+//! Encodings of messages, the log's files, what commands mean, the data of snapshots, who is on which node.
 //!
 //! # The smallest group
 //!

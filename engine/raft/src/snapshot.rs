@@ -45,7 +45,9 @@ impl Raft {
             self.log.applied()
         );
         assert!(
-            self.log.term_at(last.index).is_none_or(|term| term == last.term),
+            self.log
+                .term_at(last.index)
+                .is_none_or(|term| term == last.term),
             "a snapshot at {last:?} of another log"
         );
         assert!(
@@ -172,9 +174,9 @@ impl Raft {
             };
             (self.role == Role::Leader && at >= limit).then_some(at)
         });
-        let keep_after = held_at.min().map_or(before(tail_entries), |at| {
-            at.min(before(tail_entries))
-        });
+        let keep_after = held_at
+            .min()
+            .map_or(before(tail_entries), |at| at.min(before(tail_entries)));
         keep_after.max(self.matched_by_all.min(applied))
     }
 }

@@ -92,8 +92,10 @@ impl Raft {
         self.peer(peer).map(Progress::view)
     }
 
-    /// Everything up to here is committed and held durably by every member of the group: nobody needs it
-    /// from a peer's log any more. Followers learn it from leaders; it never falls.
+    /// Everything up to here is committed and was held durably by every member of the group when the leader
+    /// said so: none of them needs it from a peer's log any more. Who joins later begins with a
+    /// snapshot, and holds it back from then on until it has caught up. Followers learn it from leaders; it
+    /// never falls.
     #[must_use]
     pub fn matched_by_all(&self) -> LogIndex {
         self.matched_by_all

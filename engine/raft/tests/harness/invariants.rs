@@ -29,6 +29,8 @@ pub(crate) struct Invariants {
     votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
     seen: BTreeMap<u64, Seen>,
     reads: BTreeMap<(u64, u64), LogIndex>,
+    /// The furthest index of which a leader said that every member holds it.
+    held_by_all: LogIndex,
     /// Begin and end of each pair of logs when they were last compared.
     compared: BTreeMap<(ReplicaId, ReplicaId), [(LogIndex, LogPosition); 2]>,
 }
@@ -88,6 +90,14 @@ impl Invariants {
             assert_eq!(index.0, last.0 + 1, "I9: {id} applies out of order");
         }
         seen.last_applied = Some(index);
+    }
+
+    /// The state machine has everything up to `index`, be it from a snapshot.
+    pub(crate) fn installed(&mut self, id: u64, index: LogIndex) {
+        let seen = self.seen.entry(id).or_default();
+        if seen.last_applied.is_some_and(|last| last < index) {
+            seen.last_applied = Some(index);
+        }
     }
 
     /// I6 and I7, at every message that leaves. What is durable is what the disk holds at this moment.
@@ -153,7 +163,7 @@ impl Invariants {
             }
         }
         self.check_log_matching(nodes);
-        check_matched_by_all(nodes);
+        self.check_matched_by_all(nodes);
     }
 
     /// I5 and I8.
@@ -221,10 +231,37 @@ impl Invariants {
         self.leaders.insert(term, id);
         for (index, committed) in &self.committed {
             assert!(
-                committed.known_in >= term || raft.term_at(*index) == Some(committed.term),
+                committed.known_in >= term
+                    || *index < raft.first_index()
+                    || raft.term_at(*index) == Some(committed.term),
                 "I3: {id} leads term {term} without {}/{index}",
                 committed.term
             );
+        }
+    }
+
+    /// What a leader says that nobody needs any more is committed, and on the disk of every member that it
+    /// then has. Who joins later starts from a snapshot.
+    fn check_matched_by_all(&mut self, nodes: &BTreeMap<u64, Node>) {
+        for raft in nodes.values().filter_map(|node| node.raft.as_ref()) {
+            let index = raft.matched_by_all();
+            assert!(index <= raft.commit(), "{} gives up {index}", raft.id());
+            if index <= self.held_by_all {
+                continue;
+            }
+            assert_eq!(raft.role(), Role::Leader, "{} gives up {index}", raft.id());
+            self.held_by_all = index;
+            let term = raft.term_at(index);
+            // A disk that has lost what it held breaks the promise, not the replicas.
+            let members = raft.conf_state().members();
+            for node in members.iter().filter_map(|id| nodes.get(&id.0)) {
+                assert!(
+                    node.damaged || node.disk.term_at(index) == term,
+                    "{} says that {} does not need {index}",
+                    raft.id(),
+                    node.id
+                );
+            }
         }
     }
 
@@ -243,27 +280,6 @@ impl Invariants {
                     compare_logs(one, other);
                 }
             }
-        }
-    }
-}
-
-/// What a replica says that nobody needs any more is committed, and on the disk of every member.
-fn check_matched_by_all(nodes: &BTreeMap<u64, Node>) {
-    for raft in nodes.values().filter_map(|node| node.raft.as_ref()) {
-        let index = raft.matched_by_all();
-        assert!(index <= raft.commit(), "{} gives up {index}", raft.id());
-        let Some(term) = raft.term_at(index).filter(|_| index > LogIndex::ZERO) else {
-            continue; // Compacted here, or nothing yet.
-        };
-        // A disk that has lost what it held breaks the promise, not the replicas.
-        for node in nodes.values().filter(|node| !node.damaged) {
-            assert_eq!(
-                node.disk.term_at(index),
-                Some(term),
-                "{} says that {} does not need {index}",
-                raft.id(),
-                node.id
-            );
         }
     }
 }

@@ -13,11 +13,16 @@ mod invariants;
 mod node;
 
 pub(crate) use dice::Dice;
-pub(crate) use node::{Node, Options, StartError, position};
+pub(crate) use node::{Machine, Node, Options, StartError, position};
 
 use invariants::Invariants;
-use pontoon_raft::{Message, MessageBody, ProposeError, Raft, ReadError, Ready, Role, StepError};
-use pontoon_types::{Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_raft::{
+    Message, MessageBody, ProposeError, Raft, ReadError, Ready, Role, Snapshot, StepError,
+};
+use pontoon_types::{
+    ConfChange, ConfState, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, ReplicaId,
+    Term,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,10 +44,11 @@ pub(crate) enum Kind {
     HeartbeatResponse,
     RequestVote,
     VoteResponse,
+    InstallSnapshot,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Append,
         Self::AppendResponse,
         Self::AppendRejected,
@@ -50,6 +56,7 @@ impl Kind {
         Self::HeartbeatResponse,
         Self::RequestVote,
         Self::VoteResponse,
+        Self::InstallSnapshot,
     ];
 }
 
@@ -62,6 +69,7 @@ pub(crate) fn kind(message: &Message) -> Kind {
         MessageBody::HeartbeatResponse { .. } => Kind::HeartbeatResponse,
         MessageBody::RequestVote { .. } => Kind::RequestVote,
         MessageBody::VoteResponse { .. } => Kind::VoteResponse,
+        MessageBody::InstallSnapshot { .. } => Kind::InstallSnapshot,
     }
 }
 
@@ -112,6 +120,8 @@ pub(crate) struct Cluster {
     pub(crate) invariants: Invariants,
     /// Messages that were delivered, for counting.
     pub(crate) delivered: Vec<Message>,
+    /// The states of all snapshots ever taken, by where they end.
+    taken: BTreeMap<LogPosition, Machine>,
     /// All that was proposed and taken.
     pub(crate) writes: Vec<Write>,
     next_payload: u64,
@@ -205,8 +215,79 @@ impl Cluster {
         asked
     }
 
+    pub(crate) fn propose_conf_change(
+        &mut self,
+        id: u64,
+        change: &ConfChange,
+    ) -> Result<LogPosition, ProposeError> {
+        let now = self.clock(id);
+        let raft = self.alive(id).unwrap();
+        let proposed = raft.propose_conf_change(change, now);
+        self.check();
+        proposed
+    }
+
+    /// Lets go of the log up to `index`, as far as the state machine has flushed; it is flushed first.
+    pub(crate) fn compact(&mut self, id: u64, index: LogIndex) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.flush();
+        node.compact(index);
+        self.check();
+    }
+
+    /// Takes the snapshots that were asked for, of what is applied, and sends them.
+    pub(crate) fn take_snapshots(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        for peer in std::mem::take(&mut node.snapshots_asked) {
+            let node = self.nodes.get_mut(&id).unwrap();
+            let snapshot = Snapshot {
+                last: node.memory.last(),
+                conf_state: node.memory.conf_state.clone(),
+            };
+            let taken = node.memory.clone();
+            let raft = node.raft.as_mut().unwrap();
+            if let Some(message) = raft.handle_snapshot_taken(peer, snapshot) {
+                self.taken.insert(taken.last(), taken);
+                self.post(message);
+            }
+        }
+        self.check();
+    }
+
+    /// The state up to a position that some log holds, for messages that a test makes up.
+    fn history(&self, last: LogPosition, conf_state: &ConfState) -> Option<Machine> {
+        let disks = self.nodes.values().map(|node| &node.disk);
+        let mut holders = disks.filter(|disk| disk.term_at(last.index) == Some(last.term));
+        let log = holders.next()?.log.get(..last.index.0 as usize)?;
+        Some(Machine {
+            state: log.to_vec(),
+            conf_state: conf_state.clone(),
+        })
+    }
+
+    /// Loses the message at `at`.
+    pub(crate) fn lose(&mut self, at: usize) {
+        let message = self.network.remove(at);
+        self.lost(&message);
+    }
+
+    /// Who sends a snapshot hears of it when it does not arrive.
+    fn lost(&mut self, message: &Message) {
+        if kind(message) == Kind::InstallSnapshot
+            && let Some(raft) = self.alive(message.from.0)
+        {
+            raft.handle_snapshot_failed(message.to);
+        }
+    }
+
     pub(crate) fn step(&mut self, message: Message) -> Result<(), StepError> {
         let to = message.to.0;
+        if let MessageBody::InstallSnapshot { last, conf_state } = &message.body {
+            let taken = self.taken.get(last).cloned();
+            let machine = taken.or_else(|| self.history(*last, conf_state));
+            let node = self.nodes.get_mut(&to).unwrap();
+            node.staged.extend(machine.map(|machine| (*last, machine)));
+        }
         let now = self.clock(to);
         let result = match self.alive(to) {
             Some(raft) => raft.step(message, now),
@@ -263,7 +344,8 @@ impl Cluster {
         self.invariants.left(&message, &self.nodes);
         match self.rules.iter().find(|rule| rule.matches(&message)) {
             Some(rule) if rule.fate == Fate::Hold => self.held.push(message),
-            Some(_) => {}
+            Some(_) => self.lost(&message),
+            None if !self.nodes.contains_key(&message.to.0) => self.lost(&message),
             None => self.network.push(message),
         }
     }
@@ -287,6 +369,14 @@ impl Cluster {
             return Ok(());
         }
         self.delivered.push(message.clone());
+        if kind(&message) == Kind::InstallSnapshot {
+            let arrives = self.node(message.to.0).raft.is_some();
+            match self.alive(message.from.0) {
+                Some(raft) if arrives => raft.handle_snapshot_delivered(message.to),
+                Some(raft) => raft.handle_snapshot_failed(message.to),
+                None => {}
+            }
+        }
         self.step(message)
     }
 
@@ -358,7 +448,12 @@ impl Cluster {
         for fetch in ready.fetches.drain(..) {
             node.serve(fetch);
         }
+        node.snapshots_asked.append(&mut ready.snapshots);
+        let takes = !node.snapshots_held && !node.snapshots_asked.is_empty();
         self.ready = ready;
+        if takes {
+            self.take_snapshots(id);
+        }
         self.check();
         any
     }
@@ -375,6 +470,8 @@ impl Cluster {
             for message in messages {
                 self.post(message);
             }
+            let node = &self.nodes[&id];
+            self.invariants.installed(id, node.memory.applied());
             self.check();
         }
         any

@@ -4,12 +4,13 @@ use super::clock::Clock;
 use super::{ELECTION, HEARTBEAT};
 use pontoon_raft::{
     Config, ConfigError, Fetch, FetchPurpose, Message, Persist, Raft, ReadReady, Ready, Restored,
+    Snapshot,
 };
 use pontoon_types::{
-    ConfState, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId,
-    Term,
+    ConfChange, ConfState, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition,
+    ReplicaId, Term,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) fn position(term: u64, index: u64) -> LogPosition {
     LogPosition {
@@ -80,10 +81,41 @@ impl Options {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
-    /// Index 1 is at 0.
+    /// Index 1 is at 0. What is compacted away is kept here for those who check, and for nobody else.
     pub(crate) log: Vec<Entry>,
-    /// The applied index of the last flush of the state machine.
-    pub(crate) applied: LogIndex,
+    /// Where the log begins.
+    pub(crate) compacted: LogPosition,
+    /// The last flush of the state machine.
+    pub(crate) machine: Machine,
+}
+
+/// A state machine that remembers all that it was ever given, and who its group's members are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Machine {
+    pub(crate) state: Vec<Entry>,
+    pub(crate) conf_state: ConfState,
+}
+
+impl Machine {
+    pub(crate) fn applied(&self) -> LogIndex {
+        LogIndex(self.state.len() as u64)
+    }
+
+    /// Where its state ends.
+    pub(crate) fn last(&self) -> LogPosition {
+        self.state.last().map(Entry::position).unwrap_or_default()
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        assert_eq!(entry.index(), self.applied().next(), "I9: out of order");
+        if entry.kind() == EntryKind::ConfChange {
+            let change = ConfChange::decode(entry.payload()).unwrap();
+            if let Ok(next) = self.conf_state.apply(&change) {
+                self.conf_state = next;
+            }
+        }
+        self.state.push(entry);
+    }
 }
 
 impl Disk {
@@ -92,7 +124,15 @@ impl Disk {
         self.log.get(at).map(Entry::term)
     }
 
-    fn write(&mut self, persist: &Persist) {
+    /// `staged` has the state of the snapshot that is put in place, if one is.
+    fn write(&mut self, persist: &Persist, staged: &BTreeMap<LogPosition, Machine>) {
+        if let Some(Snapshot { last, conf_state }) = &persist.snapshot {
+            let machine = staged.get(last).expect("a snapshot whose data never came");
+            assert_eq!(&machine.conf_state, conf_state, "members of {last:?}");
+            self.machine = machine.clone();
+            self.log = machine.state.clone();
+            self.compacted = *last;
+        }
         if let Some(state) = persist.hard_state {
             assert!(state.term >= self.hard_state.term, "I5: {state:?}");
             assert!(
@@ -114,20 +154,20 @@ impl Disk {
         }
     }
 
-    fn restored(&self, conf_state: ConfState) -> Restored {
+    fn restored(&self) -> Restored {
         let mut terms: Vec<(LogIndex, Term)> = Vec::new();
-        for entry in &self.log {
+        for entry in &self.log[self.compacted.index.0 as usize..] {
             if terms.last().is_none_or(|(_, term)| *term != entry.term()) {
                 terms.push((entry.index(), entry.term()));
             }
         }
         Restored {
             hard_state: self.hard_state,
-            conf_state,
-            compacted: LogPosition::ZERO,
+            conf_state: self.machine.conf_state.clone(),
+            compacted: self.compacted,
             terms,
             last: LogIndex(self.log.len() as u64),
-            applied: self.applied,
+            applied: self.machine.applied(),
         }
     }
 }
@@ -151,7 +191,6 @@ pub(crate) struct Pending {
 pub(crate) struct Node {
     pub(crate) id: u64,
     config: Config,
-    conf_state: ConfState,
     /// `None` while it is down.
     pub(crate) raft: Option<Raft>,
     pub(crate) disk: Disk,
@@ -167,9 +206,16 @@ pub(crate) struct Node {
     pub(crate) damaged: bool,
     /// Recovery has noticed.
     pub(crate) quarantined: bool,
-    /// What the state machine was given in this incarnation, and after which index it began.
+    /// What the state machine was given in this incarnation.
     pub(crate) machine: Vec<Entry>,
-    pub(crate) machine_from: LogIndex,
+    /// The state machine as it is in memory.
+    pub(crate) memory: Machine,
+    /// The states of the snapshots that have come, by where they end.
+    pub(crate) staged: BTreeMap<LogPosition, Machine>,
+    /// Peers for whom a snapshot is wanted and not taken yet.
+    pub(crate) snapshots_asked: Vec<ReplicaId>,
+    /// Snapshots are taken only when somebody says so.
+    pub(crate) snapshots_held: bool,
     pub(crate) reads: Vec<ReadReady>,
     pub(crate) refused: Vec<u64>,
     /// The first index that was replaced on the disk, if any was.
@@ -188,19 +234,20 @@ impl Node {
             let payload = payload.as_bytes();
             Entry::encode(config.group, term, index, EntryKind::Command, payload)
         };
-        let disk = Disk {
+        let mut disk = Disk {
             hard_state: HardState {
                 term: Term(options.term),
                 vote: (options.vote != 0).then_some(ReplicaId(options.vote)),
                 commit: LogIndex(options.commit),
             },
             log: options.log.iter().enumerate().map(entry).collect(),
-            applied: LogIndex(options.applied),
+            ..Disk::default()
         };
+        disk.machine.conf_state = options.conf_state;
+        disk.machine.state = disk.log[..options.applied as usize].to_vec();
         let mut node = Self {
             id,
             config,
-            conf_state: options.conf_state,
             raft: None,
             disk,
             pending: VecDeque::new(),
@@ -212,7 +259,10 @@ impl Node {
             damaged: false,
             quarantined: false,
             machine: Vec::new(),
-            machine_from: LogIndex::ZERO,
+            memory: Machine::default(),
+            staged: BTreeMap::new(),
+            snapshots_asked: Vec::new(),
+            snapshots_held: false,
             reads: Vec::new(),
             refused: Vec::new(),
             first_overwritten: None,
@@ -223,8 +273,7 @@ impl Node {
 
     /// Everything that the state machine was ever given, as far as it has not lost it.
     pub(crate) fn state(&self) -> impl Iterator<Item = &Entry> {
-        let before = usize::try_from(self.machine_from.0).unwrap();
-        self.disk.log[..before].iter().chain(&self.machine)
+        self.memory.state.iter()
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -250,9 +299,9 @@ impl Node {
         if self.quarantined {
             return Err(StartError::Quarantined);
         }
-        let restored = self.disk.restored(self.conf_state.clone());
+        let restored = self.disk.restored();
         self.machine.clear();
-        self.machine_from = restored.applied;
+        self.memory = self.disk.machine.clone();
         let raft = Raft::new(self.config.clone(), restored, now);
         self.raft = Some(raft.map_err(StartError::Config)?);
         Ok(())
@@ -260,9 +309,11 @@ impl Node {
 
     pub(crate) fn crash(&mut self, written: usize) {
         for pending in self.pending.drain(..).take(written) {
-            self.disk.write(&pending.persist);
+            self.disk.write(&pending.persist, &self.staged);
         }
         self.pending.clear();
+        self.staged.clear();
+        self.snapshots_asked.clear();
         self.unread.clear();
         self.paused = false;
         self.raft = None;
@@ -272,16 +323,34 @@ impl Node {
 
     /// The state machine flushes what it has applied.
     pub(crate) fn flush(&mut self) {
-        self.disk.applied = LogIndex(self.machine_from.0 + self.machine.len() as u64);
+        self.disk.machine = self.memory.clone();
+    }
+
+    /// The log lets go of its front, as far as the state machine has flushed what it says.
+    pub(crate) fn compact(&mut self, up_to: LogIndex) {
+        let up_to = up_to.min(self.disk.machine.applied());
+        if let Some(entry) = up_to
+            .previous()
+            .and_then(|at| self.disk.log.get(at.0 as usize))
+            && up_to > self.disk.compacted.index
+        {
+            self.disk.compacted = entry.position();
+            self.raft.as_mut().unwrap().compact(up_to);
+        }
     }
 
     pub(crate) fn apply(&mut self, entry: Entry) {
+        self.memory.apply(entry.clone());
         self.machine.push(entry);
     }
 
     pub(crate) fn acknowledge_applied(&mut self) {
-        if let (Some(last), Some(raft)) = (self.machine.last(), self.raft.as_mut()) {
-            raft.handle_applied(last.index());
+        if let Some(raft) = self.raft.as_mut() {
+            raft.handle_applied(self.memory.applied());
+            let is_replaced = |pending: &Pending| pending.persist.snapshot.is_some();
+            if !self.pending.iter().any(is_replaced) {
+                assert_eq!(raft.conf_state(), &self.memory.conf_state, "the members");
+            }
         }
     }
 
@@ -311,12 +380,19 @@ impl Node {
             let earlier = self.first_overwritten.unwrap_or(first);
             self.first_overwritten = Some(first.min(earlier));
         }
-        self.disk.write(&persist);
+        self.disk.write(&persist, &self.staged);
+        if persist.snapshot.is_some() {
+            // Durable, and so in place: nothing was handed out since that comes after it.
+            self.memory = self.disk.machine.clone();
+        }
         let raft = self
             .raft
             .as_mut()
             .expect("a process that is down cannot write");
         raft.handle_durable(persist.sequence, persist.term, now);
+        if !self.apply_held {
+            self.acknowledge_applied();
+        }
         Some(then)
     }
 
@@ -329,6 +405,10 @@ impl Node {
             max_bytes,
         } = fetch;
         assert!(from <= to, "a fetch of nothing: {fetch:?}");
+        assert!(
+            from > self.disk.compacted.index,
+            "{fetch:?} of what is gone"
+        );
         let (first, last) = (from.0 as usize - 1, to.0 as usize);
         let mut bytes = 0;
         let wanted = self.disk.log.get(first..last).unwrap_or_default().iter();

@@ -17,3 +17,4 @@ mod random;
 mod reads;
 mod replication;
 mod restart;
+mod snapshots;

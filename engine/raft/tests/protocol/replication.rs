@@ -1,8 +1,8 @@
 //! What the scenarios leave out about replication.
 
 use crate::harness::{Cluster, HEARTBEAT, index, message, position};
-use pontoon_raft::{MessageBody, ProgressMode};
-use pontoon_types::{Entry, EntryKind, GroupId, ReplicaId, Term};
+use pontoon_raft::MessageBody;
+use pontoon_types::{Entry, EntryKind, GroupId, Term};
 
 fn append(previous: (u64, u64), commit: u64, terms: &[u64]) -> MessageBody {
     let entry = |(at, term): (u64, &u64)| {
@@ -111,27 +111,4 @@ fn a_peer_behind_the_cache_is_fed_from_the_log() {
     cluster.advance(HEARTBEAT * 2);
     assert_eq!(cluster.commits(), [51, 51, 51]);
     assert_eq!(cluster.node(3).machine, cluster.node(1).machine);
-}
-
-#[test]
-fn a_peer_behind_the_compacted_log_waits_for_a_snapshot() {
-    let mut cluster = Cluster::fresh(3);
-    cluster.campaign(1);
-    cluster.settle();
-    cluster.isolate(3);
-    for _ in 0..5 {
-        cluster.propose(1).unwrap();
-    }
-    cluster.settle();
-    let raft = cluster.nodes.get_mut(&1).unwrap().raft.as_mut().unwrap();
-    raft.compact(index(4));
-    assert_eq!(raft.first_index(), index(5));
-    cluster.heal();
-    cluster.advance(HEARTBEAT * 3);
-    let view = cluster.raft(1).progress(ReplicaId(3)).unwrap();
-    assert_eq!(view.mode, ProgressMode::Snapshot);
-    assert_eq!(cluster.raft(3).commit(), index(1));
-    cluster.propose(1).unwrap();
-    cluster.settle();
-    assert_eq!(cluster.raft(1).commit(), index(7), "the others go on");
 }

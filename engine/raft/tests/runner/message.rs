@@ -4,7 +4,7 @@ use super::facts::Facts;
 use super::token::{Args, Parsed, position, show_runs, terms};
 use crate::harness::{Kind, Rule, index, kind, message, position as place};
 use pontoon_raft::{Message, MessageBody};
-use pontoon_types::{Entry, EntryKind, GroupId, LogPosition, Term};
+use pontoon_types::{ConfState, Entry, EntryKind, GroupId, LogPosition, ReplicaId, Term};
 
 /// Which messages a word is about: `1->3 append`, `*->2`, `1<->3`, `all`.
 #[derive(Clone, Debug)]
@@ -198,6 +198,21 @@ fn body(of: Kind, args: &mut Args) -> Parsed<MessageBody> {
             read_round,
         },
         Kind::HeartbeatResponse => MessageBody::HeartbeatResponse { read_round },
+        Kind::InstallSnapshot => {
+            let members = |args: &mut Args, key| -> Parsed<Vec<ReplicaId>> {
+                let list = args.option(key).unwrap_or_else(|| "()".to_owned());
+                Ok(terms(&list)?.into_iter().map(ReplicaId).collect())
+            };
+            MessageBody::InstallSnapshot {
+                last: place_option(args, "last")?,
+                conf_state: ConfState {
+                    voters: members(args, "voters")?,
+                    outgoing: members(args, "outgoing")?,
+                    learners: members(args, "learners")?,
+                    ..ConfState::default()
+                },
+            }
+        }
     })
 }
 
@@ -209,6 +224,7 @@ pub(crate) const FLAGS: &[&str] = &[
     "heartbeat-response",
     "request-vote",
     "vote-response",
+    "install-snapshot",
     "pre",
     "transfer",
     "granted",
@@ -225,6 +241,9 @@ pub(crate) const KEYS: &[&str] = &[
     "hint",
     "round",
     "matched-by-all",
+    "voters",
+    "outgoing",
+    "learners",
 ];
 
 pub(crate) fn ends(message: &Message) -> String {
@@ -298,6 +317,17 @@ pub(crate) fn facts(message: &Message) -> Facts {
         }
         MessageBody::HeartbeatResponse { read_round } => {
             facts.value("round", read_round);
+        }
+        MessageBody::InstallSnapshot { last, conf_state } => {
+            let members = |list: &[ReplicaId]| {
+                let ids: Vec<String> = list.iter().map(ReplicaId::to_string).collect();
+                format!("({})", ids.join(","))
+            };
+            facts
+                .value("last", show(*last))
+                .value("voters", members(&conf_state.voters))
+                .value("outgoing", members(&conf_state.outgoing))
+                .value("learners", members(&conf_state.learners));
         }
     }
     facts

@@ -194,7 +194,7 @@ fn disk(node: &Node) -> Facts {
         .value("term", hard_state.term)
         .value("vote", id_or_none(hard_state.vote))
         .value("commit", hard_state.commit)
-        .value("applied", node.disk.applied)
+        .value("applied", node.disk.machine.applied())
         .value("last", show(last))
         .value("pending", node.pending.len())
         .value(

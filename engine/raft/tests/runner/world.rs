@@ -166,12 +166,7 @@ impl World {
             }
             Word::Compact { node, index: up_to } => {
                 self.up(*node)?;
-                self.node_mut(*node)
-                    .raft
-                    .as_mut()
-                    .unwrap()
-                    .compact(index(*up_to));
-                self.cluster.check();
+                self.cluster.compact(*node, index(*up_to));
             }
             Word::ProcessReady(nodes) => {
                 for id in self.ids(nodes)? {
