@@ -173,9 +173,14 @@ impl FrameBuilder {
                 self.position(*last);
                 self.flags(*pre, *transfer);
             }
-            MessageBody::VoteResponse { granted, pre } => {
+            MessageBody::VoteResponse {
+                granted,
+                pre,
+                committed,
+            } => {
                 self.head(kind::VOTE_RESPONSE, group, message);
                 self.flags(*granted, *pre);
+                self.position(*committed);
             }
             MessageBody::Append {
                 previous,
@@ -335,6 +340,7 @@ fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
         kind::VOTE_RESPONSE => MessageBody::VoteResponse {
             granted: reader.flag()?,
             pre: reader.flag()?,
+            committed: read_position(reader)?,
         },
         kind::APPEND => MessageBody::Append {
             previous: read_position(reader)?,
@@ -471,6 +477,7 @@ mod tests {
             MessageBody::VoteResponse {
                 granted: false,
                 pre: true,
+                committed: position,
             },
             MessageBody::AppendResponse {
                 matched: LogIndex(5),

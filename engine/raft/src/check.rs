@@ -31,6 +31,11 @@ impl Raft {
             MessageBody::RequestVote { last, .. } if last.term >= term || !is_possible(*last) => {
                 malformed("its log does not fit its term")
             }
+            MessageBody::VoteResponse { committed, .. }
+                if committed.term > term || !is_possible(*committed) =>
+            {
+                malformed("what it knows to be committed cannot be")
+            }
             MessageBody::Append { .. }
             | MessageBody::Heartbeat { .. }
             | MessageBody::InstallSnapshot { .. }

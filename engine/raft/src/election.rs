@@ -91,7 +91,29 @@ impl Raft {
             self.restart_election_timer();
         }
         let term = if granted { term } else { self.term };
-        self.say(from, term, MessageBody::VoteResponse { granted, pre });
+        let body = MessageBody::VoteResponse {
+            granted,
+            pre,
+            committed: self.log.committed(),
+        };
+        self.say(from, term, body);
+    }
+
+    /// Somebody knows this position to be committed; if this log holds it, everything up to it is.
+    ///
+    /// Followers learn that from their leader. But a leader that removed or demoted itself may have
+    /// stepped down before they did: then they still need its vote, which it refuses to them if its log
+    /// is longer, and it does not campaign itself. From the refusal they learn that they do not need it.
+    pub(crate) fn learn_committed(&mut self, position: LogPosition) {
+        let is_held = self.log.term_at(position.index) == Some(position.term);
+        if self.role == Role::Leader || !is_held || !self.log.commit_to(position.index) {
+            return;
+        }
+        if self.role != Role::Follower && self.awaits_conf_change() {
+            // It may be asking the wrong ones.
+            self.become_follower(self.term, None);
+            self.campaign_waits = true;
+        }
     }
 
     pub(crate) fn handle_vote_response(
@@ -194,6 +216,7 @@ impl Raft {
             | MessageBody::VoteResponse {
                 granted: true,
                 pre: true,
+                ..
             } => {}
             // While the leader is well, who does not hear it must not depose it (thesis §4.2.3).
             MessageBody::RequestVote { transfer, .. } if !transfer && self.is_sticky() => {
@@ -217,7 +240,10 @@ impl Raft {
             MessageBody::RequestVote { pre, .. } => MessageBody::VoteResponse {
                 granted: false,
                 pre,
+                committed: self.log.committed(),
             },
+            // What is committed is so in every term.
+            MessageBody::VoteResponse { committed, .. } => return self.learn_committed(committed),
             MessageBody::Append { .. }
             | MessageBody::Heartbeat { .. }
             | MessageBody::InstallSnapshot { .. } => {

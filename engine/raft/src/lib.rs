@@ -97,7 +97,8 @@
 //! campaigns with a committed change yet to be applied.
 //!
 //! A leader that removes itself does not count itself from then on, tells the others how far they have
-//! committed and steps down. Removed replicas cannot disturb who has `pre_vote` and `check_quorum` on (§4.2.3),
+//! committed and steps down. Should they not hear that, they learn it when they ask it for its vote: answers
+//! name what the voter knows to be committed. Removed replicas cannot disturb who has `pre_vote` and `check_quorum` on (§4.2.3),
 //! and are not members again: ids are never used twice.
 //!
 //! # Snapshots

@@ -107,6 +107,15 @@ impl Log {
         self.commit
     }
 
+    /// The position of the last entry known to be committed.
+    pub(crate) fn committed(&self) -> LogPosition {
+        let term = self.term_at(self.commit);
+        LogPosition {
+            term: term.expect("the commit index is not before the log, nor after it"),
+            index: self.commit,
+        }
+    }
+
     pub(crate) fn applied(&self) -> LogIndex {
         self.applied
     }

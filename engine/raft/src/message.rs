@@ -38,6 +38,9 @@ pub enum MessageBody {
         granted: bool,
         /// Whether it answers a pre-vote.
         pre: bool,
+        /// What the voter knows to be committed. A candidate that is behind learns from it of changes of
+        /// the members, without which it may ask the wrong ones for ever.
+        committed: LogPosition,
     },
     /// Entries for a follower's log (Raft §5.3). Also the probe for where the logs agree.
     Append {

@@ -178,7 +178,12 @@ impl Raft {
                 self.handle_request_vote(from, term, last, pre, transfer);
                 Ok(())
             }
-            MessageBody::VoteResponse { granted, pre } => {
+            MessageBody::VoteResponse {
+                granted,
+                pre,
+                committed,
+            } => {
+                self.learn_committed(committed);
                 self.handle_vote_response(from, term, granted, pre);
                 Ok(())
             }

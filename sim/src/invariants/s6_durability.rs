@@ -171,6 +171,7 @@ mod tests {
     const GRANT: MessageBody = MessageBody::VoteResponse {
         granted: true,
         pre: false,
+        committed: LogPosition::ZERO,
     };
 
     fn acknowledge(matched: u64) -> MessageBody {

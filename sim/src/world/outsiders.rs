@@ -12,7 +12,7 @@ use pontoon_engine::worker::{Input, Read, ReadQuery};
 use pontoon_raft::{Message, MessageBody};
 use pontoon_shard_router::ShardDescriptor;
 use pontoon_store::Outcome;
-use pontoon_types::{GroupId, LogIndex, NodeId, ReplicaId, ShardId, Term};
+use pontoon_types::{GroupId, LogIndex, LogPosition, NodeId, ReplicaId, ShardId, Term};
 use std::sync::Arc;
 
 /// A key of every group that only floods write, so that no history has it.
@@ -275,8 +275,12 @@ impl World {
                 },
             ),
             1 => {
-                let (granted, pre) = (true, false);
-                (term, MessageBody::VoteResponse { granted, pre })
+                let body = MessageBody::VoteResponse {
+                    granted: true,
+                    pre: false,
+                    committed: LogPosition::ZERO,
+                };
+                (term, body)
             }
             2 => {
                 let (commit, matched_by_all) = (last, last);

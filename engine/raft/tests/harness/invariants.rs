@@ -110,7 +110,8 @@ impl Invariants {
             MessageBody::RequestVote { pre: true, .. }
                 | MessageBody::VoteResponse {
                     pre: true,
-                    granted: true
+                    granted: true,
+                    ..
                 }
         );
         assert!(
@@ -121,6 +122,7 @@ impl Invariants {
             MessageBody::VoteResponse {
                 granted: true,
                 pre: false,
+                ..
             } => Some(to),
             MessageBody::RequestVote { pre: false, .. } => Some(from),
             _ => None,
@@ -143,7 +145,7 @@ impl Invariants {
                 && leader.role() == Role::Leader
                 && leader.term() == term
                 && disk.hard_state.term == term
-                && matched != LogIndex::ZERO
+                && matched >= leader.first_index()
             {
                 assert_eq!(
                     held,
@@ -251,7 +253,7 @@ impl Invariants {
             }
             assert_eq!(raft.role(), Role::Leader, "{} gives up {index}", raft.id());
             self.held_by_all = index;
-            let term = raft.term_at(index);
+            let term = self.committed.get(&index).map(|one| one.term);
             // A disk that has lost what it held breaks the promise, not the replicas.
             let members = raft.conf_state().members();
             for node in members.iter().filter_map(|id| nodes.get(&id.0)) {

@@ -122,6 +122,8 @@ pub(crate) struct Cluster {
     pub(crate) delivered: Vec<Message>,
     /// The states of all snapshots ever taken, by where they end.
     taken: BTreeMap<LogPosition, Machine>,
+    /// Snapshots that were put in place.
+    pub(crate) installed: u64,
     /// All that was proposed and taken.
     pub(crate) writes: Vec<Write>,
     next_payload: u64,
@@ -238,6 +240,7 @@ impl Cluster {
     /// Takes the snapshots that were asked for, of what is applied, and sends them.
     pub(crate) fn take_snapshots(&mut self, id: u64) {
         let node = self.nodes.get_mut(&id).unwrap();
+        node.acknowledge_applied();
         for peer in std::mem::take(&mut node.snapshots_asked) {
             let node = self.nodes.get_mut(&id).unwrap();
             let snapshot = Snapshot {
@@ -463,9 +466,13 @@ impl Cluster {
         let mut any = false;
         for _ in 0..count {
             let now = self.clock(id);
-            let Some(messages) = self.nodes.get_mut(&id).unwrap().sync_one(now) else {
+            let node = self.nodes.get_mut(&id).unwrap();
+            let next = node.pending.front();
+            let installs = next.is_some_and(|next| next.persist.snapshot.is_some());
+            let Some(messages) = node.sync_one(now) else {
                 break;
             };
+            self.installed += u64::from(installs);
             any = true;
             for message in messages {
                 self.post(message);

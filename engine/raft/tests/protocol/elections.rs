@@ -57,6 +57,7 @@ fn a_candidate_with_all_votes_but_its_own_does_not_lead_yet() {
     let granted = MessageBody::VoteResponse {
         granted: true,
         pre: false,
+        committed: position(0, 0),
     };
     // Its request may reach others before it learns itself that its disk has done its work.
     for id in [2, 3] {

@@ -43,8 +43,13 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
                 transfer,
             }
         }),
-        (any::<bool>(), any::<bool>())
-            .prop_map(|(granted, pre)| MessageBody::VoteResponse { granted, pre }),
+        (any::<bool>(), any::<bool>(), any_position()).prop_map(|(granted, pre, committed)| {
+            MessageBody::VoteResponse {
+                granted,
+                pre,
+                committed,
+            }
+        }),
         (any_position(), index(), index(), number(), any_entries()).prop_map(
             |(previous, commit, matched_by_all, read_round, entries)| MessageBody::Append {
                 previous,

@@ -356,6 +356,31 @@ fn nobody_campaigns_with_a_committed_change_to_apply() {
 }
 
 #[test]
+fn who_lost_its_leader_to_a_demotion_learns_of_it_from_the_refusal_of_a_vote() {
+    let mut cluster = led(2);
+    let demote = ConfChange::one(MemberChange::AddLearner(ReplicaId(1)));
+    cluster.propose_conf_change(1, &demote).unwrap();
+    cluster.process(1);
+    cluster.deliver_all();
+    // 2 holds the change and not what follows it, and does not hear how far it is committed.
+    cluster.rule(Some(1), Some(2), None, Fate::Drop);
+    cluster.propose(1).unwrap();
+    cluster.settle();
+    assert!(!cluster.raft(1).conf_state().is_voter(ReplicaId(1)));
+    assert_eq!(cluster.raft(1).role(), Role::Follower);
+    assert!(cluster.raft(2).conf_state().is_voter(ReplicaId(1)));
+    assert!(cluster.raft(1).last_position() > cluster.raft(2).last_position());
+    cluster.heal();
+    cluster.advance(ELECTION * 3);
+    assert_eq!(cluster.leaders(), [2]);
+    assert_eq!(cluster.raft(1).conf_state(), cluster.raft(2).conf_state());
+    assert_eq!(
+        cluster.raft(1).last_position(),
+        cluster.raft(2).last_position()
+    );
+}
+
+#[test]
 fn changes_pass_when_proposals_are_too_many() {
     let mut cluster = Cluster::with(3, |mut options| {
         options.config.max_uncommitted_bytes = 100;

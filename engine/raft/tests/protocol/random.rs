@@ -1,18 +1,62 @@
 //! Random schedules: everything that a network, a disk and a power supply can do, in an order that a seed
 //! decides, and then health, in which the group must come together again.
 
-use crate::harness::{Cluster, Dice, ELECTION, Fate, index};
-use pontoon_types::{LogPosition, Term};
+use crate::harness::{Cluster, Dice, ELECTION, Fate, Options};
+use pontoon_raft::Role;
+use pontoon_types::{
+    ConfChange, ConfState, LogIndex, LogPosition, MemberChange, ReplicaId, Term, Transition,
+};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Returns how many entries were committed under faults.
-fn run(seed: u64, steps: usize) -> u64 {
+/// Replicas that a run may have, those included that have been removed.
+const MAX_REPLICAS: u64 = 9;
+
+/// What a run was good for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Harvest {
+    committed: u64,
+    changes: u64,
+    snapshots: u64,
+}
+
+/// A change that a leader with these members might be asked for. Ids are used once: who was ever to be
+/// added and is no member is never added again.
+fn some_change(dice: &mut Dice, conf: &ConfState, used: &BTreeSet<ReplicaId>) -> ConfChange {
+    if conf.is_joint() && dice.chance(60) {
+        return ConfChange::leave();
+    }
+    let members = conf.members();
+    let fresh = ReplicaId(used.len() as u64 + 1);
+    let count = [1, 1, 1, 2, 3][dice.below(5) as usize];
+    let transition = [
+        Transition::Auto,
+        Transition::JointAutoLeave,
+        Transition::JointExplicit,
+    ][dice.below(3) as usize];
+    let changes = (0..count).map(|at| {
+        let known = members[dice.below(members.len() as u64) as usize];
+        let can_grow = at == 0 && fresh.0 <= MAX_REPLICAS;
+        match dice.below(6) {
+            0 | 1 if can_grow => MemberChange::AddVoter(fresh),
+            2 if can_grow => MemberChange::AddLearner(fresh),
+            0..=2 => MemberChange::AddVoter(known),
+            3 => MemberChange::AddLearner(known),
+            _ => MemberChange::Remove(known),
+        }
+    });
+    ConfChange::of(changes, transition)
+}
+
+fn run(seed: u64, steps: usize) -> Harvest {
     let mut dice = Dice::new(seed);
     let voters = [1, 3, 3, 3, 5][dice.below(5) as usize];
     let (pre_vote, check_quorum) = (dice.chance(50), dice.chance(50));
     let (max_append, max_cached) = (dice.below(400) + 1, dice.below(400));
-    let mut cluster = Cluster::with(voters, |options| {
-        let mut options = options.pre_vote(pre_vote).check_quorum(check_quorum);
+    let options = |conf_state: ConfState| {
+        let mut options = Options::members(conf_state)
+            .pre_vote(pre_vote)
+            .check_quorum(check_quorum);
         options.config.seed = seed;
         options.config.max_inflight_appends = 4;
         options.config.max_append_bytes = max_append as usize;
@@ -20,9 +64,12 @@ fn run(seed: u64, steps: usize) -> u64 {
         options.config.max_uncommitted_bytes = 2000;
         options.config.max_apply_bytes = 200;
         options
-    });
+    };
+    let first_voters = ConfState::of_voters((1..=voters).map(ReplicaId));
+    let mut cluster = Cluster::with(voters, |_| options(first_voters.clone()));
+    let mut used: BTreeSet<ReplicaId> = (1..=voters).map(ReplicaId).collect();
     // A swarm: each seed has its own weather.
-    let weather: Vec<u64> = (0..6).map(|_| dice.below(4)).collect();
+    let weather: Vec<u64> = (0..9).map(|_| dice.below(4)).collect();
     let (drops, repeats, crashes, cuts, slow_disk, hastes) = (
         weather[0] * 5,
         weather[1] * 5,
@@ -31,11 +78,13 @@ fn run(seed: u64, steps: usize) -> u64 {
         weather[4] * 20,
         weather[5],
     );
+    let (changes, compactions, slow_machine) = (weather[6] * 33, weather[7] * 15, weather[8] * 20);
+    let mut harvest = Harvest::default();
     let mut proposed: Vec<LogPosition> = Vec::new();
     for context in 0..steps as u64 {
-        let id = dice.below(voters) + 1;
+        let id = dice.below(cluster.nodes.len() as u64) + 1;
         let is_up = cluster.node(id).raft.is_some();
-        match dice.below(10) {
+        match dice.below(12) {
             0..=3 if !cluster.network.is_empty() => {
                 let far = if dice.chance(30) { 100 } else { 1 };
                 let at = dice.below(far.min(cluster.network.len() as u64)) as usize;
@@ -44,14 +93,17 @@ fn run(seed: u64, steps: usize) -> u64 {
                     cluster.network.push(again);
                 }
                 if dice.chance(drops) {
-                    cluster.network.remove(at);
+                    cluster.lose(at);
                 } else {
                     cluster.deliver(at);
                 }
             }
             0..=6 if is_up => {
                 let held = dice.chance(slow_disk);
-                cluster.nodes.get_mut(&id).unwrap().disk_held = held;
+                let node = cluster.nodes.get_mut(&id).unwrap();
+                node.disk_held = held;
+                node.apply_held = dice.chance(slow_machine);
+                node.snapshots_held = dice.chance(30);
                 cluster.process(id);
                 if held && dice.chance(50) {
                     cluster.make_durable(id, 1);
@@ -88,20 +140,44 @@ fn run(seed: u64, steps: usize) -> u64 {
                 cluster.crash(id, written);
             }
             9 if !is_up => cluster.restart(id),
+            10 | 11 if is_up && dice.chance(changes) && cluster.raft(id).role() == Role::Leader => {
+                let conf = cluster.raft(id).conf_state();
+                let change = some_change(&mut dice, conf, &used);
+                if cluster.propose_conf_change(id, &change).is_ok() {
+                    harvest.changes += 1;
+                    for one in change.changes {
+                        let replica = one.replica();
+                        if used.insert(replica) {
+                            cluster.add(replica.0, options(ConfState::default()));
+                        }
+                    }
+                }
+            }
+            11 if is_up && dice.chance(compactions) => {
+                let applied = cluster.raft(id).applied().0;
+                let up_to = match dice.chance(50) {
+                    true => cluster.raft(id).compactable(dice.below(10)),
+                    false => LogIndex(dice.below(applied + 1)),
+                };
+                cluster.compact(id, up_to);
+                cluster.take_snapshots(id);
+            }
             _ => {}
         }
     }
-    let committed = cluster.invariants.max_committed();
+    harvest.committed = cluster.invariants.max_committed().0;
+    harvest.snapshots = cluster.installed;
     // Health.
     cluster.heal();
-    for id in 1..=voters {
+    for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
         if cluster.node(id).raft.is_none() {
             cluster.restart(id);
         }
-        cluster.nodes.get_mut(&id).unwrap().disk_held = false;
+        let node = cluster.nodes.get_mut(&id).unwrap();
+        (node.disk_held, node.apply_held, node.snapshots_held) = (false, false, false);
+        cluster.take_snapshots(id);
     }
-    cluster.advance(ELECTION * 10);
-    let leader = cluster.leader().expect("a leader in a healthy group");
+    let leader = come_together(&mut cluster);
     let written = cluster.propose(leader).unwrap();
     cluster.read_index(leader, u64::MAX).unwrap();
     cluster.advance(ELECTION);
@@ -112,7 +188,7 @@ fn run(seed: u64, steps: usize) -> u64 {
         .iter()
         .any(|read| read.context == u64::MAX);
     assert!(answered, "a read in a healthy group");
-    for node in cluster.nodes.values() {
+    for node in cluster.nodes.values().filter(|node| node.raft.is_some()) {
         let raft = node.raft();
         assert!(
             raft.term_at(written.index) == Some(written.term),
@@ -121,8 +197,10 @@ fn run(seed: u64, steps: usize) -> u64 {
         assert_eq!(raft.applied(), raft.last_position().index);
         assert_eq!(raft.uncommitted_bytes(), 0);
         assert_eq!(raft.matched_by_all(), raft.commit());
+        assert_eq!(raft.conf_state(), cluster.raft(leader).conf_state());
         for (at, term) in cluster.invariants.committed() {
-            assert_eq!(raft.term_at(at), Some(term), "{} lost {at}", node.id);
+            let held = node.memory.state[at.0 as usize - 1].term();
+            assert_eq!(held, term, "{} lost {at}", node.id);
         }
     }
     // A proposal whose position was applied is the entry that was applied there.
@@ -132,7 +210,35 @@ fn run(seed: u64, steps: usize) -> u64 {
         }
     }
     assert_ne!(cluster.raft(leader).term(), Term(0));
-    committed.0
+    harvest
+}
+
+/// Lets the group settle its members, and then switches off who is none: without `pre_vote` and
+/// `check_quorum` a replica that has not heard of its removal would disturb it for ever.
+fn come_together(cluster: &mut Cluster) -> u64 {
+    let is_settled = |cluster: &mut Cluster| {
+        cluster.advance(ELECTION * 3);
+        let leader = cluster.leader()?;
+        let raft = cluster.raft(leader);
+        let last = raft.last_position().index;
+        let conf = raft.conf_state();
+        let knows = |id: &ReplicaId| {
+            let member = cluster.raft(id.0);
+            member.applied() == last && member.conf_state() == conf
+        };
+        let settled = raft.applied() == last && !(conf.is_joint() && conf.auto_leave);
+        (settled && conf.members().iter().all(knows)).then_some(leader)
+    };
+    let leader = (0..30).find_map(|_| is_settled(cluster));
+    let leader = leader.expect("a leader that everybody follows in a healthy group");
+    let conf = cluster.raft(leader).conf_state().clone();
+    let ids: Vec<u64> = cluster.nodes.keys().copied().collect();
+    for id in ids.into_iter().filter(|id| !conf.is_member(ReplicaId(*id))) {
+        cluster.crash(id, 0);
+    }
+    (0..30)
+        .find_map(|_| is_settled(cluster))
+        .expect("a leader among the members")
 }
 
 #[test]
@@ -143,11 +249,15 @@ fn no_schedule_breaks_an_invariant_and_health_brings_the_group_together() {
             .expect("PONTOON_RAFT_SEEDS is a number of seeds"),
         Err(_) => 300,
     };
-    let mut committed = 0;
+    let mut harvest = Harvest::default();
     for seed in 1..=seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, 1500));
         match outcome {
-            Ok(count) => committed += count,
+            Ok(one) => {
+                harvest.committed += one.committed;
+                harvest.changes += one.changes;
+                harvest.snapshots += one.snapshots;
+            }
             Err(panic) => {
                 eprintln!("seed {seed}");
                 std::panic::resume_unwind(panic);
@@ -155,8 +265,13 @@ fn no_schedule_breaks_an_invariant_and_health_brings_the_group_together() {
         }
     }
     // The weather must not be so bad that nothing is tested.
+    let Harvest {
+        committed,
+        changes,
+        snapshots,
+    } = harvest;
     assert!(
-        index(committed) > index(seeds * 5),
-        "only {committed} entries"
+        committed > seeds * 5 && changes > seeds && snapshots > seeds / 10,
+        "too little: {harvest:?}"
     );
 }

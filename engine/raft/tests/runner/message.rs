@@ -168,7 +168,11 @@ fn body(of: Kind, args: &mut Args) -> Parsed<MessageBody> {
                 return Err("expected granted or refused, found neither".to_owned());
             }
             let pre = args.flag("pre");
-            MessageBody::VoteResponse { granted, pre }
+            MessageBody::VoteResponse {
+                granted,
+                pre,
+                committed: place_option(args, "committed")?,
+            }
         }
         Kind::Append => {
             let previous = args.option("prev").unwrap_or_else(|| "0/0".to_owned());
@@ -235,6 +239,7 @@ pub(crate) const KEYS: &[&str] = &[
     "last",
     "prev",
     "commit",
+    "committed",
     "entries",
     "matched",
     "rejected",
@@ -265,7 +270,12 @@ pub(crate) fn facts(message: &Message) -> Facts {
             facts.flag_if("pre", *pre).flag_if("transfer", *transfer);
             facts.value("last", show(*last));
         }
-        MessageBody::VoteResponse { granted, pre } => {
+        MessageBody::VoteResponse {
+            granted,
+            pre,
+            committed,
+        } => {
+            facts.value("committed", show(*committed));
             facts.flag(if *granted { "granted" } else { "refused" });
             facts.flag_if("pre", *pre);
         }
