@@ -17,8 +17,9 @@
 //! All numbers are little-endian. The checksum covers the group, so an entry that strays into another
 //! group's log never verifies as one of its own.
 
+use crate::block;
 use crate::{GroupId, LogIndex, LogPosition, Term};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use core::fmt;
 use thiserror::Error;
 
@@ -119,19 +120,17 @@ impl Entry {
             "payload of {} bytes",
             payload.len()
         );
-        let mut buf = BytesMut::with_capacity(length);
-        buf.put_u32_le(length as u32);
-        buf.put_u32_le(0);
-        buf.put_u64_le(group.0);
-        buf.put_u64_le(term.0);
-        buf.put_u64_le(index.0);
-        buf.put_u8(kind as u8);
-        buf.put_u8(VERSION);
-        buf.put_u16_le(0);
-        buf.put_slice(payload);
-        let checksum = crc32c::crc32c(&buf[8..]);
-        buf[4..8].copy_from_slice(&checksum.to_le_bytes());
-        Self(buf.freeze())
+        Self(block::filled(length, |envelope| {
+            let (header, rest) = envelope.split_at_mut(ENTRY_HEADER_BYTES);
+            header[..4].copy_from_slice(&(length as u32).to_le_bytes());
+            header[8..16].copy_from_slice(&group.0.to_le_bytes());
+            header[16..24].copy_from_slice(&term.0.to_le_bytes());
+            header[24..32].copy_from_slice(&index.0.to_le_bytes());
+            header[32..].copy_from_slice(&[kind as u8, VERSION, 0, 0]);
+            rest.copy_from_slice(payload);
+            let checksum = crc32c::crc32c(&envelope[8..]);
+            envelope[4..8].copy_from_slice(&checksum.to_le_bytes());
+        }))
     }
 
     /// Takes over an envelope that came from a peer or a disk, after checking all of it.
@@ -289,6 +288,23 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
     use proptest::prelude::*;
+
+    #[test]
+    fn envelopes_of_every_size_read_back() {
+        for payload_bytes in (0..1100).chain([4096, 65_536]) {
+            let payload: Vec<u8> = (0..payload_bytes).map(|at| at as u8).collect();
+            let entry = Entry::encode(
+                GroupId(1),
+                Term(2),
+                LogIndex(3),
+                EntryKind::Command,
+                &payload,
+            );
+            assert_eq!(entry.payload(), payload);
+            assert_eq!(entry.encoded_len(), ENTRY_HEADER_BYTES + payload_bytes);
+            assert_eq!(entry.verify(), Ok(()));
+        }
+    }
 
     proptest! {
         #[test]

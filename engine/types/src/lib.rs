@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+mod block;
 pub mod codec;
 mod command;
 mod conf_change;
