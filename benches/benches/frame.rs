@@ -25,7 +25,7 @@ fn append(group: GroupId) -> Message {
             commit: LogIndex(index.0 - 1),
             matched_by_all: LogIndex(index.0 - 2),
             read_round: 77,
-            entries: vec![entry(group, index, 128)],
+            entries: vec![entry(group, index, 128)].into(),
         },
     }
 }

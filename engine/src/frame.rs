@@ -21,7 +21,7 @@
 
 use crate::error::FrameError;
 use bytes::Bytes;
-use pontoon_raft::{Message, MessageBody};
+use pontoon_raft::{Entries, Message, MessageBody};
 use pontoon_types::codec::{DecodeError, Reader, put_varint};
 use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
 
@@ -394,9 +394,9 @@ fn read_entries(
     group: GroupId,
     frame: &Bytes,
     reader: &mut Reader<'_>,
-) -> Result<Vec<Entry>, FrameError> {
+) -> Result<Entries, FrameError> {
     let count = reader.count(pontoon_types::ENTRY_HEADER_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = Entries::with_capacity(count);
     for _ in 0..count {
         let length = Entry::length_of(reader.rest())?;
         let entry = Entry::decode_unverified(frame.slice_ref(reader.take(length)?))?;
@@ -444,7 +444,7 @@ mod tests {
         )
     }
 
-    fn append(entries: Vec<Entry>) -> Message {
+    fn append(entries: impl Into<Entries>) -> Message {
         message(MessageBody::Append {
             previous: LogPosition {
                 term: Term(8),
@@ -453,7 +453,7 @@ mod tests {
             commit: LogIndex(3),
             matched_by_all: LogIndex(2),
             read_round: 77,
-            entries,
+            entries: entries.into(),
         })
     }
 

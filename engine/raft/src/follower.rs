@@ -1,10 +1,9 @@
 //! The follower's half of replication (Raft §5.3).
 
 use crate::error::StepError;
-use crate::message::MessageBody;
+use crate::message::{Entries, MessageBody};
 use crate::raft::{Ack, Raft, Role};
-use alloc::vec::Vec;
-use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId, mutant};
+use pontoon_types::{LogIndex, LogPosition, ReplicaId, mutant};
 
 impl Raft {
     /// Accepts `from` as the leader of this term: it says that it is, and a quorum made it so.
@@ -33,7 +32,7 @@ impl Raft {
         previous: LogPosition,
         commit: LogIndex,
         read_round: u64,
-        entries: Vec<Entry>,
+        entries: Entries,
     ) -> Result<(), StepError> {
         if self.is_uninitialised() {
             self.ask_for_snapshot(from, previous.index, read_round);

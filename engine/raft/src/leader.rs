@@ -2,7 +2,7 @@
 //! (Raft §5.3, §5.4.2; thesis §6.4, §10.2).
 
 use crate::error::StepError;
-use crate::message::{Message, MessageBody};
+use crate::message::{Entries, Message, MessageBody};
 use crate::progress::{FetchState, Progress, ProgressMode};
 use crate::quorum::{Tally, agreed, tally};
 use crate::raft::{Raft, Role};
@@ -248,11 +248,11 @@ impl Raft {
                 peer.needs_snapshot();
                 return;
             };
-            let mut entries = Vec::new();
+            let mut entries = Entries::new();
             if wanted && peer.next >= log.first_cached() {
                 log.copy_cached(peer.next, last, config.max_append_bytes, &mut entries);
             } else if wanted && !peer.fetched.is_empty() {
-                entries = core::mem::take(&mut peer.fetched);
+                entries = core::mem::take(&mut peer.fetched).into();
             } else if wanted && peer.mode == ProgressMode::Pipeline {
                 if peer.fetch == FetchState::Idle {
                     peer.fetch = FetchState::Outstanding;

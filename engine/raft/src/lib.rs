@@ -183,7 +183,7 @@ mod view;
 
 pub use config::{Config, ConfigError, Restored};
 pub use error::{ConfChangeRefusal, ProposeError, ReadError, StepError};
-pub use message::{Message, MessageBody};
+pub use message::{Entries, Message, MessageBody};
 pub use progress::{ProgressMode, ProgressView};
 pub use raft::{Raft, Role};
 pub use ready::{AppendSequence, Fetch, FetchPurpose, Persist, ReadReady, Ready, Snapshot};

@@ -11,6 +11,7 @@
 //! everything not yet durable or not yet committed, and beyond that as much as a setting allows. Older
 //! ones are fetched from the log when somebody needs them.
 
+use crate::message::Entries;
 use crate::terms::Terms;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -144,23 +145,24 @@ impl Log {
         from: LogIndex,
         to: LogIndex,
         max_bytes: usize,
-        out: &mut Vec<Entry>,
+        out: &mut impl Extend<Entry>,
     ) -> usize {
         let first = self.first_cached();
         if from < first || from > to {
             return 0;
         }
-        let start = (from.0 - first.0) as usize;
+        let start = ((from.0 - first.0) as usize).min(self.cache.len());
         let most = usize::try_from(to.0 - from.0 + 1).unwrap_or(usize::MAX);
-        let mut bytes = 0;
-        for entry in self.cache.range(start.min(self.cache.len())..).take(most) {
-            let len = entry.encoded_len();
-            if bytes > 0 && bytes + len > max_bytes {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in self.cache.range(start..).take(most) {
+            let after = bytes + entry.encoded_len();
+            if count > 0 && after > max_bytes {
                 break;
             }
-            bytes += len;
-            out.push(entry.clone());
+            (count, bytes) = (count + 1, after);
         }
+        // Counted first, so that `out` grows once.
+        out.extend(self.cache.range(start..start + count).cloned());
         bytes
     }
 
@@ -206,7 +208,7 @@ impl Log {
     /// Append never shortens a longer log (Raft figure 2, "receiver implementation" 3 and 4).
     ///
     /// Returns the index after which entries were removed, if any were.
-    pub(crate) fn merge(&mut self, entries: Vec<Entry>) -> Option<LogIndex> {
+    pub(crate) fn merge(&mut self, entries: Entries) -> Option<LogIndex> {
         let mut removed_after = None;
         let mut here = true;
         for entry in entries {
@@ -432,7 +434,10 @@ mod tests {
     #[test]
     fn a_shorter_append_never_shortens_a_matching_log() {
         let mut log = log_of(&[1, 1, 1]);
-        assert_eq!(log.merge([entry(1, 1), entry(1, 2)].into()), None);
+        assert_eq!(
+            log.merge([entry(1, 1), entry(1, 2)].into_iter().collect()),
+            None
+        );
         assert_eq!(log.last_index(), LogIndex(3));
     }
 
@@ -442,7 +447,7 @@ mod tests {
         log.offer(&mut Vec::new());
         log.durable_to(LogIndex(4));
         let bytes = entry(1, 1).encoded_len();
-        let removed = log.merge([entry(1, 2), entry(2, 3)].into());
+        let removed = log.merge([entry(1, 2), entry(2, 3)].into_iter().collect());
         assert_eq!(removed, Some(LogIndex(2)));
         assert_eq!(log.last_index(), LogIndex(3));
         assert_eq!(log.durable(), LogIndex(2));

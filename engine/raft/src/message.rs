@@ -3,8 +3,11 @@
 //! A message names replicas, not nodes, and not its group: frames carry many groups' messages, and the
 //! frame says whose they are. How they are encoded is the engine's business.
 
-use alloc::vec::Vec;
 use pontoon_types::{ConfState, Entry, LogIndex, LogPosition, ReplicaId, Term};
+use smallvec::SmallVec;
+
+/// The entries of an Append. With many groups most Appends carry one; it needs no allocation.
+pub type Entries = SmallVec<[Entry; 1]>;
 
 /// One message of one group, from replica to replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub enum MessageBody {
         /// The latest round of reads that has begun; answers repeat it.
         read_round: u64,
         /// Consecutive entries after `previous`; may be empty.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// A snapshot has come, in another way than this: its data is with the receiver's shell, which hands
     /// over this message when it could put it in place (Raft §7). Answered with an

@@ -10,7 +10,6 @@ use crate::message::{Message, MessageBody};
 use crate::progress::FetchState;
 use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Persist, Ready};
-use alloc::vec::Vec;
 use pontoon_types::{Entry, HardState, LogIndex, mutant};
 
 impl Raft {
@@ -19,13 +18,12 @@ impl Raft {
     /// What is handed out is considered done, except that the calls named at each part of [`Ready`]
     /// report its end. A shell that drops a [`Persist`] must not use this replica any more.
     pub fn poll_ready(&mut self, ready: &mut Ready) -> bool {
-        let spare = ready.persist.take().map(|persist| persist.entries);
         ready.clear();
         if !self.stopped {
             if self.role == Role::Leader {
                 self.lead(ready);
             }
-            self.persist(ready, spare.unwrap_or_default());
+            self.persist(ready);
             self.release(ready);
             self.hand_out_committed(ready);
         }
@@ -37,7 +35,7 @@ impl Raft {
         !ready.is_empty()
     }
 
-    fn persist(&mut self, ready: &mut Ready, mut entries: Vec<Entry>) {
+    fn persist(&mut self, ready: &mut Ready) {
         let state = HardState {
             term: self.term,
             vote: self.vote,
@@ -53,7 +51,7 @@ impl Raft {
         if !must_sync && !lone_hint {
             return;
         }
-        entries.clear();
+        let mut entries = core::mem::take(&mut ready.spare);
         self.log.offer(&mut entries);
         let last = self.log.last_index();
         let sequence = self.durability.hand_out(state, last, must_sync);

@@ -51,6 +51,8 @@ pub struct Ready {
     /// Entries wanted from the log. Each is answered with
     /// [`Raft::handle_fetched`](crate::Raft::handle_fetched), with nothing if it cannot be read.
     pub fetches: Vec<Fetch>,
+    /// The buffer of the last `persist`, for the next one.
+    pub(crate) spare: Vec<Entry>,
 }
 
 /// A step of the log: written, in the order of the sequence, as one.
@@ -119,7 +121,10 @@ impl Ready {
     /// Empties all of it and keeps the buffers.
     pub fn clear(&mut self) {
         self.messages.clear();
-        self.persist = None;
+        if let Some(persist) = self.persist.take() {
+            self.spare = persist.entries;
+            self.spare.clear();
+        }
         self.messages_after_durable.clear();
         self.committed.clear();
         self.conf_state = None;

@@ -56,7 +56,7 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
                 commit,
                 matched_by_all,
                 read_round,
-                entries
+                entries: entries.into(),
             }
         ),
         (index(), number()).prop_map(|(matched, read_round)| MessageBody::AppendResponse {

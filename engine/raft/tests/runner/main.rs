@@ -16,13 +16,10 @@ mod grammar;
 mod message;
 #[cfg(feature = "mutants")]
 mod mutants;
-mod network;
 mod observe;
-mod refusal;
 mod script;
 mod setup;
 mod token;
-mod vocabulary;
 mod word;
 mod world;
 
