@@ -1,0 +1,58 @@
+//! Pontoon's parts beside other engines' on the same work, in the same run.
+//!
+//! This is a workspace of its own, so that the product's lock file never holds a peer. A subcommand
+//! is a file: `raft` sets the protocol core beside raft-rs. All of them follow the same rules:
+//!
+//! - Both sides do the same work with the same sizes, limits and allocator, each in its best
+//!   configuration, and are measured **in turns**, a short window of each at a time. What counts is
+//!   the median of the pairs' ratios: times swing with the machine, a pair meets the same machine.
+//! - The table is for people. With `--json` the last line on stdout is one JSON object instead.
+
+mod allocations;
+mod pairs;
+mod raft;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
+
+/// Sets Pontoon's parts beside other engines', on the same work and in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "pontoon-peers", version)]
+struct Cli {
+    #[command(subcommand)]
+    peer: Peer,
+}
+
+// A comment on a variant would take the place of the subcommand's own help, so there is none.
+#[derive(Debug, Subcommand)]
+enum Peer {
+    Raft(raft::RaftArgs),
+}
+
+fn main() -> ExitCode {
+    let Cli { peer } = Cli::parse();
+    let done = match peer {
+        Peer::Raft(args) => raft::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
