@@ -146,14 +146,16 @@ impl Cluster {
     }
 
     pub(crate) fn add(&mut self, id: u64, options: Options) {
-        self.add_unchecked(id, options);
+        self.add_unchecked(id, options).unwrap();
         self.check();
     }
 
     /// Adds a node to a group that is not all there yet, so that what its log says is committed need not
     /// be on a quorum's disks.
-    pub(crate) fn add_unchecked(&mut self, id: u64, options: Options) {
-        self.nodes.insert(id, Node::new(id, options, self.now));
+    pub(crate) fn add_unchecked(&mut self, id: u64, options: Options) -> Result<(), StartError> {
+        let node = Node::new(id, options, self.now)?;
+        self.nodes.insert(id, node);
+        Ok(())
     }
 
     pub(crate) fn node(&self, id: u64) -> &Node {
@@ -275,7 +277,7 @@ impl Cluster {
     }
 
     /// Who sends a snapshot hears of it when it does not arrive.
-    fn lost(&mut self, message: &Message) {
+    pub(crate) fn lost(&mut self, message: &Message) {
         if kind(message) == Kind::InstallSnapshot
             && let Some(raft) = self.alive(message.from.0)
         {

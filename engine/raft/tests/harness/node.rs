@@ -223,7 +223,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(id: u64, options: Options, now: Instant) -> Self {
+    pub(crate) fn new(id: u64, options: Options, now: Instant) -> Result<Self, StartError> {
         let mut config = options.config;
         config.id = ReplicaId(id);
         let entry = |(at, term): (usize, &u64)| {
@@ -267,8 +267,8 @@ impl Node {
             refused: Vec::new(),
             first_overwritten: None,
         };
-        node.start(now).unwrap();
-        node
+        node.start(now)?;
+        Ok(node)
     }
 
     /// Everything that the state machine was ever given, as far as it has not lost it.

@@ -125,13 +125,17 @@ fn s3_a_stale_snapshot_is_answered_with_what_is_committed() {
 #[test]
 fn s3_what_follows_a_snapshot_that_the_log_holds_is_kept() {
     let mut cluster = Cluster::default();
-    cluster.add_unchecked(
-        1,
-        Options::voters(1..=3)
-            .log(&[1, 1, 1, 1])
-            .hard_state(1, 0, 1),
-    );
-    cluster.add_unchecked(2, Options::voters(1..=3).log(&[1, 1, 1, 1]));
+    cluster
+        .add_unchecked(
+            1,
+            Options::voters(1..=3)
+                .log(&[1, 1, 1, 1])
+                .hard_state(1, 0, 1),
+        )
+        .unwrap();
+    cluster
+        .add_unchecked(2, Options::voters(1..=3).log(&[1, 1, 1, 1]))
+        .unwrap();
     cluster.add(3, Options::voters(1..=3));
     cluster.process(1);
     let held = install(position(1, 3), &[1, 2, 3]);

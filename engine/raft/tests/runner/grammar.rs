@@ -114,6 +114,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
 /// Scripts that must pass.
 const ACCEPTED: &[(&str, &str)] = &[
     (
+        "a_start_that_is_refused_can_be_expected",
+        "add-nodes 1 election-ticks=1\n----\nrefused heartbeat-too-slow\n",
+    ),
+    (
         "every_order_and_every_stop_are_run",
         "add-nodes 3\nevery-order\ncampaign 1\ncampaign 2\nend\nstop-anywhere\nprocess-ready 1\nprocess-ready 2\nend\nraft-state 1,2\n----\nall: candidate term=1\n",
     ),

@@ -16,10 +16,13 @@ mod grammar;
 mod message;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod network;
 mod observe;
+mod refusal;
 mod script;
 mod setup;
 mod token;
+mod vocabulary;
 mod word;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use super::token::{Args, Parsed, ids, number, on_off, terms};
 use crate::harness::{Options, TICK};
-use pontoon_types::{ConfState, ReplicaId};
+use pontoon_types::{ConfChange, ConfState, MemberChange, ReplicaId, Transition};
 
 /// The options of `add-nodes`.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Setup {
 pub(crate) struct Settings {
     pub(crate) appends_held: Option<bool>,
     pub(crate) applies_held: Option<bool>,
+    pub(crate) snapshots_held: Option<bool>,
     pub(crate) clock_percent: Option<u64>,
 }
 
@@ -44,12 +45,51 @@ impl Settings {
         Ok(Self {
             appends_held: held(args, "appends")?,
             applies_held: held(args, "applies")?,
+            snapshots_held: held(args, "snapshots")?,
             clock_percent,
         })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.appends_held.is_none() && self.applies_held.is_none() && self.clock_percent.is_none()
+        self.appends_held.is_none()
+            && self.applies_held.is_none()
+            && self.snapshots_held.is_none()
+            && self.clock_percent.is_none()
+    }
+}
+
+/// `v4 l5 r1` (a voter, a learner, nobody), or `leave` for the end of a joint configuration.
+pub(crate) fn conf_change(args: &mut Args) -> Parsed<ConfChange> {
+    let transition = match args.option("transition").as_deref() {
+        None => Transition::Auto,
+        Some("joint") => Transition::JointAutoLeave,
+        Some("explicit") => Transition::JointExplicit,
+        Some(other) => {
+            return Err(format!(
+                "expected transition=joint or transition=explicit, found `{other}`"
+            ));
+        }
+    };
+    if args.flag("leave") {
+        return Ok(ConfChange::leave());
+    }
+    let mut changes = Vec::new();
+    while let Some(text) = args.maybe_plain() {
+        let id = text.get(1..).and_then(|id| id.parse().ok()).map(ReplicaId);
+        changes.push(match (text.chars().next(), id) {
+            (Some('v'), Some(id)) => MemberChange::AddVoter(id),
+            (Some('l'), Some(id)) => MemberChange::AddLearner(id),
+            (Some('r'), Some(id)) => MemberChange::Remove(id),
+            _ => {
+                return Err(format!(
+                    "expected a change such as v4, l4 or r4, found `{text}`"
+                ));
+            }
+        });
+    }
+    match changes.is_empty() {
+        true => Err("expected changes such as v4 r1, or leave, found nothing".to_owned()),
+        false => Ok(ConfChange::of(changes, transition)),
     }
 }
 
@@ -77,11 +117,13 @@ impl Setup {
         };
         let mut options = Options::voters([]);
         let config = &mut options.config;
-        if let Some(ticks) = args.number_option("election-ticks")? {
-            config.election_timeout = TICK * ticks as u32;
-        }
-        if let Some(ticks) = args.number_option("heartbeat-ticks")? {
-            config.heartbeat_interval = TICK * ticks as u32;
+        for (key, to) in [
+            ("election-ticks", &mut config.election_timeout),
+            ("heartbeat-ticks", &mut config.heartbeat_interval),
+        ] {
+            if let Some(ticks) = args.number_option(key)? {
+                *to = TICK * u32::try_from(ticks.min(100_000)).unwrap();
+            }
         }
         for (key, to) in [
             ("pre-vote", &mut config.pre_vote),

@@ -1,10 +1,12 @@
 //! The words of the scripts, as README.md beside the scripts explains them.
 
-use super::facts::{Shape, Vocabulary};
+use super::facts::Shape;
 use super::message::{self, Filter};
-use super::setup::{Settings, Setup};
+use super::setup::{self, Settings, Setup};
 use super::token::{Args, Nodes, Parsed, ids};
+use super::vocabulary::{ANSWER, COUNT, DISK, MESSAGE, OUTCOME, READS, STATE, STATUS, WRITES};
 use pontoon_raft::Message;
+use pontoon_types::ConfChange;
 
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +42,20 @@ pub(crate) enum Word {
     },
     Campaign(Nodes),
     Tick {
-        count: u64,
+        count: u32,
         nodes: Nodes,
     },
-    Run(u64),
+    Run(u32),
     Pause(Nodes),
     Resume(Nodes),
     Propose {
         node: u64,
         data: Option<String>,
         bytes: usize,
+    },
+    ProposeConfChange {
+        node: u64,
+        change: ConfChange,
     },
     ReadIndex {
         node: u64,
@@ -70,6 +76,7 @@ pub(crate) enum Word {
         count: usize,
     },
     AckApply(Nodes),
+    Snapshot(u64),
     Stabilize(Nodes),
 
     Deliver {
@@ -123,123 +130,13 @@ pub(crate) enum Word {
     Writes,
 }
 
-const OUTCOME: Vocabulary = Vocabulary {
-    flags: &[
-        "ok",
-        "refused",
-        "not-leader",
-        "overloaded",
-        "too-large",
-        "stopped",
-        "malformed",
-        "misdirected",
-        "two-leaders",
-        "committed-conflict",
-        "log-lost",
-        "commit-past-log",
-        "quarantined",
-    ],
-    keys: &[
-        "at",
-        "lead",
-        "index",
-        "uncommitted",
-        "limit",
-        "waiting",
-        "acknowledged",
-        "last",
-    ],
-};
-/// An answer, or that there is none.
-const ANSWER: Vocabulary = Vocabulary {
-    flags: &[
-        "silent",
-        "stopped",
-        "malformed",
-        "two-leaders",
-        "committed-conflict",
-        "log-lost",
-        "append",
-        "append-response",
-        "append-rejected",
-        "heartbeat",
-        "heartbeat-response",
-        "request-vote",
-        "vote-response",
-        "pre",
-        "granted",
-        "refused",
-    ],
-    keys: &[
-        "term",
-        "matched",
-        "rejected",
-        "hint",
-        "round",
-        "index",
-        "acknowledged",
-        "last",
-        "lead",
-    ],
-};
-const STATE: Vocabulary = Vocabulary {
-    flags: &[
-        "leader",
-        "follower",
-        "candidate",
-        "pre-candidate",
-        "stopped",
-        "down",
-        "idle",
-    ],
-    keys: &[
-        "term",
-        "vote",
-        "lead",
-        "commit",
-        "applied",
-        "durable",
-        "first",
-        "last",
-        "uncommitted",
-        "cached",
-        "voters",
-        "outgoing",
-        "learners",
-    ],
-};
-const STATUS: Vocabulary = Vocabulary {
-    flags: &["probe", "pipeline", "snapshot"],
-    keys: &["match", "inflight"],
-};
-const DISK: Vocabulary = Vocabulary {
-    flags: &[],
-    keys: &[
-        "term",
-        "vote",
-        "commit",
-        "applied",
-        "last",
-        "pending",
-        "overwritten",
-    ],
-};
-const READS: Vocabulary = Vocabulary {
-    flags: &["answered", "refused", "waiting"],
-    keys: &["index"],
-};
-const WRITES: Vocabulary = Vocabulary {
-    flags: &[],
-    keys: &["acknowledged", "open", "lost", "partial"],
-};
-const COUNT: Vocabulary = Vocabulary {
-    flags: &[],
-    keys: &["count"],
-};
-const MESSAGE: Vocabulary = Vocabulary {
-    flags: message::FLAGS,
-    keys: message::KEYS,
-};
+fn ticks(args: &mut Args) -> Parsed<u32> {
+    let count = args.number("how many ticks")?;
+    match u32::try_from(count) {
+        Ok(count) if count <= 100_000 => Ok(count),
+        _ => Err(format!("expected at most 100000 ticks, found `{count}`")),
+    }
+}
 
 impl Word {
     /// Whether it only looks, and so is pointless without an expectation.
@@ -297,7 +194,7 @@ impl Word {
             "set" => {
                 let nodes = a.nodes()?;
                 let settings = Settings::parse(a)?;
-                let usage = "set NODES [appends=held] [applies=held] [clock=90%]";
+                let usage = "set NODES [appends=held] [applies=held] [snapshots=held] [clock=90%]";
                 if settings.is_empty() {
                     return Err(format!("expected `{usage}`, found nothing to set"));
                 }
@@ -305,11 +202,11 @@ impl Word {
             }
             "campaign" => (Self::Campaign(a.nodes()?), "campaign NODES"),
             "tick" => {
-                let count = a.number("how many ticks")?;
+                let count = ticks(a)?;
                 let nodes = a.nodes_or_all()?;
                 (Self::Tick { count, nodes }, "tick COUNT [NODES]")
             }
-            "run" => (Self::Run(a.number("how many ticks")?), "run COUNT"),
+            "run" => (Self::Run(ticks(a)?), "run COUNT"),
             "pause" => (Self::Pause(a.nodes()?), "pause NODES"),
             "resume" => (Self::Resume(a.nodes()?), "resume NODES"),
             "propose" => {
@@ -320,6 +217,13 @@ impl Word {
                     Self::Propose { node, data, bytes },
                     "propose NODE [DATA] [bytes=COUNT]",
                 )
+            }
+            "propose-conf-change" => {
+                let node = a.node()?;
+                let change = setup::conf_change(a)?;
+                let word = Self::ProposeConfChange { node, change };
+                let usage = "propose-conf-change NODE CHANGES|leave [transition=joint|explicit]";
+                (word, usage)
             }
             "read-index" => {
                 let node = a.node()?;
@@ -348,6 +252,7 @@ impl Word {
                 };
                 (Self::AckAppend { nodes, count }, "ack-append NODES [one]")
             }
+            "snapshot" => (Self::Snapshot(a.node()?), "snapshot NODE"),
             "ack-apply" => (Self::AckApply(a.nodes()?), "ack-apply NODES"),
             "stabilize" => (Self::Stabilize(a.nodes_or_all()?), "stabilize [NODES]"),
             "flush" => (Self::Flush(a.nodes()?), "flush NODES"),

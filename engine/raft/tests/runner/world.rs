@@ -2,16 +2,14 @@
 
 use super::choices::Choices;
 use super::facts::{Facts, Observed, check};
-use super::message::{self, Filter};
+use super::refusal::{refused_proposal, refused_read, refused_start};
 use super::script::{Action, Case, Step};
 use super::setup::{Settings, Setup};
 use super::token::Nodes;
-use super::word::{Order, Word, Written};
-use crate::harness::{Cluster, Fate, Node, TICK, index};
-use pontoon_raft::{
-    ConfChangeRefusal, ConfigError, Message, ProposeError, ReadError, Role, StepError,
-};
-use pontoon_types::ReplicaId;
+use super::word::{Word, Written};
+use crate::harness::{Cluster, Node, StartError, TICK, index};
+use pontoon_raft::{Message, ProposeError};
+use pontoon_types::{LogPosition, ReplicaId};
 
 /// Why a run failed, and where.
 #[derive(Debug)]
@@ -125,7 +123,11 @@ impl World {
             self.cluster.check();
         }
         match word {
-            Word::AddNodes { count, setup } => self.add_nodes(*count, setup)?,
+            Word::AddNodes { count, setup } => {
+                if let Err(error) = self.add_nodes(*count, setup) {
+                    outcome = refused_start(error);
+                }
+            }
             Word::Set { nodes, settings } => {
                 for id in self.ids(nodes)? {
                     self.set(id, settings);
@@ -138,7 +140,7 @@ impl World {
                 }
             }
             Word::Tick { count, nodes } => self.tick(*count, nodes)?,
-            Word::Run(count) => self.cluster.advance(TICK * *count as u32),
+            Word::Run(count) => self.cluster.advance(TICK * *count),
             Word::Pause(nodes) => {
                 for id in self.ids(nodes)? {
                     self.cluster.pause(id);
@@ -151,6 +153,10 @@ impl World {
             }
             Word::Propose { node, data, bytes } => {
                 outcome = self.propose(*node, data.as_deref(), *bytes)?;
+            }
+            Word::ProposeConfChange { node, change } => {
+                self.up(*node)?;
+                outcome = proposed(self.cluster.propose_conf_change(*node, change));
             }
             Word::ReadIndex { node, context } => {
                 self.up(*node)?;
@@ -180,6 +186,12 @@ impl World {
                         return Err(format!("node {id} has no append on its way to the disk"));
                     }
                 }
+            }
+            Word::Snapshot(node) => {
+                if self.up(*node)?.snapshots_asked.is_empty() {
+                    return Err(format!("node {node} was asked for no snapshot"));
+                }
+                self.cluster.take_snapshots(*node);
             }
             Word::AckApply(nodes) => {
                 for id in self.ids(nodes)? {
@@ -217,74 +229,7 @@ impl World {
         Ok(Observed::One(outcome))
     }
 
-    fn perform_network(&mut self, word: &Word) -> Result<Observed, String> {
-        let mut outcome = Facts::default();
-        outcome.flag("ok");
-        match word {
-            Word::Deliver {
-                filter,
-                order,
-                repeats,
-            } => {
-                if let Err(error) = self.deliver(filter, *order, *repeats)? {
-                    outcome = refused_step(error);
-                }
-            }
-            Word::Drop(filter) => {
-                take(&mut self.cluster.network, filter);
-                take(&mut self.cluster.held, filter);
-            }
-            Word::Hold(filter) => {
-                self.cluster.rules.extend(filter.rules(Fate::Hold));
-                let taken = take(&mut self.cluster.network, filter);
-                self.cluster.held.extend(taken);
-            }
-            Word::Release { filter, copy } => {
-                let taken = match copy {
-                    true => copies(&self.cluster.held, filter),
-                    false => take(&mut self.cluster.held, filter),
-                };
-                if taken.is_empty() {
-                    return Err("no such message is held".to_owned());
-                }
-                self.cluster.network.extend(taken);
-            }
-            Word::Duplicate(filter) => {
-                let copied = copies(&self.cluster.network, filter);
-                if copied.is_empty() {
-                    return Err("no such message is on the network".to_owned());
-                }
-                self.cluster.network.extend(copied);
-            }
-            Word::Cut(filter) => self.cluster.rules.extend(filter.rules(Fate::Drop)),
-            Word::Isolate(nodes) => {
-                for id in self.ids(nodes)? {
-                    self.cluster.isolate(id);
-                }
-            }
-            Word::Partition(sides) => {
-                let pairs = sides.iter().enumerate().flat_map(|(at, side)| {
-                    let others = sides[at + 1..].iter().flatten();
-                    others.flat_map(move |other| side.iter().map(move |one| (*one, *other)))
-                });
-                for (one, other) in pairs {
-                    self.cluster.cut(one, other);
-                }
-            }
-            Word::Heal => self.cluster.heal(),
-            Word::Send(message) => {
-                self.ids(&Nodes::These(vec![message.to.0]))?;
-                self.cluster.network.push(message.clone());
-            }
-            Word::Ask(message) => outcome = self.ask(message)?,
-            Word::Mark => self.cluster.delivered.clear(),
-            Word::RandomSteps { count, drops } => self.random_steps(*count, *drops),
-            _ => return self.observe(word),
-        }
-        Ok(Observed::One(outcome))
-    }
-
-    fn add_nodes(&mut self, count: u64, setup: &Setup) -> Result<(), String> {
+    fn add_nodes(&mut self, count: u64, setup: &Setup) -> Result<(), StartError> {
         let first = self
             .cluster
             .nodes
@@ -294,7 +239,7 @@ impl World {
         let ids: Vec<u64> = (first..first + count).collect();
         for id in &ids {
             let options = setup.options(&ids, self.choices.seed);
-            self.cluster.add_unchecked(*id, options);
+            self.cluster.add_unchecked(*id, options)?;
             self.set(*id, &setup.settings);
         }
         Ok(())
@@ -309,13 +254,16 @@ impl World {
         if let Some(held) = settings.applies_held {
             node.apply_held = held;
         }
+        if let Some(held) = settings.snapshots_held {
+            node.snapshots_held = held;
+        }
         if let Some(percent) = settings.clock_percent {
             node.clock.set_speed(percent, now);
         }
     }
 
     /// Moves clocks, and rings what is due; nothing is processed or delivered.
-    fn tick(&mut self, count: u64, nodes: &Nodes) -> Result<(), String> {
+    fn tick(&mut self, count: u32, nodes: &Nodes) -> Result<(), String> {
         let ids = self.ids(nodes)?;
         for _ in 0..count {
             if *nodes == Nodes::All {
@@ -337,14 +285,8 @@ impl World {
         while payload.len() < bytes {
             payload.push('.');
         }
-        let mut facts = Facts::default();
-        match self.cluster.propose_bytes(id, payload.as_bytes()) {
-            Ok(at) => facts
-                .flag("ok")
-                .value("at", format!("{}/{}", at.term, at.index)),
-            Err(error) => return Ok(refused_proposal(error)),
-        };
-        Ok(facts)
+        let bytes = payload.as_bytes();
+        Ok(proposed(self.cluster.propose_bytes(id, bytes)))
     }
 
     /// Processes and delivers, among these nodes only, until nothing is left to do.
@@ -407,212 +349,15 @@ impl World {
         node.quarantined |= noticed;
         Ok(())
     }
-
-    fn deliver(
-        &mut self,
-        filter: &Filter,
-        order: Order,
-        repeats: bool,
-    ) -> Result<Result<(), StepError>, String> {
-        let mut left = take(&mut self.cluster.network, filter);
-        if left.is_empty() {
-            return Err("no such message is on the network".to_owned());
-        }
-        let all = left.clone();
-        let mut refused = Ok(());
-        while !left.is_empty() {
-            let at = match order {
-                Order::AsSent => 0,
-                Order::Reversed => left.len() - 1,
-                Order::Shuffled => self.choices.dice.below(left.len() as u64) as usize,
-                Order::Every => self.choices.choose(left.len()),
-            };
-            let mut batch = vec![left.remove(at)];
-            if repeats && self.choices.dice.chance(40) {
-                let again = self.choices.dice.below(all.len() as u64) as usize;
-                batch.push(all[again].clone());
-            }
-            for message in batch {
-                let delivered = self.cluster.hand_over(message);
-                refused = refused.and(delivered);
-            }
-        }
-        Ok(refused)
-    }
-
-    /// Hands a message over, lets its receiver work, and takes what it answers off the network.
-    fn ask(&mut self, message: &Message) -> Result<Facts, String> {
-        let (from, to) = (message.from, message.to);
-        self.up(to.0)?;
-        if let Err(error) = self.cluster.step(message.clone()) {
-            return Ok(refused_step(error));
-        }
-        self.cluster.process(to.0);
-        let answers = |answer: &Message| answer.from == to && answer.to == from;
-        let at = self.cluster.network.iter().rposition(answers);
-        Ok(match at {
-            Some(at) => message::facts(&self.cluster.network.remove(at)),
-            None => {
-                let mut silent = Facts::default();
-                silent.flag("silent");
-                silent
-            }
-        })
-    }
-
-    /// Whatever the seed says: messages in a wrong order or not at all, nodes that work or do not, disks that
-    /// get done, writes, time.
-    fn random_steps(&mut self, count: u64, drops: u64) {
-        let ids: Vec<u64> = self.cluster.nodes.keys().copied().collect();
-        for _ in 0..count {
-            let dice = &mut self.choices.dice;
-            let id = ids[dice.below(ids.len() as u64) as usize];
-            let queued = self.cluster.network.len() as u64;
-            match dice.below(10) {
-                0..=3 if queued > 0 => {
-                    let at = dice.below(queued.min(8)) as usize;
-                    if dice.chance(drops) {
-                        self.cluster.network.remove(at);
-                    } else {
-                        self.cluster.deliver(at);
-                    }
-                }
-                0..=5 => {
-                    self.cluster.process(id);
-                }
-                6 | 7 => {
-                    self.cluster.make_durable(id, 1);
-                }
-                8 => {
-                    let leader = self.cluster.leader();
-                    let leads = |id: &u64| self.cluster.raft(*id).role() == Role::Leader;
-                    if let Some(leader) = leader.filter(leads) {
-                        let payload = format!("w{}", self.cluster.writes.len() + 1);
-                        // Refused is as good: what matters is what becomes of those that were taken.
-                        let _ = self.cluster.propose_bytes(leader, payload.as_bytes());
-                    }
-                }
-                _ => {
-                    self.cluster.now = self.cluster.now + TICK / 4;
-                    self.cluster.fire_timeouts();
-                }
-            }
-        }
-    }
 }
 
-/// Takes the messages that are meant, in order.
-fn take(messages: &mut Vec<Message>, filter: &Filter) -> Vec<Message> {
-    messages
-        .extract_if(.., |message| filter.matches(message))
-        .collect()
-}
-
-fn copies(messages: &[Message], filter: &Filter) -> Vec<Message> {
-    messages
-        .iter()
-        .filter(|message| filter.matches(message))
-        .cloned()
-        .collect()
-}
-
-fn refused(why: &str) -> Facts {
-    let mut facts = Facts::default();
-    facts.flag("refused").flag(why);
-    facts
-}
-
-fn lead(facts: &mut Facts, leader: Option<ReplicaId>) {
-    facts.value(
-        "lead",
-        leader.map_or_else(|| "none".to_owned(), |id| id.to_string()),
-    );
-}
-
-fn refused_proposal(error: ProposeError) -> Facts {
-    match error {
-        ProposeError::NotLeader { leader } => {
-            let mut facts = refused("not-leader");
-            lead(&mut facts, leader);
+fn proposed(result: Result<LogPosition, ProposeError>) -> Facts {
+    match result {
+        Ok(LogPosition { term, index }) => {
+            let mut facts = Facts::default();
+            facts.flag("ok").value("at", format!("{term}/{index}"));
             facts
         }
-        ProposeError::Overloaded {
-            uncommitted_bytes,
-            limit_bytes,
-        } => {
-            let mut facts = refused("overloaded");
-            facts
-                .value("uncommitted", uncommitted_bytes)
-                .value("limit", limit_bytes);
-            facts
-        }
-        ProposeError::TooLarge { limit_bytes, .. } => {
-            let mut facts = refused("too-large");
-            facts.value("limit", limit_bytes);
-            facts
-        }
-        ProposeError::ConfChange(refusal) => refused(match refusal {
-            ConfChangeRefusal::Pending { .. } => "pending",
-            ConfChangeRefusal::TermNotCommitted { .. } => "term-not-committed",
-            ConfChangeRefusal::Invalid(_) => "invalid",
-        }),
-        ProposeError::Stopped => refused("stopped"),
-    }
-}
-
-fn refused_read(error: ReadError) -> Facts {
-    match error {
-        ReadError::NotLeader { leader } => {
-            let mut facts = refused("not-leader");
-            lead(&mut facts, leader);
-            facts
-        }
-        ReadError::Overloaded { waiting } => {
-            let mut facts = refused("overloaded");
-            facts.value("waiting", waiting);
-            facts
-        }
-        ReadError::Stopped => refused("stopped"),
-    }
-}
-
-fn refused_step(error: StepError) -> Facts {
-    match error {
-        StepError::Misdirected { .. } => refused("misdirected"),
-        StepError::Malformed { .. } => refused("malformed"),
-        StepError::TwoLeaders { known, .. } => {
-            let mut facts = refused("two-leaders");
-            lead(&mut facts, Some(known));
-            facts
-        }
-        StepError::CommittedConflict { index, .. } => {
-            let mut facts = refused("committed-conflict");
-            facts.value("index", index);
-            facts
-        }
-        StepError::LogLost {
-            acknowledged, last, ..
-        } => {
-            let mut facts = refused("log-lost");
-            facts
-                .value("acknowledged", acknowledged)
-                .value("last", last);
-            facts
-        }
-        StepError::Stopped { .. } => refused("stopped"),
-    }
-}
-
-fn refused_start(error: crate::harness::StartError) -> Facts {
-    match error {
-        crate::harness::StartError::Quarantined => refused("quarantined"),
-        crate::harness::StartError::Config(ConfigError::CommitPastLog { commit, last }) => {
-            let mut facts = refused("commit-past-log");
-            facts.value("acknowledged", commit).value("last", last);
-            facts
-        }
-        crate::harness::StartError::Config(other) => {
-            panic!("a disk that no replica writes: {other}")
-        }
+        Err(error) => refused_proposal(error),
     }
 }
