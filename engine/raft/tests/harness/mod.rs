@@ -406,7 +406,7 @@ impl Cluster {
     /// was anything.
     pub(crate) fn process(&mut self, id: u64) -> bool {
         let mut any = false;
-        loop {
+        for _ in 0..100_000 {
             let acted = self.take_outputs(id);
             let node = self.node(id);
             let synced = !node.disk_held && !node.paused && self.make_durable(id, usize::MAX);
@@ -415,6 +415,7 @@ impl Cluster {
             }
             any = true;
         }
+        panic!("replica {id} does not come to rest");
     }
 
     /// One Ready. Appends stay pending.
