@@ -368,7 +368,7 @@ fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
         },
         kind::INSTALL_SNAPSHOT => MessageBody::InstallSnapshot {
             last: read_position(reader)?,
-            conf_state: ConfState::decode(reader)?,
+            conf_state: Box::new(ConfState::decode(reader)?),
         },
         kind => return Err(FrameError::UnknownKind { kind }),
     };
@@ -496,13 +496,13 @@ mod tests {
             MessageBody::HeartbeatResponse { read_round: 3 },
             MessageBody::InstallSnapshot {
                 last: position,
-                conf_state: ConfState {
+                conf_state: Box::new(ConfState {
                     voters: vec![ReplicaId(1), ReplicaId(300)],
                     outgoing: vec![ReplicaId(1), ReplicaId(2)],
                     learners: vec![ReplicaId(7)],
                     learners_next: vec![ReplicaId(2)],
                     auto_leave: true,
-                },
+                }),
             },
         ];
         let mut sent: Vec<_> = bodies.into_iter().map(message).collect();

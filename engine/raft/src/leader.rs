@@ -111,12 +111,14 @@ impl Raft {
                 self.peer(voter).map_or(LogIndex::ZERO, |peer| peer.matched)
             }
         };
-        let index = agreed(&self.conf, held);
-        // Counting replicas commits only entries of the own term; older ones follow with them
-        // (S5; Raft §5.4.2, figure 8).
-        let is_own = self.log.term_at(index) == Some(self.term) || mutant!(CountsOldTerms);
-        if index > self.log.commit() && is_own {
-            self.log.commit_to(index);
+        if self.log.commit() < self.log.last_index() {
+            let index = agreed(&self.conf, held);
+            // Counting replicas commits only entries of the own term; older ones follow with them
+            // (S5; Raft §5.4.2, figure 8).
+            let is_own = self.log.term_at(index) == Some(self.term) || mutant!(CountsOldTerms);
+            if index > self.log.commit() && is_own {
+                self.log.commit_to(index);
+            }
         }
         let held_by_peers = self.peers.iter().map(|peer| peer.matched).min();
         let held_by_all = held_by_peers.map_or(durable, |index| index.min(durable));

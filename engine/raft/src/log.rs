@@ -284,9 +284,10 @@ impl Log {
 
     /// Hands out what was not handed out before.
     pub(crate) fn offer(&mut self, out: &mut Vec<Entry>) {
-        let from = LogIndex(self.offered.0 + 1);
-        self.copy_cached(from, self.last_index(), usize::MAX, out);
-        self.offered = self.last_index();
+        let last = self.last_index();
+        let count = (last.0 - self.offered.0) as usize;
+        out.extend(self.cache.range(self.cache.len() - count..).cloned());
+        self.offered = last;
     }
 
     /// The log as it is now is durable up to `index`.

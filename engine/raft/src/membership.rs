@@ -67,8 +67,11 @@ impl Raft {
 
     /// A leader leaves a joint configuration by itself, if that is wanted.
     pub(crate) fn leave_joint_if_due(&mut self) {
+        if !self.conf.is_joint() || !self.conf.auto_leave {
+            return;
+        }
         let is_settled = self.log.first_change(self.log.last_index()).is_none();
-        if self.conf.is_joint() && self.conf.auto_leave && is_settled && self.has_committed_own() {
+        if is_settled && self.has_committed_own() {
             let mut payload = Vec::new();
             ConfChange::leave().encode(&mut payload);
             self.append(EntryKind::ConfChange, &payload);

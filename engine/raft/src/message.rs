@@ -3,6 +3,7 @@
 //! A message names replicas, not nodes, and not its group: frames carry many groups' messages, and the
 //! frame says whose they are. How they are encoded is the engine's business.
 
+use alloc::boxed::Box;
 use pontoon_types::{ConfState, Entry, LogIndex, LogPosition, ReplicaId, Term};
 use smallvec::SmallVec;
 
@@ -23,7 +24,7 @@ pub struct Message {
     pub body: MessageBody,
 }
 
-/// What a [`Message`] says.
+/// What a [`Message`] says. What is rare and large is boxed, so that what is frequent moves less.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageBody {
     /// Asks for a vote (Raft §5.2), or whether one would be given (thesis §9.6).
@@ -65,7 +66,7 @@ pub enum MessageBody {
         /// The last entry that the snapshot's state has applied.
         last: LogPosition,
         /// The members as of that entry.
-        conf_state: ConfState,
+        conf_state: Box<ConfState>,
     },
     /// The follower holds the leader's log up to `matched`, durably.
     AppendResponse {

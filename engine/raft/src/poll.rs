@@ -70,7 +70,9 @@ impl Raft {
         let covered = self.durability.covers(self.term, self.vote)
             || mutant!(VotesUnsynced)
             || mutant!(OwnVoteUnsynced) && self.role == Role::Candidate;
-        if covered {
+        if self.outbox.is_empty() {
+            // Nearly always, while entries flow.
+        } else if covered {
             ready.messages.append(&mut self.outbox);
         } else {
             ready.messages_after_durable.append(&mut self.outbox);

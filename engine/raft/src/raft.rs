@@ -13,6 +13,7 @@ use crate::progress::{FetchState, Progress};
 use crate::read_index::{MAX_WAITING_READS, ReadIndex};
 use crate::ready::{AppendSequence, FetchPurpose, Snapshot};
 use crate::rng::Rng;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use pontoon_types::{
@@ -84,7 +85,7 @@ pub struct Raft {
     pub(crate) ack: Option<Ack>,
     pub(crate) heartbeat_due: bool,
     /// A snapshot that the shell has not been told to put in place yet.
-    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<Box<Snapshot>>,
     /// A quiet moment came, in which the commit hint may be stored for its own sake.
     pub(crate) hint_due: bool,
     pub(crate) apply_fetch: FetchState,
@@ -211,6 +212,7 @@ impl Raft {
             }
             MessageBody::InstallSnapshot { last, conf_state } => {
                 self.follow(from)?;
+                let conf_state = *conf_state;
                 self.handle_install_snapshot(from, Snapshot { last, conf_state })
             }
             MessageBody::AppendResponse {

@@ -84,6 +84,9 @@ impl ReadIndex {
     }
 
     pub(crate) fn hand_out(&mut self, reads: &mut Vec<ReadReady>, refused: &mut Vec<u64>) {
+        if self.ready.is_empty() && self.refused.is_empty() {
+            return; // Nearly always.
+        }
         reads.append(&mut self.ready);
         refused.append(&mut self.refused);
     }

@@ -1,6 +1,7 @@
 //! What a replica asks its shell to do.
 
 use crate::message::Message;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use pontoon_types::{ConfState, Entry, HardState, LogIndex, LogPosition, ReplicaId, Term};
@@ -70,7 +71,7 @@ pub struct Persist {
     /// state, [`Raft::handle_applied`](crate::Raft::handle_applied) says so, with the
     /// snapshot's last index; what is handed out later is applied to it. Staged data for which this does
     /// not come is not needed.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<Box<Snapshot>>,
     /// Consecutive entries. What the log holds at and after the first one's index is replaced.
     pub entries: Vec<Entry>,
     /// `false` if only the commit hint moved: then it may wait for whatever is synced next.
@@ -120,6 +121,9 @@ pub struct Fetch {
 impl Ready {
     /// Empties all of it and keeps the buffers.
     pub fn clear(&mut self) {
+        if self.is_empty() {
+            return; // Shells take most of it out, and half of all polls bring nothing.
+        }
         self.messages.clear();
         if let Some(persist) = self.persist.take() {
             self.spare = persist.entries;

@@ -17,6 +17,7 @@ use crate::message::{Message, MessageBody};
 use crate::progress::{ProgressMode, SnapshotFlight};
 use crate::raft::{Raft, Role};
 use crate::ready::{Ready, Snapshot};
+use alloc::boxed::Box;
 use pontoon_types::{LogIndex, ReplicaId};
 
 /// Tails of entries that a peer may hold the log back by, while it is being brought up.
@@ -69,6 +70,7 @@ impl Raft {
             return None;
         }
         progress.flight = SnapshotFlight::Taken(last.index);
+        let conf_state = Box::new(conf_state);
         let body = MessageBody::InstallSnapshot { last, conf_state };
         Some(Message {
             from,
@@ -151,7 +153,7 @@ impl Raft {
         self.apply_fetched.clear();
         self.conf_changes.clear();
         self.change_members(snapshot.conf_state.clone());
-        self.snapshot = Some(snapshot);
+        self.snapshot = Some(Box::new(snapshot));
     }
 
     /// How far the log may let go of its front without making anybody need a snapshot who is nearly

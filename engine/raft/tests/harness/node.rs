@@ -126,7 +126,7 @@ impl Disk {
 
     /// `staged` has the state of the snapshot that is put in place, if one is.
     fn write(&mut self, persist: &Persist, staged: &BTreeMap<LogPosition, Machine>) {
-        if let Some(Snapshot { last, conf_state }) = &persist.snapshot {
+        if let Some(Snapshot { last, conf_state }) = persist.snapshot.as_deref() {
             let machine = staged.get(last).expect("a snapshot whose data never came");
             assert_eq!(&machine.conf_state, conf_state, "members of {last:?}");
             self.machine = machine.clone();

@@ -33,7 +33,7 @@ fn mode(cluster: &Cluster, peer: u64) -> ProgressMode {
 fn install(last: LogPosition, voters: &[u64]) -> MessageBody {
     MessageBody::InstallSnapshot {
         last,
-        conf_state: ConfState::of_voters(ids(voters)),
+        conf_state: Box::new(ConfState::of_voters(ids(voters))),
     }
 }
 

@@ -209,12 +209,12 @@ fn body(of: Kind, args: &mut Args) -> Parsed<MessageBody> {
             };
             MessageBody::InstallSnapshot {
                 last: place_option(args, "last")?,
-                conf_state: ConfState {
+                conf_state: Box::new(ConfState {
                     voters: members(args, "voters")?,
                     outgoing: members(args, "outgoing")?,
                     learners: members(args, "learners")?,
                     ..ConfState::default()
-                },
+                }),
             }
         }
     })
