@@ -9,27 +9,16 @@ use std::process::Command;
 /// Proposals of the shorter and of the longer run.
 const PROPOSALS: [u64; 2] = [16_000, 48_000];
 
-/// Instructions per proposal.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Instructions {
-    pub(crate) ours: f64,
-    pub(crate) theirs: f64,
-}
-
-impl Instructions {
-    /// Counts both sides with batches of one size.
-    pub(crate) fn count(batch: u64, payload_bytes: u64) -> Result<Self, String> {
-        let per_proposal = |side| {
-            let runs = PROPOSALS.map(|proposals| proposals / batch);
-            let [few, many] = runs.map(|cycles| collected(side, batch, cycles, payload_bytes));
-            let proposals = (runs[1] - runs[0]) * batch;
-            Ok::<_, String>((many? - few?) as f64 / proposals as f64)
-        };
-        Ok(Self {
-            ours: per_proposal(Side::Pontoon)?,
-            theirs: per_proposal(Side::RaftRs)?,
-        })
-    }
+/// Instructions per proposal of one side.
+pub(crate) fn count(side: Side, batch: u64, payload_bytes: u64) -> Result<f64, String> {
+    let [few, many] = PROPOSALS.map(|proposals| proposals / batch);
+    let more = collected(side, batch, many, payload_bytes)?.saturating_sub(collected(
+        side,
+        batch,
+        few,
+        payload_bytes,
+    )?);
+    Ok(more as f64 / ((many - few) * batch) as f64)
 }
 
 /// The instructions that callgrind collects in one run.

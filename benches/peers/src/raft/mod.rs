@@ -13,7 +13,6 @@ mod report;
 use crate::allocations;
 use crate::pairs::Pairs;
 use clap::{Args, ValueEnum};
-use instructions::Instructions;
 use pontoon::Pontoon;
 use raft_rs::RaftRs;
 use std::time::{Duration, Instant};
@@ -34,7 +33,7 @@ const COUNTED_PROPOSALS: u64 = 64_000;
 Count instructions as well (valgrind must be installed; takes a few seconds more):
   cargo run --release --manifest-path benches/peers/Cargo.toml -- raft --instructions
 One side alone, for a profiler:
-  perf record target/release/pontoon-peers raft --only pontoon --batch 16 --cycles 1000000")]
+  perf record benches/peers/target/release/pontoon-peers raft --only pontoon --batch 16 --cycles 1000000")]
 pub(crate) struct RaftArgs {
     /// Seconds to measure, for all batches together.
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -65,11 +64,13 @@ pub(crate) struct RaftArgs {
     cycles: Option<u64>,
 }
 
-/// One of the two.
+/// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Side {
     Pontoon,
     RaftRs,
+    /// A cycle's proposals in one message.
+    RaftRsGathered,
 }
 
 impl Side {
@@ -77,6 +78,15 @@ impl Side {
         match self {
             Self::Pontoon => "pontoon",
             Self::RaftRs => "raft-rs",
+            Self::RaftRsGathered => "raft-rs-gathered",
+        }
+    }
+
+    fn trio(self) -> Box<dyn Trio> {
+        match self {
+            Self::Pontoon => Box::new(Pontoon::new(&LIMITS)),
+            Self::RaftRs => Box::new(RaftRs::new(&LIMITS, false)),
+            Self::RaftRsGathered => Box::new(RaftRs::new(&LIMITS, true)),
         }
     }
 }
@@ -106,14 +116,15 @@ pub(crate) trait Trio {
     fn committed(&self) -> u64;
 }
 
-/// What was measured with batches of one size.
+/// What was measured of Pontoon and one peer, with batches of one size.
 pub(crate) struct Measured {
+    peer: Side,
     batch: u64,
     /// Nanoseconds per proposal.
     times: Pairs,
-    /// Allocations per proposal, ours and theirs.
+    /// Per proposal, ours and theirs.
     allocations: [f64; 2],
-    instructions: Option<Instructions>,
+    instructions: Option<[f64; 2]>,
 }
 
 pub(crate) fn run(args: &RaftArgs) -> Result<(), String> {
@@ -122,12 +133,19 @@ pub(crate) fn run(args: &RaftArgs) -> Result<(), String> {
         run_one(side, batch, cycles, &payload);
         return Ok(());
     }
-    let share = Duration::from_secs(args.seconds) / BATCHES.len() as u32;
+    // Gathering one proposal is not another way of doing it.
+    let comparisons: Vec<(Side, u64)> = BATCHES
+        .iter()
+        .flat_map(|&batch| [(Side::RaftRs, batch), (Side::RaftRsGathered, batch)])
+        .filter(|&comparison| comparison != (Side::RaftRsGathered, 1))
+        .collect();
+    let share = Duration::from_secs(args.seconds) / comparisons.len() as u32;
     let mut measured = Vec::new();
-    for batch in BATCHES {
-        let mut one = measure(batch, share, &payload);
+    for (peer, batch) in comparisons {
+        let mut one = measure(peer, batch, share, &payload);
         if args.instructions {
-            one.instructions = Some(Instructions::count(batch, args.payload)?);
+            let count = |side| instructions::count(side, batch, args.payload);
+            one.instructions = Some([count(Side::Pontoon)?, count(peer)?]);
         }
         measured.push(one);
     }
@@ -139,20 +157,25 @@ pub(crate) fn run(args: &RaftArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn run_one(side: Side, batch: u64, cycles: u64, payload: &[u8]) {
-    let run = |trio: &mut dyn Trio| {
-        for _ in 0..cycles {
-            trio.cycle(batch, payload);
-        }
-    };
-    match side {
-        Side::Pontoon => run(&mut Pontoon::new(&LIMITS)),
-        Side::RaftRs => run(&mut RaftRs::new(&LIMITS)),
+/// Moves messages to the mail; without copying them if there is none yet.
+fn post<M>(mail: &mut Vec<M>, messages: &mut Vec<M>) {
+    if mail.is_empty() {
+        std::mem::swap(mail, messages);
+    } else {
+        mail.append(messages);
     }
 }
 
-fn measure(batch: u64, share: Duration, payload: &[u8]) -> Measured {
-    let (mut ours, mut theirs) = (Pontoon::new(&LIMITS), RaftRs::new(&LIMITS));
+fn run_one(side: Side, batch: u64, cycles: u64, payload: &[u8]) {
+    let mut trio = side.trio();
+    for _ in 0..cycles {
+        trio.cycle(batch, payload);
+    }
+}
+
+fn measure(peer: Side, batch: u64, share: Duration, payload: &[u8]) -> Measured {
+    let (mut ours, mut theirs) = (Side::Pontoon.trio(), peer.trio());
+    let (ours, theirs) = (ours.as_mut(), theirs.as_mut());
     let run = |trio: &mut dyn Trio, cycles: u64| {
         let before = trio.committed();
         for _ in 0..cycles {
@@ -165,14 +188,13 @@ fn measure(batch: u64, share: Duration, payload: &[u8]) -> Measured {
             "a cycle commits what it proposes"
         );
     };
-    for trio in [&mut ours as &mut dyn Trio, &mut theirs] {
-        run(trio, WARM_UP_PROPOSALS / batch);
-    }
+    run(ours, WARM_UP_PROPOSALS / batch);
+    run(theirs, WARM_UP_PROPOSALS / batch);
     let counted = COUNTED_PROPOSALS / batch;
     let per_proposal = |count: u64| count as f64 / (counted * batch) as f64;
     let allocations = [
-        per_proposal(allocations::during(|| run(&mut ours, counted))),
-        per_proposal(allocations::during(|| run(&mut theirs, counted))),
+        per_proposal(allocations::during(|| run(ours, counted))),
+        per_proposal(allocations::during(|| run(theirs, counted))),
     ];
 
     let cycles_of = |trio: &mut dyn Trio| {
@@ -180,16 +202,17 @@ fn measure(batch: u64, share: Duration, payload: &[u8]) -> Measured {
         let took = timed(|| run(trio, trial));
         ((trial as f64 * WINDOW.as_secs_f64() / took.as_secs_f64()) as u64).max(1)
     };
-    let (our_cycles, their_cycles) = (cycles_of(&mut ours), cycles_of(&mut theirs));
+    let (our_cycles, their_cycles) = (cycles_of(ours), cycles_of(theirs));
     let mut times = Pairs::default();
     let nanos = |took: Duration, cycles: u64| took.as_nanos() as f64 / (cycles * batch) as f64;
     let began = Instant::now();
     while began.elapsed() < share {
-        let our_time = timed(|| run(&mut ours, our_cycles));
-        let their_time = timed(|| run(&mut theirs, their_cycles));
+        let our_time = timed(|| run(ours, our_cycles));
+        let their_time = timed(|| run(theirs, their_cycles));
         times.push(nanos(our_time, our_cycles), nanos(their_time, their_cycles));
     }
     Measured {
+        peer,
         batch,
         times,
         allocations,
@@ -208,11 +231,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_commit_what_a_cycle_proposes() {
-        for trio in [
-            &mut Pontoon::new(&LIMITS) as &mut dyn Trio,
-            &mut RaftRs::new(&LIMITS),
-        ] {
+    fn every_side_commits_what_a_cycle_proposes() {
+        for side in Side::value_variants() {
+            let mut trio = side.trio();
             let before = trio.committed();
             trio.cycle(1, b"first");
             trio.cycle(64, b"more");

@@ -60,11 +60,11 @@ impl Pontoon {
     fn turn(&mut self, at: usize) {
         let (voter, ready) = (&mut self.voters[at], &mut self.ready);
         while voter.poll_ready(ready) {
-            self.mail.append(&mut ready.messages);
+            super::post(&mut self.mail, &mut ready.messages);
             if let Some(persist) = &ready.persist {
                 voter.handle_durable(persist.sequence, persist.term, self.now);
             }
-            self.mail.append(&mut ready.messages_after_durable);
+            super::post(&mut self.mail, &mut ready.messages_after_durable);
             if let Some(last) = ready.committed.last() {
                 voter.handle_applied(last.index());
             }

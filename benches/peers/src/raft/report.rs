@@ -11,22 +11,24 @@ pub(crate) fn print(measured: &[Measured], payload_bytes: u64) {
         "From propose to the acknowledged commit: three voters in memory, payloads of {payload_bytes} B, \
          all figures per proposal"
     );
-    let (ours, theirs) = (Side::Pontoon.name(), Side::RaftRs.name());
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);
+    let ours = Side::Pontoon.name();
     table.set_header([
-        "proposals per cycle",
+        "per cycle",
+        "peer",
         "what",
         ours,
-        theirs,
+        "peer",
         "ratio",
         "middle half",
     ]);
     for one in measured {
-        let batch = one.batch.to_string();
+        let (batch, peer) = (one.batch.to_string(), one.peer.name());
         let ratio = one.times.ratio();
         table.add_row([
             batch.clone(),
+            peer.to_owned(),
             "time".to_owned(),
             nanos(one.times.ours()),
             nanos(one.times.theirs()),
@@ -36,6 +38,7 @@ pub(crate) fn print(measured: &[Measured], payload_bytes: u64) {
         let mut exact = |what: &str, digits: usize, [ours, theirs]: [f64; 2]| {
             table.add_row([
                 batch.clone(),
+                peer.to_owned(),
                 what.to_owned(),
                 format!("{ours:.digits$}"),
                 format!("{theirs:.digits$}"),
@@ -44,8 +47,8 @@ pub(crate) fn print(measured: &[Measured], payload_bytes: u64) {
             ]);
         };
         exact("allocations", 2, one.allocations);
-        if let Some(count) = one.instructions {
-            exact("instructions", 0, [count.ours, count.theirs]);
+        if let Some(instructions) = one.instructions {
+            exact("instructions", 0, instructions);
         }
     }
     println!("{table}");
@@ -53,7 +56,10 @@ pub(crate) fn print(measured: &[Measured], payload_bytes: u64) {
     println!(
         "Times are medians of {pairs} windows of 10 ms on each side, taken in turns; ratios are the medians of"
     );
-    println!("the pairs' own. One allocation per proposal is the entry's own bytes.");
+    println!(
+        "the pairs' own. One allocation per proposal is the entry's own bytes. raft-rs-gathered is handed a"
+    );
+    println!("cycle's proposals in one message, raft-rs and Pontoon one by one.");
 }
 
 fn nanos(quartiles: Quartiles) -> String {
@@ -62,21 +68,27 @@ fn nanos(quartiles: Quartiles) -> String {
 
 /// The same as one JSON object.
 pub(crate) fn json(measured: &[Measured], payload_bytes: u64) -> Value {
-    let batches: Vec<Value> = measured
+    let comparisons: Vec<Value> = measured
         .iter()
         .map(|one| {
             json!({
+                "peer": one.peer.name(),
                 "proposals_per_cycle": one.batch,
                 "windows": one.times.len(),
                 "pontoon_ns_per_proposal": one.times.ours().json(),
-                "raft_rs_ns_per_proposal": one.times.theirs().json(),
+                "peer_ns_per_proposal": one.times.theirs().json(),
                 "time_ratio": one.times.ratio().json(),
                 "pontoon_allocations_per_proposal": one.allocations[0],
-                "raft_rs_allocations_per_proposal": one.allocations[1],
-                "pontoon_instructions_per_proposal": one.instructions.map(|count| count.ours),
-                "raft_rs_instructions_per_proposal": one.instructions.map(|count| count.theirs),
+                "peer_allocations_per_proposal": one.allocations[1],
+                "pontoon_instructions_per_proposal": one.instructions.map(|[ours, _]| ours),
+                "peer_instructions_per_proposal": one.instructions.map(|[_, theirs]| theirs),
             })
         })
         .collect();
-    json!({ "bench": "raft", "peer": "raft 0.7", "payload_bytes": payload_bytes, "batches": batches })
+    json!({
+        "bench": "raft",
+        "peer_version": "raft 0.7",
+        "payload_bytes": payload_bytes,
+        "comparisons": comparisons,
+    })
 }
