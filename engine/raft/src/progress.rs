@@ -179,7 +179,9 @@ impl Progress {
             ProgressMode::Pipeline if rejected <= self.matched => {}
             ProgressMode::Pipeline => self.probe_at(self.matched.next()),
             // Nobody refuses what comes before the first entry, except who waits for a snapshot.
-            ProgressMode::Probe if rejected == LogIndex::ZERO => self.needs_snapshot(),
+            ProgressMode::Probe if rejected == LogIndex::ZERO && self.matched == LogIndex::ZERO => {
+                self.needs_snapshot();
+            }
             // An answer to an earlier probe.
             ProgressMode::Probe if self.next.previous() != Some(rejected) => {}
             ProgressMode::Probe => {

@@ -58,6 +58,7 @@ impl Raft {
         let (from, term) = (self.config.id, self.term);
         let leads = self.role == Role::Leader && !self.stopped;
         let first = self.first_index();
+        let retry = self.clock + self.config.heartbeat_interval;
         let progress = self.peer_mut(peer)?;
         // One that ends before the log begins could not be followed by it.
         let is_wanted = leads
@@ -66,7 +67,7 @@ impl Raft {
             && last.index.next() >= first
             && last.index > progress.matched;
         if !is_wanted {
-            progress.flight = SnapshotFlight::Idle;
+            progress.flight = SnapshotFlight::Backoff(retry);
             return None;
         }
         progress.flight = SnapshotFlight::Taken(last.index);

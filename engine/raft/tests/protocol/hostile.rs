@@ -1,8 +1,11 @@
 //! S12: whatever a peer sends, nothing panics, and nothing that it cannot know becomes true.
 
-use crate::harness::{Cluster, message, position};
-use pontoon_raft::{Message, MessageBody, Ready, StepError};
-use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, LogPosition, Term};
+use crate::harness::{Cluster, Machine, message, position};
+use pontoon_raft::{Message, MessageBody, Ready, Snapshot, StepError};
+use pontoon_types::{
+    ConfChange, ConfState, Entry, EntryKind, GroupId, LogIndex, LogPosition, MemberChange,
+    ReplicaId, Term, Transition,
+};
 use proptest::prelude::*;
 
 fn number() -> impl Strategy<Value = u64> {
@@ -11,6 +14,35 @@ fn number() -> impl Strategy<Value = u64> {
 
 fn any_position() -> impl Strategy<Value = LogPosition> {
     (number(), number()).prop_map(|(term, index)| position(term, index))
+}
+
+fn any_members() -> impl Strategy<Value = ConfState> {
+    let list = || prop::collection::vec((0u64..6).prop_map(ReplicaId), 0..4);
+    let sorted = |list: Vec<ReplicaId>| ConfState::of_voters(list).voters;
+    prop_oneof![
+        3 => list().prop_map(ConfState::of_voters),
+        1 => (list(), list(), list(), any::<bool>()).prop_map(move |lists| ConfState {
+            voters: sorted(lists.0),
+            outgoing: sorted(lists.1),
+            learners: lists.2,
+            auto_leave: lists.3,
+            ..ConfState::default()
+        }),
+    ]
+}
+
+fn any_change() -> impl Strategy<Value = Vec<u8>> {
+    let change = (0u64..5, 0u8..3).prop_map(|(id, kind)| match kind {
+        0 => MemberChange::AddVoter(ReplicaId(id)),
+        1 => MemberChange::AddLearner(ReplicaId(id)),
+        _ => MemberChange::Remove(ReplicaId(id)),
+    });
+    let change = prop::collection::vec(change, 0..3).prop_map(|changes| {
+        let mut bytes = Vec::new();
+        ConfChange::of(changes, Transition::Auto).encode(&mut bytes);
+        bytes
+    });
+    prop_oneof![4 => change, 1 => any::<Vec<u8>>()]
 }
 
 fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
@@ -30,7 +62,12 @@ fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
         };
         (first..first.saturating_add(count)).map(entry).collect()
     });
-    prop_oneof![prop::collection::vec(entry, 0..3), run]
+    let change = (number(), number(), any_change()).prop_map(|(term, index, payload)| {
+        let (term, index) = (Term(term), LogIndex(index));
+        let kind = EntryKind::ConfChange;
+        vec![Entry::encode(GroupId(1), term, index, kind, &payload)]
+    });
+    prop_oneof![prop::collection::vec(entry, 0..3), run, change]
 }
 
 fn any_body() -> impl Strategy<Value = MessageBody> {
@@ -78,6 +115,12 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
             }
         }),
         number().prop_map(|read_round| MessageBody::HeartbeatResponse { read_round }),
+        (any_position(), any_members()).prop_map(|(last, conf_state)| {
+            MessageBody::InstallSnapshot {
+                last,
+                conf_state: Box::new(conf_state),
+            }
+        }),
     ]
 }
 
@@ -107,6 +150,17 @@ proptest! {
         let node = cluster.nodes.get_mut(&1).unwrap();
         let mut ready = Ready::default();
         for (at, message) in messages.into_iter().enumerate() {
+            if let MessageBody::InstallSnapshot { last, conf_state } = &message.body {
+                if last.index.0 > 100 {
+                    continue; // There is no such data, so its shell does not hand it over.
+                }
+                let at = |index| Entry::encode(GroupId(1), last.term, LogIndex(index), EntryKind::Empty, &[]);
+                let machine = Machine {
+                    state: (1..=last.index.0).map(at).collect(),
+                    conf_state: conf_state.as_ref().clone(),
+                };
+                node.staged.insert(*last, machine);
+            }
             let raft = node.raft.as_mut().unwrap();
             let (term, commit) = (raft.term(), raft.commit());
             let _ = raft.step(message, now);
@@ -116,6 +170,8 @@ proptest! {
             }
             let _ = raft.propose(b"z", now);
             let _ = raft.read_index(at as u64, now);
+            let change = ConfChange::one(MemberChange::AddLearner(ReplicaId(9)));
+            let _ = raft.propose_conf_change(&change, now);
             prop_assert!(raft.term() >= term && raft.commit() >= commit);
             prop_assert!(raft.commit() <= raft.last_position().index);
             while node.raft.as_mut().unwrap().poll_ready(&mut ready) {
@@ -126,6 +182,13 @@ proptest! {
                 node.acknowledge_applied();
                 for fetch in ready.fetches.drain(..) {
                     node.serve(fetch);
+                }
+                for peer in ready.snapshots.drain(..) {
+                    let snapshot = Snapshot {
+                        last: node.memory.last(),
+                        conf_state: node.memory.conf_state.clone(),
+                    };
+                    node.raft.as_mut().unwrap().handle_snapshot_taken(peer, snapshot);
                 }
                 while node.sync_one(now).is_some() {}
             }

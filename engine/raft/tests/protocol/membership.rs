@@ -381,6 +381,24 @@ fn who_lost_its_leader_to_a_demotion_learns_of_it_from_the_refusal_of_a_vote() {
 }
 
 #[test]
+fn a_new_member_is_spoken_to_at_once_and_nobody_is_deposed_for_its_silence() {
+    let mut cluster = Cluster::with(1, |options| options.check_quorum(true));
+    cluster.campaign(1);
+    cluster.advance(ELECTION * 3);
+    cluster.propose_conf_change(1, &add_voter(2)).unwrap();
+    cluster.advance(HEARTBEAT);
+    assert_eq!(cluster.raft(1).role(), Role::Leader);
+    let mut cluster = led(3);
+    cluster.add(4, blank());
+    let learner = ConfChange::one(MemberChange::AddLearner(ReplicaId(4)));
+    cluster.propose_conf_change(1, &learner).unwrap();
+    // No time passes.
+    cluster.settle();
+    let last = cluster.raft(1).last_position();
+    assert_eq!(cluster.raft(4).last_position(), last);
+}
+
+#[test]
 fn changes_pass_when_proposals_are_too_many() {
     let mut cluster = Cluster::with(3, |mut options| {
         options.config.max_uncommitted_bytes = 100;

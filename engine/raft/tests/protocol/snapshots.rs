@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, ELECTION, HEARTBEAT, Kind, Options, index, message, position};
 use pontoon_raft::{MessageBody, ProgressMode, Role, StepError};
-use pontoon_types::{ConfState, LogPosition, ReplicaId, Term};
+use pontoon_types::{ConfChange, ConfState, LogPosition, MemberChange, ReplicaId, Term};
 
 fn ids(list: &[u64]) -> Vec<ReplicaId> {
     list.iter().copied().map(ReplicaId).collect()
@@ -204,6 +204,35 @@ fn s4_the_members_come_with_the_snapshot() {
         cluster.restart(5);
         assert_eq!(cluster.raft(5).conf_state(), &joint);
     }
+}
+
+#[test]
+fn a_change_that_a_snapshot_overtakes_is_not_made_on_top_of_it() {
+    let mut cluster = Cluster::fresh(3);
+    cluster.campaign(1);
+    cluster.settle();
+    cluster.nodes.get_mut(&3).unwrap().apply_held = true;
+    let four = ReplicaId(4);
+    for change in [MemberChange::AddLearner(four), MemberChange::Remove(four)] {
+        let change = ConfChange::one(change);
+        cluster.propose_conf_change(1, &change).unwrap();
+        // 3 is handed the first, and misses the second.
+        cluster.advance(HEARTBEAT);
+        cluster.isolate(3);
+    }
+    assert!(cluster.node(3).memory.conf_state.is_member(four));
+    assert!(
+        !cluster.raft(3).conf_state().is_member(four),
+        "applied early"
+    );
+    cluster.compact(1, index(3));
+    cluster.heal();
+    cluster.advance(HEARTBEAT * 2);
+    cluster.nodes.get_mut(&3).unwrap().apply_held = false;
+    cluster.settle();
+    cluster.nodes.get_mut(&3).unwrap().acknowledge_applied();
+    assert_eq!(cluster.raft(3).applied(), index(3));
+    assert!(!cluster.raft(3).conf_state().is_member(four));
 }
 
 #[test]
