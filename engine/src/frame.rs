@@ -573,6 +573,29 @@ mod tests {
         }
 
         #[test]
+        fn a_snapshots_members_read_back_whole_or_not_at_all(
+            lists in prop::array::uniform4(prop::collection::btree_set(1u64.., 0..9)),
+            auto_leave: bool,
+            at: prop::sample::Index,
+        ) {
+            let [voters, outgoing, learners, learners_next] =
+                lists.map(|ids| ids.into_iter().map(ReplicaId).collect());
+            let conf_state = ConfState { voters, outgoing, learners, learners_next, auto_leave };
+            let last = LogPosition { term: Term(3), index: LogIndex(1 << 40) };
+            let conf_state = Box::new(conf_state);
+            let sent = message(MessageBody::InstallSnapshot { last, conf_state });
+            let mut builder = FrameBuilder::new(ORIGIN);
+            builder.push(GroupId(70), &sent);
+            let bytes = builder.finish().to_bytes();
+            let whole = read_all(bytes.clone());
+            prop_assert_eq!(whole, vec![(GroupId(70), sent)]);
+            let cut = bytes.slice(..at.index(bytes.len() - HEADER_BYTES) + HEADER_BYTES);
+            let is_empty = cut.len() == HEADER_BYTES;
+            let read = FrameReader::new(cut).unwrap().next_message();
+            prop_assert!(read.is_err() || is_empty);
+        }
+
+        #[test]
         fn a_frame_cut_anywhere_is_an_error_or_shorter(at: prop::sample::Index) {
             let mut builder = FrameBuilder::new(ORIGIN);
             builder.push(GroupId(70), &append(vec![entry(5, b"one"), entry(6, b"two")]));

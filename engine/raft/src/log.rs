@@ -479,6 +479,30 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_was_replaced_is_none_any_more() {
+        let mut log = log_of(&[1, 1]);
+        let (term, index) = (Term(1), LogIndex(3));
+        let kind = EntryKind::ConfChange;
+        log.push(Entry::encode(GroupId(1), term, index, kind, b"x"));
+        assert_eq!(log.first_change(LogIndex(3)), Some(LogIndex(3)));
+        assert_eq!(log.first_change(LogIndex(2)), None);
+        log.merge([entry(2, 3)].into());
+        assert_eq!(log.first_change(LogIndex(3)), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "durable to 1")]
+    fn a_snapshot_is_not_applied_before_it_is_durable() {
+        let mut log = log_of(&[1]);
+        log.offer(&mut Vec::new());
+        log.durable_to(LogIndex(1));
+        log.commit_to(LogIndex(1));
+        let (term, index) = (Term(2), LogIndex(9));
+        log.restore(LogPosition { term, index });
+        log.applied_to(LogIndex(9));
+    }
+
+    #[test]
     fn compaction_keeps_the_term_at_its_end() {
         let mut log = log_of(&[1, 2, 2, 3]);
         log.offer(&mut Vec::new());

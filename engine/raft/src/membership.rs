@@ -127,12 +127,8 @@ impl Raft {
             "{:?} while the members change: its votes were counted for others",
             self.role
         );
-        let voted = self.is_voter();
         self.conf = conf;
         self.conf_is_news = true;
-        if self.is_voter() && !voted {
-            self.restart_election_timer();
-        }
         if self.role == Role::Leader {
             self.part_from_removed();
         }

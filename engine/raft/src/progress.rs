@@ -262,6 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn only_an_answer_that_the_log_can_follow_on_ends_the_wait_for_a_snapshot() {
+        let mut peer = Progress::new(ReplicaId(2));
+        peer.reset(LogIndex(21));
+        peer.needs_snapshot();
+        peer.accepted(LogIndex(5), LogIndex(10));
+        assert_eq!(
+            (peer.mode, peer.matched),
+            (ProgressMode::Snapshot, LogIndex(5))
+        );
+        peer.accepted(LogIndex(9), LogIndex(10));
+        assert_eq!(
+            (peer.mode, peer.next),
+            (ProgressMode::Pipeline, LogIndex(10))
+        );
+    }
+
+    #[test]
     fn late_answers_neither_lower_what_is_known_nor_move_a_probe() {
         let mut peer = Progress::new(ReplicaId(2));
         peer.reset(LogIndex(21));

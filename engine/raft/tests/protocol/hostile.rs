@@ -205,6 +205,24 @@ fn what_no_correct_replica_sends_is_named_and_changes_nothing() {
         matched: LogIndex(matched),
         read_round,
     };
+    let unreadable = Entry::encode(
+        GroupId(1),
+        Term(1),
+        LogIndex(2),
+        EntryKind::ConfChange,
+        b"?",
+    );
+    let change = MessageBody::Append {
+        previous: position(1, 1),
+        commit: LogIndex(0),
+        matched_by_all: LogIndex(0),
+        read_round: 0,
+        entries: vec![unreadable].into(),
+    };
+    let nobody = MessageBody::InstallSnapshot {
+        last: position(1, 9),
+        conf_state: Box::default(),
+    };
     let heartbeat = MessageBody::Heartbeat {
         commit: LogIndex(0),
         matched_by_all: LogIndex(0),
@@ -214,6 +232,8 @@ fn what_no_correct_replica_sends_is_named_and_changes_nothing() {
         (2, 1, ack(99, 0)),
         (2, 1, ack(1, 99)),
         (1, 1, ack(1, 0)),
+        (2, 2, change),
+        (2, 2, nobody),
         (2, u64::MAX, ack(1, 0)),
     ] {
         let error = cluster.step(message(from, 1, term, body)).unwrap_err();

@@ -399,6 +399,21 @@ fn a_new_member_is_spoken_to_at_once_and_nobody_is_deposed_for_its_silence() {
 }
 
 #[test]
+fn what_fewer_can_commit_is_committed_when_there_are_fewer() {
+    let mut cluster = led(2);
+    cluster.propose_conf_change(1, &remove(2)).unwrap();
+    cluster.process(1);
+    cluster.deliver_all();
+    cluster.process(2);
+    // The answer is on its way, and nothing comes from 2 after it.
+    let written = cluster.propose(1).unwrap();
+    cluster.rule(Some(1), Some(2), None, Fate::Drop);
+    cluster.process(1);
+    cluster.settle();
+    assert_eq!(cluster.raft(1).commit(), written.index);
+}
+
+#[test]
 fn changes_pass_when_proposals_are_too_many() {
     let mut cluster = Cluster::with(3, |mut options| {
         options.config.max_uncommitted_bytes = 100;

@@ -11,7 +11,7 @@ fn ids(list: &[u64]) -> Vec<ReplicaId> {
 /// Three replicas, the third of which has missed all but the first three entries of ten, which the
 /// leader has compacted away.
 fn behind() -> Cluster {
-    let mut cluster = Cluster::fresh(3);
+    let mut cluster = Cluster::with(3, |options| options.pre_vote(true).check_quorum(true));
     cluster.campaign(1);
     cluster.settle();
     for written in 0..9 {
@@ -257,9 +257,20 @@ fn a_broken_off_snapshot_is_asked_for_again_but_not_at_once() {
 #[test]
 fn nobody_takes_a_snapshot_for_who_is_not_there() {
     let mut cluster = behind();
+    cluster.heal();
     cluster.nodes.get_mut(&1).unwrap().snapshots_held = true;
-    cluster.advance(HEARTBEAT * 30);
+    cluster.advance(HEARTBEAT * 2);
+    cluster.isolate(3);
+    cluster.take_snapshots(1);
+    // What it was heard of before is forgotten when the leader next checks its quorum.
+    cluster.advance(ELECTION * 2);
+    cluster.take_snapshots(1);
+    cluster.advance(ELECTION);
+    assert_eq!(mode(&cluster, 3), ProgressMode::Snapshot);
     assert!(cluster.node(1).snapshots_asked.is_empty());
+    cluster.heal();
+    cluster.advance(HEARTBEAT * 2);
+    assert_eq!(cluster.node(1).snapshots_asked, ids(&[3]));
 }
 
 #[test]
