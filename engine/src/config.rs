@@ -16,6 +16,12 @@ pub struct EngineConfig {
     pub election_timeout: Duration,
     /// How often a leader that has nothing else to say is heard.
     pub heartbeat_interval: Duration,
+    /// Whether leaders serve reads under a lease, without asking a quorum. Off unless asked for: then nothing but
+    /// speed depends on clocks, and a round of confirmation is shared by all reads of a cycle. It must be the
+    /// same on all nodes, as must be `election_timeout`.
+    pub lease_reads: bool,
+    /// By how much the clocks of nodes may drift against each other, for leases.
+    pub max_clock_drift_percent: u8,
     /// Per group: entry bytes proposed and not yet committed, before `Overloaded`.
     pub max_uncommitted_bytes: usize,
     /// Per worker: bytes handed to the log and not yet synced, and entry bytes committed and not yet
@@ -30,7 +36,8 @@ pub struct EngineConfig {
     pub compaction_interval: Duration,
     /// The log's settings.
     pub wal: WalConfig,
-    /// Seeds the election jitter, so that a run can be repeated.
+    /// Seeds the election jitter, so that a run can be repeated. No two lives of a node may have the same: it
+    /// also tells apart what they have asked.
     pub seed: u64,
 }
 
@@ -40,6 +47,8 @@ impl Default for EngineConfig {
             workers: 2,
             election_timeout: Duration::from_millis(750),
             heartbeat_interval: Duration::from_millis(150),
+            lease_reads: false,
+            max_clock_drift_percent: 10,
             max_uncommitted_bytes: 16 << 20,
             max_backlog_bytes: 64 << 20,
             max_queued_inputs: 64 << 10,
@@ -74,6 +83,9 @@ impl EngineConfig {
                 "election-timeout-ms",
                 "must be at least twice heartbeat-interval-ms",
             );
+        }
+        if self.max_clock_drift_percent >= 100 {
+            return wrong("max-clock-drift-percent", "must be below 100");
         }
         Ok(())
     }

@@ -21,7 +21,7 @@
 
 use crate::error::FrameError;
 use bytes::Bytes;
-use pontoon_raft::{Entries, Message, MessageBody};
+use pontoon_raft::{Entries, ForwardedRound, Message, MessageBody};
 use pontoon_types::codec::{DecodeError, Reader, put_varint};
 use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
 
@@ -40,12 +40,15 @@ mod kind {
     pub(super) const HEARTBEAT: u8 = 6;
     pub(super) const HEARTBEAT_RESPONSE: u8 = 7;
     pub(super) const INSTALL_SNAPSHOT: u8 = 8;
+    pub(super) const TIMEOUT_NOW: u8 = 9;
+    pub(super) const READ_INDEX: u8 = 10;
+    pub(super) const READ_INDEX_RESPONSE: u8 = 11;
 }
 
 /// How a frame travels. Frames on one lane arrive in order; those on the other do not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Heartbeats and votes: small, and not to be held up by entries.
+    /// Heartbeats, votes, transfers and reads: small, and not to be held up by entries.
     Control,
     /// Entries, and the answers to them.
     Append,
@@ -59,7 +62,10 @@ impl Lane {
             MessageBody::RequestVote { .. }
             | MessageBody::VoteResponse { .. }
             | MessageBody::Heartbeat { .. }
-            | MessageBody::HeartbeatResponse { .. } => Self::Control,
+            | MessageBody::HeartbeatResponse { .. }
+            | MessageBody::TimeoutNow
+            | MessageBody::ReadIndex { .. }
+            | MessageBody::ReadIndexResponse { .. } => Self::Control,
             MessageBody::Append { .. }
             | MessageBody::InstallSnapshot { .. }
             | MessageBody::AppendResponse { .. }
@@ -230,6 +236,15 @@ impl FrameBuilder {
                 self.head(kind::HEARTBEAT_RESPONSE, group, message);
                 self.numbers([*read_round]);
             }
+            MessageBody::TimeoutNow => self.head(kind::TIMEOUT_NOW, group, message),
+            MessageBody::ReadIndex { asker } => {
+                self.head(kind::READ_INDEX, group, message);
+                self.numbers([asker.incarnation, asker.round]);
+            }
+            MessageBody::ReadIndexResponse { asker, index } => {
+                self.head(kind::READ_INDEX_RESPONSE, group, message);
+                self.numbers([asker.incarnation, asker.round, index.0]);
+            }
             MessageBody::InstallSnapshot { last, conf_state } => {
                 self.head(kind::INSTALL_SNAPSHOT, group, message);
                 self.position(*last);
@@ -366,6 +381,14 @@ fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
         kind::HEARTBEAT_RESPONSE => MessageBody::HeartbeatResponse {
             read_round: reader.varint()?,
         },
+        kind::TIMEOUT_NOW => MessageBody::TimeoutNow,
+        kind::READ_INDEX => MessageBody::ReadIndex {
+            asker: read_forwarded_round(reader)?,
+        },
+        kind::READ_INDEX_RESPONSE => MessageBody::ReadIndexResponse {
+            asker: read_forwarded_round(reader)?,
+            index: LogIndex(reader.varint()?),
+        },
         kind::INSTALL_SNAPSHOT => MessageBody::InstallSnapshot {
             last: read_position(reader)?,
             conf_state: Box::new(ConfState::decode(reader)?),
@@ -387,6 +410,13 @@ fn read_position(reader: &mut Reader<'_>) -> Result<LogPosition, DecodeError> {
     Ok(LogPosition {
         term: Term(reader.varint()?),
         index: LogIndex(reader.varint()?),
+    })
+}
+
+fn read_forwarded_round(reader: &mut Reader<'_>) -> Result<ForwardedRound, DecodeError> {
+    Ok(ForwardedRound {
+        incarnation: reader.varint()?,
+        round: reader.varint()?,
     })
 }
 
@@ -468,6 +498,10 @@ mod tests {
             term: Term(3),
             index: LogIndex(1 << 40),
         };
+        let asker = ForwardedRound {
+            incarnation: u64::MAX,
+            round: 1,
+        };
         let bodies = [
             MessageBody::RequestVote {
                 last: position,
@@ -494,6 +528,12 @@ mod tests {
                 read_round: 3,
             },
             MessageBody::HeartbeatResponse { read_round: 3 },
+            MessageBody::TimeoutNow,
+            MessageBody::ReadIndex { asker },
+            MessageBody::ReadIndexResponse {
+                asker,
+                index: LogIndex(5),
+            },
             MessageBody::InstallSnapshot {
                 last: position,
                 conf_state: Box::new(ConfState {
@@ -593,6 +633,30 @@ mod tests {
             let is_empty = cut.len() == HEADER_BYTES;
             let read = FrameReader::new(cut).unwrap().next_message();
             prop_assert!(read.is_err() || is_empty);
+        }
+
+        #[test]
+        fn forwarded_reads_read_back_whole_or_not_at_all(
+            incarnation: u64,
+            round: u64,
+            index: u64,
+            at: prop::sample::Index,
+        ) {
+            let asker = ForwardedRound { incarnation, round };
+            let index = LogIndex(index);
+            for body in [
+                MessageBody::ReadIndex { asker },
+                MessageBody::ReadIndexResponse { asker, index },
+            ] {
+                let sent = message(body);
+                let mut builder = FrameBuilder::new(ORIGIN);
+                builder.push(GroupId(70), &sent);
+                let bytes = builder.finish().to_bytes();
+                prop_assert_eq!(read_all(bytes.clone()), vec![(GroupId(70), sent)]);
+                let length = at.index(bytes.len() - HEADER_BYTES) + HEADER_BYTES;
+                let read = FrameReader::new(bytes.slice(..length)).unwrap().next_message();
+                prop_assert!(read.is_err() || length == HEADER_BYTES);
+            }
         }
 
         #[test]

@@ -8,6 +8,7 @@ use pontoon_engine::worker::Input;
 use pontoon_engine::{EngineConfig, Reply, RoleName};
 use pontoon_store::Outcome;
 use pontoon_types::{GroupId, LogIndex, NodeId};
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 fn leads(cluster: &Cluster, id: usize) -> bool {
@@ -356,6 +357,86 @@ fn a_stopping_worker_takes_no_proposals_and_drains() {
     cluster.settle();
     assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
     assert!(cluster.nodes[0].worker.is_drained());
+}
+
+#[test]
+fn a_stopping_worker_hands_over_what_it_leads() {
+    let groups = 3;
+    let mut cluster = Cluster::new(3, groups, &EngineConfig::default());
+    cluster.elect(1, groups);
+    let put = cluster.put(1, 1, "k", "v");
+    let now = cluster.now;
+    cluster.node(1).worker.handle(Input::Stop, now);
+    cluster.settle();
+    // In no time, and without anything being lost.
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    assert!(cluster.nodes[0].worker.is_drained());
+    for group in 0..groups as usize {
+        let roles = cluster.nodes.iter().map(|n| n.worker.status()[group].role);
+        let leaders = roles
+            .enumerate()
+            .filter(|(_, role)| *role == RoleName::Leader);
+        let leaders: Vec<usize> = leaders.map(|(at, _)| at).collect();
+        assert!(matches!(leaders[..], [1 | 2]), "group {group}: {leaders:?}");
+    }
+}
+
+#[test]
+fn a_stopping_worker_waits_an_election_timeout_for_who_does_not_take_over() {
+    let config = EngineConfig::default();
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    let now = cluster.now;
+    cluster.node(1).worker.handle(Input::Stop, now);
+    for _ in 0..2 {
+        assert!(!cluster.nodes[0].worker.is_drained());
+        cluster.cycle(1);
+        cluster.wire.clear();
+        cluster.now = cluster.now + config.election_timeout / 2;
+    }
+    cluster.cycle(1);
+    assert!(cluster.nodes[0].worker.is_drained());
+}
+
+#[test]
+fn a_leadership_moves_to_the_node_that_is_named() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let (now, group) = (cluster.now, GroupId(1));
+    let to = NodeId(3);
+    let input = Input::TransferLeadership { group, to };
+    cluster.node(1).worker.handle(input, now);
+    // What comes meanwhile is told where to go.
+    let put = cluster.put(1, 1, "k", "v");
+    assert_eq!(put.try_recv(), Ok(Reply::NotLeader { leader: Some(to) }));
+    cluster.settle();
+    let put = cluster.put(3, 1, "k", "v");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
+fn reads_under_a_lease_need_no_message_until_it_is_over() {
+    for lease_reads in [true, false] {
+        let config = EngineConfig {
+            lease_reads,
+            ..EngineConfig::default()
+        };
+        let mut cluster = Cluster::new(3, 1, &config);
+        cluster.elect(1, 1);
+        cluster.pass(2 * config.heartbeat_interval);
+        let read = cluster.get(1, 1, "k");
+        cluster.cycle(1);
+        let served = read.try_recv();
+        assert_eq!(served == Ok(Reply::Value(None)), lease_reads);
+        assert_eq!(cluster.wire.is_empty(), lease_reads);
+        // Nobody answers for as long as a promise lasts on the slowest clock.
+        cluster.now = cluster.now + config.election_timeout * 9 / 10;
+        let read = cluster.get(1, 1, "k");
+        cluster.cycle(1);
+        assert_eq!(read.try_recv(), Err(TryRecvError::Empty));
+        drop(cluster); // It still owes answers.
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ impl Raft {
             MessageBody::Append { .. }
             | MessageBody::Heartbeat { .. }
             | MessageBody::InstallSnapshot { .. }
+            | MessageBody::TimeoutNow
+            | MessageBody::ReadIndexResponse { .. }
                 if term == Term::ZERO =>
             {
                 malformed("nobody leads term 0")
@@ -58,6 +60,9 @@ impl Raft {
                 Some(what) => malformed(what),
                 None => Ok(()),
             },
+            MessageBody::ReadIndexResponse { index, .. } if index.0 > MAX_COUNT => {
+                malformed("its index is out of bounds")
+            }
             MessageBody::AppendRejected { hint, .. } if hint.term > term => {
                 malformed("its hint is of a later term")
             }

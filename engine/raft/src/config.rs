@@ -30,8 +30,25 @@ pub struct Config {
     /// Whether a leader that has not heard a quorum for `election_timeout` steps down, and whether
     /// voters that have just heard their leader refuse others (thesis §6.2 and §4.2.3).
     pub check_quorum: bool,
+    /// Whether a leader serves reads under a lease instead of asking a quorum each time (thesis §6.4.1). Needs
+    /// `check_quorum`. It must be the same on all members, as must be `election_timeout`; what it rests on
+    /// is in the module `lease`.
+    pub lease: bool,
+    /// By how much the clocks of members may drift: while one moves on by some time, each other moves on by
+    /// at least so much less. Below 100. Whoever understates it gets stale reads under a lease; overstating
+    /// it only shortens leases.
+    pub max_clock_drift_percent: u8,
+    /// How willing this replica is to lead: 0 is the most, and every step waits one `election_timeout`
+    /// more for a leader before it campaigns. So the preferred one asks first, if it lives. Whether it
+    /// wins its log decides, as ever; if it does not, the next one's turn comes.
+    pub election_rank: u32,
+    /// A number that no two lives of this replica share, a random one for instance: answers to what an
+    /// earlier one has asked are told apart by it.
+    pub incarnation: u64,
     /// Appends that may be unanswered per peer in pipeline mode.
     pub max_inflight_appends: usize,
+    /// Entry bytes that may be unanswered per peer, beyond which no further Append leaves.
+    pub max_inflight_bytes: usize,
     /// Entry bytes per Append. A single larger entry still goes, alone.
     pub max_append_bytes: usize,
     /// Bytes of uncommitted entries above which a leader refuses proposals. The first proposal over
@@ -86,6 +103,15 @@ pub enum ConfigError {
         /// The election timeout.
         election: Duration,
     },
+    /// No time would be left of a lease.
+    #[error("a clock drift of {percent} % leaves nothing of a lease; it must be below 100 %")]
+    ClockDrift {
+        /// The stated drift.
+        percent: u8,
+    },
+    /// A lease rests on the promises that voters make to a leader that checks its quorum.
+    #[error("leases need check_quorum")]
+    LeaseWithoutCheckQuorum,
     /// The restored runs of terms do not describe a log.
     #[error("the log's terms are inconsistent at index {index}, term {term}")]
     Terms {
@@ -139,7 +165,12 @@ impl Config {
             heartbeat_interval: Duration::from_millis(100),
             pre_vote: true,
             check_quorum: true,
+            lease: false,
+            max_clock_drift_percent: 10,
+            election_rank: 0,
+            incarnation: 0,
             max_inflight_appends: 64,
+            max_inflight_bytes: 16 << 20,
             max_append_bytes: 1 << 20,
             max_uncommitted_bytes: 16 << 20,
             max_apply_bytes: 4 << 20,
@@ -154,6 +185,7 @@ impl Config {
             ("election_timeout", !self.election_timeout.is_zero()),
             ("heartbeat_interval", !self.heartbeat_interval.is_zero()),
             ("max_inflight_appends", self.max_inflight_appends != 0),
+            ("max_inflight_bytes", self.max_inflight_bytes != 0),
             ("max_append_bytes", self.max_append_bytes != 0),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes != 0),
             ("max_apply_bytes", self.max_apply_bytes != 0),
@@ -166,6 +198,13 @@ impl Config {
                 heartbeat: self.heartbeat_interval,
                 election: self.election_timeout,
             });
+        }
+        if self.max_clock_drift_percent >= 100 {
+            let percent = self.max_clock_drift_percent;
+            return Err(ConfigError::ClockDrift { percent });
+        }
+        if self.lease && !self.check_quorum {
+            return Err(ConfigError::LeaseWithoutCheckQuorum);
         }
         Ok(())
     }
@@ -306,11 +345,22 @@ mod tests {
         bad.max_append_bytes = 0;
         let setting = "max_append_bytes";
         assert_eq!(bad.validate(), Err(ConfigError::Zero { setting }));
-        let mut bad = good;
+        let mut bad = good.clone();
         bad.heartbeat_interval = bad.election_timeout;
         assert!(matches!(
             bad.validate(),
             Err(ConfigError::HeartbeatTooSlow { .. })
         ));
+        let mut bad = good.clone();
+        bad.max_clock_drift_percent = 100;
+        assert_eq!(
+            bad.validate(),
+            Err(ConfigError::ClockDrift { percent: 100 })
+        );
+        let mut leased = good;
+        leased.lease = true;
+        assert_eq!(leased.validate(), Ok(()));
+        leased.check_quorum = false;
+        assert_eq!(leased.validate(), Err(ConfigError::LeaseWithoutCheckQuorum));
     }
 }

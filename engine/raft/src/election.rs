@@ -1,5 +1,6 @@
 //! Terms and elections (Raft §5.2, §5.4.1; thesis §4.2.3, §6.2, §9.6).
 
+use crate::lease::Lease;
 use crate::message::MessageBody;
 use crate::quorum::{Tally, tally};
 use crate::raft::{Raft, Role};
@@ -8,16 +9,24 @@ use pontoon_types::{EntryKind, Instant, LogPosition, ReplicaId, Term, mutant};
 impl Raft {
     /// Campaigns now, without waiting for a timeout; with a pre-vote first if that is on. Nothing
     /// happens if this replica leads already or is not a voter; if it has yet to apply a committed change
-    /// of the members, it campaigns as soon as it has.
+    /// of the members, it campaigns as soon as it has. With leases on, it does not within an election
+    /// timeout of hearing its leader, whose lease may count on it, but right after, unless it hears it again.
     pub fn campaign(&mut self, now: Instant) {
         self.observe(now);
-        if !self.stopped && self.role != Role::Leader {
+        if self.stopped || self.role == Role::Leader {
+            return;
+        }
+        if self.config.lease && self.is_sticky() && !mutant!(CampaignBreaksPromise) {
+            self.election_deadline = self.promised_until;
+        } else {
             self.start_campaign();
         }
     }
 
     pub(crate) fn start_campaign(&mut self) {
         self.restart_election_timer();
+        // The leader that they were forwarded to is gone, or does not answer.
+        self.reads.refuse_all();
         if !self.is_voter() {
             return;
         }
@@ -26,10 +35,9 @@ impl Raft {
             return;
         }
         self.leader = None;
-        self.heard_leader = None;
-        if self.config.pre_vote {
+        if self.config.pre_vote && !self.is_told_to_campaign() {
             self.role = Role::PreCandidate;
-            self.request_votes(true);
+            self.request_votes(self.term.next(), true, false);
             // Its own answer to a mere question needs no disk.
             self.count_vote(self.config.id, true);
         } else {
@@ -41,24 +49,24 @@ impl Raft {
     /// durable; the replica's own vote is counted at that same moment, in
     /// [`Raft::handle_durable`].
     fn start_election(&mut self) {
+        let transfer = self.is_told_to_campaign();
         self.term = self.term.next();
         self.vote = Some(self.config.id);
         self.role = Role::Candidate;
         self.leader = None;
         self.ack = None;
-        self.request_votes(false);
+        self.request_votes(self.term, false, transfer);
         if mutant!(OwnVoteUnsynced) {
             self.count_vote(self.config.id, true);
         }
     }
 
-    fn request_votes(&mut self, pre: bool) {
+    fn request_votes(&mut self, term: Term, pre: bool, transfer: bool) {
         self.votes.clear();
-        let term = if pre { self.term.next() } else { self.term };
         let body = MessageBody::RequestVote {
             last: self.log.last(),
             pre,
-            transfer: false,
+            transfer,
         };
         for at in 0..self.peers.len() {
             let id = self.peers[at].id;
@@ -78,13 +86,18 @@ impl Raft {
         transfer: bool,
     ) {
         // The election restriction (§5.4.1): nobody helps a log to lead that may lack what is committed.
-        let up_to_date = last >= self.log.last() || mutant!(ElectsShorterLogs);
+        let up_to_date = last >= self.log.last()
+            || mutant!(ElectsShorterLogs)
+            || transfer && mutant!(TransferElectsShorterLogs);
+        // Not while the leader is well, unless it is the leader who wants it. Who is in the candidate's term
+        // already has forgotten its leader, but not what it has promised.
+        let is_free = transfer || !self.is_sticky();
         let granted = if pre {
-            // Not in this term or an earlier one, and not while the leader is well.
-            up_to_date && term > self.term && (transfer || !self.is_sticky())
+            up_to_date && term > self.term && is_free
         } else {
-            let free = self.vote.is_none() && self.leader.is_none() || mutant!(VotesTwice);
-            up_to_date && (self.vote == Some(from) || free)
+            let unused = self.vote.is_none() && self.leader.is_none() || mutant!(VotesTwice);
+            let is_free = is_free || mutant!(TermsEndPromises);
+            up_to_date && (self.vote == Some(from) || unused && is_free)
         };
         if granted && !pre {
             self.vote = Some(from);
@@ -170,6 +183,7 @@ impl Raft {
         self.leader = Some(self.config.id);
         self.votes.clear();
         self.reads.restart();
+        self.lease = Lease::default();
         let next = self.log.last_index().next();
         for peer in &mut self.peers {
             peer.reset(next);
@@ -185,22 +199,22 @@ impl Raft {
     /// Follows `leader`, or waits for one, in `term`.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<ReplicaId>) {
         assert!(term >= self.term, "term {term} after term {}", self.term);
+        if term > self.term || leader != self.leader {
+            self.reads.refuse_all();
+        }
         if term > self.term {
             self.term = term;
             self.vote = None;
             self.ack = None;
         }
         if self.role == Role::Leader {
-            self.reads.refuse_all();
+            self.transfer = None;
             self.heartbeat_due = false;
             self.restart_election_timer();
         }
         self.role = Role::Follower;
         self.leader = leader;
         self.votes.clear();
-        if leader.is_none() {
-            self.heard_leader = None;
-        }
     }
 
     /// A message of a newer term. Returns whether it is to be handled any further.
@@ -224,7 +238,8 @@ impl Raft {
             }
             MessageBody::Append { .. }
             | MessageBody::Heartbeat { .. }
-            | MessageBody::InstallSnapshot { .. } => {
+            | MessageBody::InstallSnapshot { .. }
+            | MessageBody::TimeoutNow => {
                 self.become_follower(term, Some(from));
             }
             _ => self.become_follower(term, None),
@@ -254,25 +269,10 @@ impl Raft {
         self.say(from, self.term, answer);
     }
 
-    /// Whether this replica is content with the leader it has, and refuses others.
-    fn is_sticky(&self) -> bool {
-        let heard_lately = || {
-            self.leader.is_some()
-                && self
-                    .heard_leader
-                    .is_some_and(|at| self.clock < at + self.config.election_timeout)
-        };
-        self.config.check_quorum && (self.role == Role::Leader || heard_lately())
-    }
-
-    pub(crate) fn hear_leader(&mut self) {
-        self.heard_leader = Some(self.clock);
-        self.restart_election_timer();
-    }
-
     pub(crate) fn restart_election_timer(&mut self) {
         let timeout = self.config.election_timeout;
+        let patience = timeout.saturating_mul(self.config.election_rank.saturating_add(1));
         self.campaign_waits = false;
-        self.election_deadline = self.clock + timeout + self.rng.below(timeout);
+        self.election_deadline = self.clock + patience + self.rng.below(timeout);
     }
 }

@@ -86,6 +86,13 @@ pub enum ProposeError {
         /// Who is, if known.
         leader: Option<ReplicaId>,
     },
+    /// The leadership is being handed over. Until the transferee leads, or is given up, nobody takes
+    /// proposals.
+    #[error("the leadership is being transferred to replica {to}")]
+    Transferring {
+        /// To whom.
+        to: ReplicaId,
+    },
     /// Too much is waiting to be committed.
     #[error("{uncommitted_bytes} bytes are uncommitted, {limit_bytes} may be")]
     Overloaded {
@@ -133,10 +140,39 @@ pub enum ConfChangeRefusal {
     Invalid(#[from] ConfChangeError),
 }
 
+/// Why the leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// Only leaders can.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who is, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// This replica leads, and it is the one that was named.
+    #[error("the replica leads already")]
+    LeadsAlready,
+    /// Learners do not lead.
+    #[error("replica {to} is a learner")]
+    Learner {
+        /// Who was named.
+        to: ReplicaId,
+    },
+    /// No member of the group has that id.
+    #[error("replica {to} is not a member")]
+    NotMember {
+        /// Who was named.
+        to: ReplicaId,
+    },
+    /// The replica has stopped; see [`StepError::is_fatal`].
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
 /// Why a read was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {
-    /// Only leaders confirm reads.
+    /// Only leaders confirm reads, and nobody forwards them who knows no leader.
     #[error("not the leader")]
     NotLeader {
         /// Who is, if known.

@@ -98,6 +98,7 @@ impl Raft {
         self.hint_due = true;
         let body = MessageBody::HeartbeatResponse { read_round };
         self.say(from, self.term, body);
+        self.forward_reads_again();
         Ok(())
     }
 

@@ -38,7 +38,7 @@ impl Raft {
         }
         peer.accepted(matched, first);
         self.advance_commit();
-        self.confirm_reads();
+        self.confirm_round();
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl Raft {
         let agree = self.log.last_within(hint.index, hint.term).index;
         if let Some(peer) = self.answering_peer(from, read_round)? {
             peer.rejected(rejected, agree);
-            self.confirm_reads();
+            self.confirm_round();
         }
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Raft {
         let last = self.log.last_index();
         if let Some(peer) = self.answering_peer(from, read_round)? {
             peer.answered(last);
-            self.confirm_reads();
+            self.confirm_round();
         }
         Ok(())
     }
@@ -125,9 +125,10 @@ impl Raft {
         self.learn_matched_by_all(held_by_all);
     }
 
-    /// Releases the reads that a quorum has confirmed, itself included.
-    pub(crate) fn confirm_reads(&mut self) {
-        if !self.reads.awaits_confirmation() {
+    /// Sees how far a quorum, itself included, has answered rounds, for the reads and the lease that wait
+    /// for it.
+    pub(crate) fn confirm_round(&mut self) {
+        if !self.reads.awaits_confirmation() && !self.lease.awaits_confirmation() {
             return;
         }
         let (id, round) = (self.config.id, self.reads.round());
@@ -144,6 +145,7 @@ impl Raft {
             agreed(&self.conf, answered)
         };
         self.reads.confirm(confirmed);
+        self.lease.confirm(confirmed, self.clock);
     }
 
     /// The next multiple of the interval on the node's clock: all groups of a node speak at the same
@@ -159,7 +161,11 @@ impl Raft {
             self.heartbeat_deadline = self.next_heartbeat();
             self.heartbeat_due = true;
             self.hint_due = true;
+            if let Some(transfer) = &mut self.transfer {
+                transfer.told = false;
+            }
         }
+        self.give_up_transfer_if_due();
         if self.config.check_quorum && self.quorum_deadline <= self.clock {
             self.quorum_deadline = self.clock + self.config.election_timeout;
             self.check_quorum();
@@ -193,21 +199,31 @@ impl Raft {
             self.term
         );
         self.leave_joint_if_due();
-        // A new leader does not know how far its predecessors committed until it has committed an entry
-        // of its own (thesis §6.4).
-        let knows_commit = self.has_committed_own() || mutant!(ReadsBeforeOwnCommit);
-        if knows_commit && self.reads.begin_round(self.log.commit()) {
-            self.heartbeat_due = true;
-            self.confirm_reads();
-        }
-        if self.heartbeat_due {
-            self.heartbeat_due = false;
+        self.begin_reads();
+        self.tell_transferee();
+        if core::mem::take(&mut self.heartbeat_due) {
+            self.renew_lease();
             self.send_heartbeats(&mut ready.messages);
         }
+        self.confirm_round();
+        self.answer_forwarded();
         for at in 0..self.peers.len() {
             self.feed(at, ready);
         }
         self.ask_for_snapshots(ready);
+    }
+
+    /// Serves the reads that were asked, or begins a round for them.
+    fn begin_reads(&mut self) {
+        // A new leader does not know how far its predecessors committed until it has committed an entry
+        // of its own (thesis §6.4).
+        let knows_commit = self.has_committed_own() || mutant!(ReadsBeforeOwnCommit);
+        let commit = self.log.commit();
+        if self.reads.are_asked() && self.holds_lease(self.clock) {
+            self.reads.confirm_asked(commit);
+        } else if knows_commit && self.reads.begin_round(commit) {
+            self.heartbeat_due = true;
+        }
     }
 
     fn send_heartbeats(&self, messages: &mut Vec<Message>) {
@@ -241,7 +257,7 @@ impl Raft {
         };
         let last = log.last_index();
         while peer.mode != ProgressMode::Snapshot {
-            let wanted = peer.next <= last && peer.may_send(config.max_inflight_appends);
+            let wanted = peer.next <= last && peer.may_send(config);
             if !wanted && !peer.probe_due {
                 return;
             }
@@ -272,6 +288,7 @@ impl Raft {
             // A probe of cold entries goes empty: where the logs agree is worth knowing before the disk
             // is asked.
             let last_sent = entries.last().map(Entry::index);
+            let bytes = entries.iter().map(Entry::encoded_len).sum();
             ready.messages.push(Message {
                 from: config.id,
                 to: peer.id,
@@ -284,7 +301,7 @@ impl Raft {
                     entries,
                 },
             });
-            peer.sent(last_sent);
+            peer.sent(last_sent, bytes);
         }
     }
 }

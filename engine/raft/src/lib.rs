@@ -27,8 +27,8 @@
 //! | call | what happened |
 //! |---|---|
 //! | [`Raft::step`] | a message came in |
-//! | [`Raft::propose`], [`Raft::read_index`] | a client wants something |
-//! | [`Raft::propose_conf_change`] | somebody wants other members |
+//! | [`Raft::propose`], [`Raft::read_index`], [`Raft::forward_read_index`] | a client wants something |
+//! | [`Raft::propose_conf_change`], [`Raft::transfer_leadership`] | somebody wants other members, or another leader |
 //! | [`Raft::handle_timeout`] | [`Raft::next_deadline`] has come |
 //! | [`Raft::handle_durable`] | a [`Persist`] and all before it are on the disk |
 //! | [`Raft::handle_applied`] | the state machine has applied what it was given |
@@ -38,6 +38,7 @@
 //! | [`Raft::handle_unreachable`], [`Raft::compact`] | a connection broke, the log let go of its front |
 //!
 //! Then take out with [`Raft::poll_ready`] what is to be done, and repeat until it says there is nothing.
+//! `now` is read after what came in was taken out of its queue, from a clock that goes on while the machine sleeps.
 //! What several calls brought about comes out as one: ten proposals are one Append per peer and one
 //! [`Persist`], so a shell that gathers a cycle's worth of calls gets batches for free.
 //!
@@ -63,14 +64,27 @@
 //! Timeouts are drawn from `[t, 2t)` anew each time. With `pre_vote` a candidate first asks whether it could
 //! win and raises no term if not (thesis §9.6). With `check_quorum` a leader that hears no quorum steps
 //! down, and voters that heard their leader within `t` refuse everybody else (thesis §4.2.3, §6.2),
-//! except candidates that the leader itself has sent. A replica that does find itself in a higher
+//! except candidates that the leader itself has sent. That is a promise, which also outlives the term, because
+//! leases count on it. A replica that does find itself in a higher
 //! term than a leader with which all others are content tells that leader, who then steps down: without
 //! that, it would be refused for ever and follow nobody.
+//!
+//! Who should lead rather than others is told by [`Config::election_rank`]: who ranks lower waits longer, so that the
+//! preferred one asks first. It must win like anybody else. There is no more to it, because waiting
+//! needs no knowledge of others and changes nothing about votes; to bring the leadership back to who was away
+//! is a matter of placement, and of a transfer.
+//!
+//! # Handing over
+//!
+//! [`Raft::transfer_leadership`] lets a leader choose who comes after it (thesis §3.10). It takes no
+//! proposals meanwhile, brings the other one up to the end of its log and tells it to campaign at
+//! once. The election that follows is one like any other, except that stickiness does not hold. Who has not
+//! taken over within an election timeout is given up.
 //!
 //! # Feeding followers
 //!
 //! A leader *probes* where a peer's log agrees with its own, one Append at a time, and from the first
-//! accepted one on feeds it in a *pipeline*, bounded in messages per peer and bytes per message. A
+//! accepted one on feeds it in a *pipeline*, bounded per peer in messages and bytes under way. A
 //! refusal says where the follower's log could agree, whole terms skipped on both sides, so that
 //! conflicts cost rejections by the number of terms and not of entries. Lost messages are found out by
 //! answered Heartbeats: a follower that is there but has not all entries is sent an Append, empty if need be,
@@ -84,7 +98,9 @@
 //!
 //! [`Raft::read_index`] gives an index at which a read is linearizable (S8), without writing: the leader's
 //! commit index, once a quorum has answered a round of messages that began after the read was asked
-//! (thesis §6.4). One round serves all reads that wait for it.
+//! (thesis §6.4). One round serves all reads that wait for it. With [`Config::lease`] a leader that a quorum has
+//! answered lately need not ask (§6.4.1): why that is safe, and what clocks it takes, is told at
+//! the top of `lease.rs`. [`Raft::forward_read_index`] lets a follower ask its leader, and serve the read itself.
 //!
 //! # Members
 //!
@@ -167,6 +183,7 @@ mod election;
 mod error;
 mod follower;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod message;
@@ -179,11 +196,12 @@ mod ready;
 mod rng;
 mod snapshot;
 mod terms;
+mod transfer;
 mod view;
 
 pub use config::{Config, ConfigError, Restored};
-pub use error::{ConfChangeRefusal, ProposeError, ReadError, StepError};
-pub use message::{Entries, Message, MessageBody};
+pub use error::{ConfChangeRefusal, ProposeError, ReadError, StepError, TransferError};
+pub use message::{Entries, ForwardedRound, Message, MessageBody};
 pub use progress::{ProgressMode, ProgressView};
 pub use raft::{Raft, Role};
 pub use ready::{AppendSequence, Fetch, FetchPurpose, Persist, ReadReady, Ready, Snapshot};

@@ -70,7 +70,9 @@ impl Raft {
         if !self.conf.is_joint() || !self.conf.auto_leave {
             return;
         }
-        let is_settled = self.log.first_change(self.log.last_index()).is_none();
+        // Whoever takes over does it, with a log that has not grown meanwhile.
+        let is_settled =
+            self.transfer.is_none() && self.log.first_change(self.log.last_index()).is_none();
         if is_settled && self.has_committed_own() {
             let mut payload = Vec::new();
             ConfChange::leave().encode(&mut payload);
@@ -150,10 +152,12 @@ impl Raft {
         if self.role != Role::Leader {
             return;
         }
+        self.lease.start_anew();
         if self.is_voter() {
             // Fewer may be asked now than before.
             self.advance_commit();
-            self.confirm_reads();
+            self.confirm_round();
+            self.give_up_transfer_if_due();
         } else {
             // It does not count itself, and the others choose among themselves (thesis §4.2.2).
             self.become_follower(self.term, None);

@@ -100,4 +100,28 @@ pub enum MessageBody {
         /// The round of the Heartbeat it answers.
         read_round: u64,
     },
+    /// The leader wants the receiver, who has its whole log, to campaign now and succeed it (thesis §3.10).
+    TimeoutNow,
+    /// A follower asks its leader for an index at which reads that were asked of it are linearizable.
+    ReadIndex {
+        /// Which reads.
+        asker: ForwardedRound,
+    },
+    /// Answers a [`MessageBody::ReadIndex`].
+    ReadIndexResponse {
+        /// What it answers.
+        asker: ForwardedRound,
+        /// The index at which they are linearizable.
+        index: LogIndex,
+    },
+}
+
+/// All reads that a follower has forwarded up to a moment, by which a request and its answer are matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardedRound {
+    /// The follower's [`Config::incarnation`](crate::Config::incarnation): an earlier life of it has
+    /// counted from the same beginning.
+    pub incarnation: u64,
+    /// The follower's count.
+    pub round: u64,
 }

@@ -20,8 +20,10 @@ impl Raft {
     pub fn poll_ready(&mut self, ready: &mut Ready) -> bool {
         ready.clear();
         if !self.stopped {
-            if self.role == Role::Leader {
-                self.lead(ready);
+            match self.role {
+                Role::Leader => self.lead(ready),
+                Role::Follower => self.forward_reads(),
+                Role::Candidate | Role::PreCandidate => {}
             }
             self.persist(ready);
             self.release(ready);

@@ -1,5 +1,6 @@
 //! What a leader knows about each of its peers, and what that allows it to send.
 
+use crate::config::Config;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use pontoon_types::{Entry, Instant, LogIndex, ReplicaId};
@@ -25,6 +26,8 @@ pub struct ProgressView {
     pub mode: ProgressMode,
     /// Appends that are unanswered in pipeline mode.
     pub inflight: usize,
+    /// Entry bytes in them.
+    pub inflight_bytes: usize,
 }
 
 /// A read of cold entries for one purpose.
@@ -64,8 +67,10 @@ pub(crate) struct Progress {
     paused: bool,
     /// An Append is wanted even if it is empty, to find out what became of earlier ones.
     pub(crate) probe_due: bool,
-    /// The last index of each unanswered Append in pipeline mode.
-    inflight: VecDeque<LogIndex>,
+    /// The last index and the entry bytes of each unanswered Append in pipeline mode.
+    inflight: VecDeque<(LogIndex, usize)>,
+    /// The sum of these bytes.
+    inflight_bytes: usize,
     /// Whether it was heard of since the leader last checked its quorum.
     pub(crate) active: bool,
     /// The latest round of reads that it has answered.
@@ -86,6 +91,7 @@ impl Progress {
             paused: false,
             probe_due: false,
             inflight: VecDeque::new(),
+            inflight_bytes: 0,
             active: false,
             read_round: 0,
             fetch: FetchState::Idle,
@@ -118,8 +124,13 @@ impl Progress {
         self.mode = ProgressMode::Probe;
         self.paused = false;
         self.probe_due = false;
-        self.inflight.clear();
+        self.forget_inflight();
         self.move_next(next);
+    }
+
+    fn forget_inflight(&mut self) {
+        self.inflight.clear();
+        self.inflight_bytes = 0;
     }
 
     fn move_next(&mut self, next: LogIndex) {
@@ -129,22 +140,27 @@ impl Progress {
         }
     }
 
-    /// Whether entries may be sent now.
-    pub(crate) fn may_send(&self, max_inflight: usize) -> bool {
+    /// Whether entries may be sent now. The last Append may take the bytes over their bound, so that any
+    /// entry can go.
+    pub(crate) fn may_send(&self, limits: &Config) -> bool {
         match self.mode {
             ProgressMode::Probe => !self.paused,
-            ProgressMode::Pipeline => self.inflight.len() < max_inflight,
+            ProgressMode::Pipeline => {
+                self.inflight.len() < limits.max_inflight_appends
+                    && self.inflight_bytes < limits.max_inflight_bytes
+            }
             ProgressMode::Snapshot => false,
         }
     }
 
-    /// An Append with entries up to `last` left; `None` if it had none.
-    pub(crate) fn sent(&mut self, last: Option<LogIndex>) {
+    /// An Append with entries of so many bytes up to `last` left; `None` if it had none.
+    pub(crate) fn sent(&mut self, last: Option<LogIndex>, bytes: usize) {
         self.probe_due = false;
         match (self.mode, last) {
             (ProgressMode::Probe, _) => self.paused = true,
             (ProgressMode::Pipeline, Some(last)) => {
-                self.inflight.push_back(last);
+                self.inflight.push_back((last, bytes));
+                self.inflight_bytes += bytes;
                 self.move_next(last.next());
             }
             (ProgressMode::Pipeline | ProgressMode::Snapshot, _) => {}
@@ -166,8 +182,11 @@ impl Progress {
             self.probe_at(matched.next());
             self.mode = ProgressMode::Pipeline;
         }
-        while self.inflight.front().is_some_and(|last| *last <= matched) {
+        while let Some(&(last, bytes)) = self.inflight.front()
+            && last <= matched
+        {
             self.inflight.pop_front();
+            self.inflight_bytes -= bytes;
         }
     }
 
@@ -212,7 +231,7 @@ impl Progress {
     pub(crate) fn needs_snapshot(&mut self) {
         self.mode = ProgressMode::Snapshot;
         self.probe_due = false;
-        self.inflight.clear();
+        self.forget_inflight();
         self.fetched.clear();
     }
 
@@ -232,6 +251,7 @@ impl Progress {
             matched: self.matched,
             mode: self.mode,
             inflight: self.inflight.len(),
+            inflight_bytes: self.inflight_bytes,
         }
     }
 }
@@ -239,26 +259,49 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pontoon_types::GroupId;
+
+    fn limits() -> Config {
+        let mut config = Config::new(GroupId(1), ReplicaId(1));
+        (config.max_inflight_appends, config.max_inflight_bytes) = (3, 100);
+        config
+    }
 
     #[test]
     fn an_accepted_probe_opens_the_pipeline_and_a_rejection_closes_it() {
         let mut peer = Progress::new(ReplicaId(2));
         peer.reset(LogIndex(11));
-        assert!(peer.may_send(3));
-        peer.sent(Some(LogIndex(11)));
-        assert!(!peer.may_send(3));
+        assert!(peer.may_send(&limits()));
+        peer.sent(Some(LogIndex(11)), 1);
+        assert!(!peer.may_send(&limits()));
         peer.accepted(LogIndex(11), LogIndex(1));
         for last in [12, 13, 14] {
-            assert!(peer.may_send(3));
-            peer.sent(Some(LogIndex(last)));
+            assert!(peer.may_send(&limits()));
+            peer.sent(Some(LogIndex(last)), 1);
         }
-        assert!(!peer.may_send(3));
+        assert!(!peer.may_send(&limits()));
         peer.accepted(LogIndex(13), LogIndex(1));
-        assert_eq!(peer.view().inflight, 1);
+        assert_eq!((peer.view().inflight, peer.view().inflight_bytes), (1, 1));
         peer.rejected(LogIndex(12), LogIndex(0));
         assert_eq!(peer.mode, ProgressMode::Pipeline, "a stale rejection");
         peer.rejected(LogIndex(14), LogIndex(0));
         assert_eq!((peer.mode, peer.next), (ProgressMode::Probe, LogIndex(14)));
+        assert_eq!((peer.view().inflight, peer.view().inflight_bytes), (0, 0));
+    }
+
+    #[test]
+    fn bytes_under_way_are_bounded_and_any_one_append_may_go() {
+        let mut peer = Progress::new(ReplicaId(2));
+        peer.reset(LogIndex(1));
+        peer.accepted(LogIndex(0), LogIndex(1));
+        assert!(peer.may_send(&limits()));
+        peer.sent(Some(LogIndex(1)), 1000);
+        assert!(!peer.may_send(&limits()), "1000 of 100 bytes");
+        peer.accepted(LogIndex(1), LogIndex(1));
+        peer.sent(Some(LogIndex(2)), 99);
+        assert!(peer.may_send(&limits()));
+        peer.sent(Some(LogIndex(3)), 1);
+        assert!(!peer.may_send(&limits()), "100 of 100 bytes");
     }
 
     #[test]
@@ -282,7 +325,7 @@ mod tests {
     fn late_answers_neither_lower_what_is_known_nor_move_a_probe() {
         let mut peer = Progress::new(ReplicaId(2));
         peer.reset(LogIndex(21));
-        peer.sent(None);
+        peer.sent(None, 0);
         peer.rejected(LogIndex(20), LogIndex(7));
         assert_eq!(peer.next, LogIndex(8));
         peer.rejected(LogIndex(20), LogIndex(3));

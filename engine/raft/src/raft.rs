@@ -6,18 +6,21 @@
 
 use crate::config::{Config, ConfigError, MAX_PAYLOAD_BYTES, Restored};
 use crate::durability::Durability;
-use crate::error::{ProposeError, ReadError, StepError};
+use crate::error::{ProposeError, StepError};
+use crate::lease::Lease;
 use crate::log::Log;
 use crate::message::{Message, MessageBody};
 use crate::progress::{FetchState, Progress};
-use crate::read_index::{MAX_WAITING_READS, ReadIndex};
+use crate::read_index::ReadIndex;
 use crate::ready::{AppendSequence, FetchPurpose, Snapshot};
 use crate::rng::Rng;
+use crate::transfer::Transfer;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use pontoon_types::{
     ConfChange, ConfState, Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId, Term,
+    mutant,
 };
 
 /// What a replica is in its term (Raft §5.1).
@@ -62,8 +65,11 @@ pub struct Raft {
     /// Everything up to here is committed and held durably by every member.
     pub(crate) matched_by_all: LogIndex,
 
-    /// When the leader was last heard of.
-    pub(crate) heard_leader: Option<Instant>,
+    /// Until then no candidate gets this replica's vote that was not sent by the leader. An election
+    /// timeout from when a leader, of whatever term, was last heard of; never falls. See `lease`.
+    pub(crate) promised_until: Instant,
+    /// The term whose leader has told this replica to campaign.
+    pub(crate) told_in: Option<Term>,
     /// When a follower or candidate campaigns.
     pub(crate) election_deadline: Instant,
     /// It would campaign, but has a committed change of the members to apply first.
@@ -72,6 +78,10 @@ pub struct Raft {
     pub(crate) heartbeat_deadline: Instant,
     /// When a leader checks that it has heard a quorum since the last check.
     pub(crate) quorum_deadline: Instant,
+
+    /// To whom a leader hands over.
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) lease: Lease,
 
     /// Answers to the present campaign, by voter.
     pub(crate) votes: Vec<(ReplicaId, bool)>,
@@ -124,11 +134,14 @@ impl Raft {
             log,
             durability: Durability::new(restored.hard_state),
             matched_by_all: LogIndex::ZERO,
-            heard_leader: None,
+            promised_until: now,
+            told_in: None,
             election_deadline: now,
             campaign_waits: false,
             heartbeat_deadline: now,
             quorum_deadline: now,
+            transfer: None,
+            lease: Lease::default(),
             votes: Vec::new(),
             peers: peers.map(Progress::new).collect(),
             reads: ReadIndex::default(),
@@ -146,6 +159,11 @@ impl Raft {
             config,
         };
         raft.restart_election_timer();
+        // What an earlier life has promised is not on the disk, but its term is, and who was never in one has
+        // promised nothing.
+        if raft.config.lease && raft.term > Term::ZERO && !mutant!(RestartForgetsPromise) {
+            raft.promised_until = now + raft.config.election_timeout;
+        }
         Ok(raft)
     }
 
@@ -227,6 +245,18 @@ impl Raft {
             MessageBody::HeartbeatResponse { read_round } => {
                 self.handle_heartbeat_response(from, read_round)
             }
+            MessageBody::TimeoutNow => {
+                self.follow(from)?;
+                self.handle_timeout_now();
+                Ok(())
+            }
+            MessageBody::ReadIndex { asker } => {
+                self.handle_read_index(from, asker);
+                Ok(())
+            }
+            MessageBody::ReadIndexResponse { asker, index } => {
+                self.handle_read_index_response(from, asker, index)
+            }
         }
     }
 
@@ -262,36 +292,17 @@ impl Raft {
             let leader = self.leader;
             return Err(ProposeError::NotLeader { leader });
         }
+        if let Some(Transfer { to, .. }) = self.transfer
+            && !mutant!(ProposalsDuringTransfer)
+        {
+            return Err(ProposeError::Transferring { to });
+        }
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(ProposeError::TooLarge {
                 payload_bytes: payload.len(),
                 limit_bytes: MAX_PAYLOAD_BYTES,
             });
         }
-        Ok(())
-    }
-
-    /// Asks for an index at which a read is linearizable. Answered in
-    /// [`Ready::reads`](crate::Ready::reads) or [`Ready::reads_refused`](crate::Ready::reads_refused)
-    /// with the same `context`, after at least one exchange with a quorum, which the next
-    /// [`Raft::poll_ready`] begins.
-    ///
-    /// # Errors
-    /// If it cannot be asked here.
-    pub fn read_index(&mut self, context: u64, now: Instant) -> Result<(), ReadError> {
-        self.observe(now);
-        if self.stopped {
-            return Err(ReadError::Stopped);
-        }
-        if self.role != Role::Leader {
-            let leader = self.leader;
-            return Err(ReadError::NotLeader { leader });
-        }
-        let waiting = self.reads.waiting();
-        if waiting >= MAX_WAITING_READS {
-            return Err(ReadError::Overloaded { waiting });
-        }
-        self.reads.ask(context);
         Ok(())
     }
 
@@ -323,12 +334,13 @@ impl Raft {
         }
         let role = if self.role == Role::Leader {
             let quorum = self.config.check_quorum.then_some(self.quorum_deadline);
-            let both = quorum.map_or(self.heartbeat_deadline, |at| {
-                at.min(self.heartbeat_deadline)
-            });
-            (!self.peers.is_empty()).then_some(both)
+            let transfer = self.transfer.map(|transfer| transfer.deadline);
+            let heartbeat = (!self.peers.is_empty()).then_some(self.heartbeat_deadline);
+            let quorum = quorum.filter(|_| heartbeat.is_some());
+            heartbeat.into_iter().chain(quorum).chain(transfer).min()
         } else {
-            self.is_voter().then_some(self.election_deadline)
+            let waits = self.is_voter() || self.reads.waiting() > 0;
+            waits.then_some(self.election_deadline)
         };
         let fetches = self.peers.iter().map(|peer| peer.fetch);
         fetches

@@ -92,6 +92,21 @@ impl Raft {
         self.peer(peer).map(Progress::view)
     }
 
+    /// Which voter, if any, would best lead after this leader: of those heard of lately the one that holds most.
+    #[must_use]
+    pub fn best_transferee(&self) -> Option<ReplicaId> {
+        let may_lead = |peer: &&Progress| peer.active && self.conf.is_voter(peer.id);
+        let leads = self.role == Role::Leader;
+        let peers = self.peers.iter().filter(|_| leads).filter(may_lead);
+        peers.max_by_key(|peer| peer.matched).map(|peer| peer.id)
+    }
+
+    /// To whom a leader hands its leadership over at present.
+    #[must_use]
+    pub fn transferee(&self) -> Option<ReplicaId> {
+        self.transfer.map(|transfer| transfer.to)
+    }
+
     /// Everything up to here is committed and was held durably by every member of the group when the leader
     /// said so: none of them needs it from a peer's log any more. Who joins later begins with a
     /// snapshot, and holds it back from then on until it has caught up. Followers learn it from leaders; it
@@ -121,7 +136,7 @@ impl Raft {
     }
 
     /// Whether nothing is under way: the log is committed, durable and applied to its end, and a leader
-    /// has no read waiting and no peer that lags.
+    /// has no peer that lags and no transfer; and no read waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let last = self.log.last_index();
@@ -133,12 +148,13 @@ impl Raft {
             && match self.role {
                 Role::Leader => {
                     self.reads.waiting() == 0
+                        && self.transfer.is_none()
                         && self
                             .peers
                             .iter()
                             .all(|peer| peer.mode == ProgressMode::Pipeline && peer.matched == last)
                 }
-                Role::Follower => true,
+                Role::Follower => self.reads.waiting() == 0,
                 Role::Candidate | Role::PreCandidate => false,
             }
     }

@@ -389,6 +389,13 @@ impl Engine {
         self.mailbox(group).tell(Input::Campaign { group });
     }
 
+    /// Hands the leadership of a group that is led here over to the replica on another node, if that can be.
+    /// [`Engine::status`] tells what came of it.
+    pub fn transfer_leadership(&self, group: GroupId, to: NodeId) {
+        let input = Input::TransferLeadership { group, to };
+        self.mailbox(group).tell(input);
+    }
+
     /// The state of every replica, in the order of their groups. Waits for the workers: not to be called
     /// from one.
     #[must_use]
@@ -420,8 +427,8 @@ impl Engine {
         self.shared.wal.pressure() == Pressure::Full
     }
 
-    /// Stops: takes no new proposals, gives those under way up to `patience` to be answered, then ends
-    /// every thread, flushes the store and closes the log.
+    /// Stops: takes no new proposals, hands over what is led here and gives what is under way up to
+    /// `patience` to be answered, then ends every thread, flushes the store and closes the log.
     pub fn shutdown(&self, patience: Duration) {
         let mut threads = std::mem::take(&mut *self.threads.lock());
         if threads.workers.is_empty() {

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 mod limits {
     /// Appends on their way to a peer, beyond which a group waits for an answer.
     pub(super) const INFLIGHT_APPENDS: usize = 32;
+    /// Entry bytes in them.
+    pub(super) const INFLIGHT_BYTES: usize = 4 << 20;
     /// Entry bytes in one append.
     pub(super) const APPEND_BYTES: usize = 256 << 10;
     /// Entry bytes handed to the apply stage at once.
@@ -41,6 +43,9 @@ pub(crate) struct Group {
     /// Reads that wait for a quorum to confirm the leader, by the context of their round.
     asked: VecDeque<(u64, Vec<Read>)>,
     next_context: u64,
+    /// The time that came with the reads of the last context. What is read at another time needs a context of its
+    /// own: a lease that held when one read was asked says nothing about a later one.
+    asked_at: Instant,
     /// Reads that are confirmed and wait for their index to be handed over.
     confirmed: VecDeque<(LogIndex, Vec<Read>)>,
     /// The last index handed to the apply stage.
@@ -66,7 +71,12 @@ impl Group {
             heartbeat_interval: config.heartbeat_interval,
             pre_vote: true,
             check_quorum: true,
+            lease: config.lease_reads,
+            max_clock_drift_percent: config.max_clock_drift_percent,
+            election_rank: 0,
+            incarnation: config.seed,
             max_inflight_appends: limits::INFLIGHT_APPENDS,
+            max_inflight_bytes: limits::INFLIGHT_BYTES,
             max_append_bytes: limits::APPEND_BYTES,
             max_uncommitted_bytes: config.max_uncommitted_bytes,
             max_apply_bytes: limits::APPLY_BYTES,
@@ -84,6 +94,7 @@ impl Group {
             proposals: VecDeque::new(),
             asked: VecDeque::new(),
             next_context: 1,
+            asked_at: now,
             confirmed: VecDeque::new(),
             handed_over,
             compacted,
@@ -115,7 +126,21 @@ impl Group {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.proposals.is_empty() && self.asked.is_empty() && self.confirmed.is_empty()
+        let is_leaving = self.failure.is_none() && self.raft.transferee().is_some();
+        self.proposals.is_empty()
+            && self.asked.is_empty()
+            && self.confirmed.is_empty()
+            && !is_leaving
+    }
+
+    /// Hands the leadership over, if there is one and somebody to take it, so that nobody has to notice
+    /// that the node is gone. Returns whether it tries.
+    pub(crate) fn leave(&mut self, now: Instant) -> bool {
+        let best = self
+            .raft
+            .best_transferee()
+            .filter(|_| self.failure.is_none());
+        best.is_some_and(|best| self.raft.transfer_leadership(best, now).is_ok())
     }
 
     /// Notes who waits for a proposal.
@@ -130,7 +155,7 @@ impl Group {
         self.proposals.insert(at, (position, waiter));
     }
 
-    /// Asks for a read. All reads of one cycle share one round of confirmation.
+    /// Asks for a read. All reads of one moment share a context, and all of one cycle a round of confirmation.
     pub(crate) fn ask_read(&mut self, read: Read, now: Instant) {
         if let Some(reason) = self.failure {
             return read.refuse(Reply::Unavailable { reason });
@@ -138,8 +163,12 @@ impl Group {
         if let Some((context, reads)) = self.asked.back_mut()
             && *context == self.next_context
         {
-            return reads.push(read);
+            if self.asked_at == now {
+                return reads.push(read);
+            }
+            self.next_context += 1;
         }
+        self.asked_at = now;
         match self.raft.read_index(self.next_context, now) {
             Ok(()) => self.asked.push_back((self.next_context, vec![read])),
             Err(ReadError::NotLeader { leader }) => {

@@ -70,6 +70,13 @@ pub enum Input {
         /// The group.
         group: GroupId,
     },
+    /// Hand the leadership of a group over to the replica on a node.
+    TransferLeadership {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        to: NodeId,
+    },
     /// What a finished flush of the store covers, so that the log may be cut.
     Compact {
         /// Per group, the applied index that is durable in the store.
@@ -85,7 +92,7 @@ pub enum Input {
         /// Takes the answer.
         reply: Box<dyn FnOnce(Vec<GroupStatus>) + Send>,
     },
-    /// Take no new proposals: the node is about to stop.
+    /// Take no new proposals, and hand over what is led here: the node is about to stop.
     Stop,
 }
 
@@ -103,6 +110,9 @@ impl fmt::Debug for Input {
             Self::LogUnreadable { group } => write!(f, "LogUnreadable({group})"),
             Self::PeerLost { node } => write!(f, "PeerLost({node})"),
             Self::Campaign { group } => write!(f, "Campaign({group})"),
+            Self::TransferLeadership { group, to } => {
+                write!(f, "TransferLeadership({group}, {to})")
+            }
             Self::Compact { applied } => write!(f, "Compact({applied:?})"),
             Self::LogPressure { full } => write!(f, "LogPressure({full})"),
             Self::Status { .. } => write!(f, "Status"),

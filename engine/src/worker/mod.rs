@@ -212,7 +212,8 @@ impl Worker {
             Input::Compact { applied } => self.compact(&applied),
             Input::LogPressure { full } => self.log_is_full = full,
             Input::Status { reply } => reply(self.status()),
-            Input::Stop => self.stopping = true,
+            Input::TransferLeadership { group, to } => self.transfer(group, to, now),
+            Input::Stop => self.stop(now),
         }
     }
 
@@ -457,6 +458,10 @@ impl Worker {
                 let leader = leader.and_then(|leader| group.node_of(leader));
                 waiter.reply(Reply::NotLeader { leader });
             }
+            Err(ProposeError::Transferring { to }) => {
+                let leader = group.node_of(to);
+                waiter.reply(Reply::NotLeader { leader });
+            }
             Err(ProposeError::Overloaded { .. }) => {
                 waiter.reply(Reply::Overloaded {
                     reason: "too much waits to be committed",
@@ -487,6 +492,30 @@ impl Worker {
         self.counters.reads += 1;
         self.groups[slot].ask_read(read, now);
         self.touch(slot);
+    }
+
+    /// What cannot be handed over stays here; who asked sees by the group's status.
+    fn transfer(&mut self, group: GroupId, to: NodeId, now: Instant) {
+        let Some(slot) = self.slot(group) else { return };
+        let group = &mut self.groups[slot];
+        let Some(replica) = group.replica_on(to) else {
+            return;
+        };
+        if let Err(error) = group.raft.transfer_leadership(replica, now) {
+            tracing::debug!(group = %group.id(), %to, %error, "did not hand the leadership over");
+        }
+        self.touch(slot);
+    }
+
+    fn stop(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        for slot in 0..self.groups.len() {
+            if self.groups[slot].leave(now) {
+                self.touch(slot);
+            }
+        }
     }
 
     fn receive(&mut self, from: NodeId, frame: Bytes, now: Instant) {

@@ -81,6 +81,32 @@ mutants! {
     RoundsShared,
     /// A new leader answers reads before it has committed in its own term.
     ReadsBeforeOwnCommit,
+    /// Voters do not care how lately they have heard their leader.
+    StickinessDropped,
+    /// A voter forgets what it has promised its leader when it meets a newer term.
+    TermsEndPromises,
+    /// A voter that restarts forgets that it may have promised something.
+    RestartForgetsPromise,
+    /// With leases on, a replica that has just heard its leader campaigns when told from outside.
+    CampaignBreaksPromise,
+    /// A lease lasts as long as a promise, however the clocks drift.
+    LeaseIgnoresDrift,
+    /// A lease counts from when the answers came, not from when they were asked for.
+    LeaseFromAnswer,
+    /// A lease, once given, is not compared with the time.
+    LeaseUnchecked,
+    /// A lease goes on after the members have changed.
+    LeaseOutlivesMembers,
+    /// A lease goes on although somebody was told to campaign.
+    LeaseOutlivesTransfer,
+    /// Who was told to campaign deposes also later leaders.
+    TransferOutlivesTerm,
+    /// Who was told to campaign gets votes whatever its log lacks.
+    TransferElectsShorterLogs,
+    /// Proposals are taken while the leadership is handed over.
+    ProposalsDuringTransfer,
+    /// Answers to reads that an earlier life of a replica has forwarded are taken.
+    ReadsOutliveProcess,
     /// A confirmed read does not wait until its index is applied.
     ReadsUnapplied,
     /// Messages that wait for a batch leave before its sync.

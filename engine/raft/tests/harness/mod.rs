@@ -18,6 +18,7 @@ pub(crate) use node::{Machine, Node, Options, StartError, position};
 use invariants::Invariants;
 use pontoon_raft::{
     Message, MessageBody, ProposeError, Raft, ReadError, Ready, Role, Snapshot, StepError,
+    TransferError,
 };
 use pontoon_types::{
     ConfChange, ConfState, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, ReplicaId,
@@ -45,10 +46,13 @@ pub(crate) enum Kind {
     RequestVote,
     VoteResponse,
     InstallSnapshot,
+    TimeoutNow,
+    ReadIndex,
+    ReadIndexResponse,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Append,
         Self::AppendResponse,
         Self::AppendRejected,
@@ -57,6 +61,9 @@ impl Kind {
         Self::RequestVote,
         Self::VoteResponse,
         Self::InstallSnapshot,
+        Self::TimeoutNow,
+        Self::ReadIndex,
+        Self::ReadIndexResponse,
     ];
 }
 
@@ -70,6 +77,9 @@ pub(crate) fn kind(message: &Message) -> Kind {
         MessageBody::RequestVote { .. } => Kind::RequestVote,
         MessageBody::VoteResponse { .. } => Kind::VoteResponse,
         MessageBody::InstallSnapshot { .. } => Kind::InstallSnapshot,
+        MessageBody::TimeoutNow => Kind::TimeoutNow,
+        MessageBody::ReadIndex { .. } => Kind::ReadIndex,
+        MessageBody::ReadIndexResponse { .. } => Kind::ReadIndexResponse,
     }
 }
 
@@ -212,9 +222,33 @@ impl Cluster {
     pub(crate) fn read_index(&mut self, id: u64, context: u64) -> Result<(), ReadError> {
         let now = self.clock(id);
         let asked = self.alive(id).unwrap().read_index(context, now);
+        self.read_asked(id, context, asked)
+    }
+
+    /// The same of a replica that may have to ask its leader.
+    pub(crate) fn forward_read_index(&mut self, id: u64, context: u64) -> Result<(), ReadError> {
+        let now = self.clock(id);
+        let asked = self.alive(id).unwrap().forward_read_index(context, now);
+        self.read_asked(id, context, asked)
+    }
+
+    fn read_asked(
+        &mut self,
+        id: u64,
+        context: u64,
+        asked: Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         if asked.is_ok() {
             self.invariants.read_asked(id, context);
         }
+        self.check();
+        asked
+    }
+
+    pub(crate) fn transfer_leadership(&mut self, id: u64, to: u64) -> Result<(), TransferError> {
+        let now = self.clock(id);
+        let raft = self.alive(id).unwrap();
+        let asked = raft.transfer_leadership(ReplicaId(to), now);
         self.check();
         asked
     }

@@ -64,6 +64,13 @@ impl Options {
         self
     }
 
+    /// With leases, and what they need.
+    pub(crate) fn lease(mut self, on: bool) -> Self {
+        self.config.lease = on;
+        self.config.check_quorum |= on;
+        self
+    }
+
     /// A log, in a term that is at least its last entry's.
     pub(crate) fn log(mut self, terms: &[u64]) -> Self {
         self.log = terms.to_vec();
@@ -300,6 +307,7 @@ impl Node {
             return Err(StartError::Quarantined);
         }
         let restored = self.disk.restored();
+        self.config.incarnation += 1;
         self.machine.clear();
         self.memory = self.disk.machine.clone();
         let raft = Raft::new(self.config.clone(), restored, now);

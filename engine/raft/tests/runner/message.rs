@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::token::{Args, Parsed, position, show_runs, terms};
 use crate::harness::{Kind, Rule, index, kind, message, position as place};
-use pontoon_raft::{Message, MessageBody};
+use pontoon_raft::{ForwardedRound, Message, MessageBody};
 use pontoon_types::{ConfState, Entry, EntryKind, GroupId, LogPosition, ReplicaId, Term};
 
 /// Which messages a word is about: `1->3 append`, `*->2`, `1<->3`, `all`.
@@ -156,6 +156,10 @@ fn body(of: Kind, args: &mut Args) -> Parsed<MessageBody> {
     let mut number = |key: &str| args.number_option(key).map(Option::unwrap_or_default);
     let (commit, read_round) = (index(number("commit")?), number("round")?);
     let matched_by_all = index(number("matched-by-all")?);
+    let asker = ForwardedRound {
+        incarnation: number("incarnation")?,
+        round: read_round,
+    };
     Ok(match of {
         Kind::RequestVote => MessageBody::RequestVote {
             last: place_option(args, "last")?,
@@ -202,6 +206,12 @@ fn body(of: Kind, args: &mut Args) -> Parsed<MessageBody> {
             read_round,
         },
         Kind::HeartbeatResponse => MessageBody::HeartbeatResponse { read_round },
+        Kind::TimeoutNow => MessageBody::TimeoutNow,
+        Kind::ReadIndex => MessageBody::ReadIndex { asker },
+        Kind::ReadIndexResponse => MessageBody::ReadIndexResponse {
+            asker,
+            index: index(number("index")?),
+        },
         Kind::InstallSnapshot => {
             let members = |args: &mut Args, key| -> Parsed<Vec<ReplicaId>> {
                 let list = args.option(key).unwrap_or_else(|| "()".to_owned());
@@ -229,6 +239,9 @@ pub(crate) const FLAGS: &[&str] = &[
     "request-vote",
     "vote-response",
     "install-snapshot",
+    "timeout-now",
+    "read-index",
+    "read-index-response",
     "pre",
     "transfer",
     "granted",
@@ -245,6 +258,8 @@ pub(crate) const KEYS: &[&str] = &[
     "rejected",
     "hint",
     "round",
+    "incarnation",
+    "index",
     "matched-by-all",
     "voters",
     "outgoing",
@@ -327,6 +342,18 @@ pub(crate) fn facts(message: &Message) -> Facts {
         }
         MessageBody::HeartbeatResponse { read_round } => {
             facts.value("round", read_round);
+        }
+        MessageBody::TimeoutNow => {}
+        MessageBody::ReadIndex { asker } => {
+            facts
+                .value("incarnation", asker.incarnation)
+                .value("round", asker.round);
+        }
+        MessageBody::ReadIndexResponse { asker, index } => {
+            facts
+                .value("incarnation", asker.incarnation)
+                .value("round", asker.round)
+                .value("index", index.0);
         }
         MessageBody::InstallSnapshot { last, conf_state } => {
             let members = |list: &[ReplicaId]| {

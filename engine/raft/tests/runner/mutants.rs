@@ -25,6 +25,19 @@ const OF_THE_CORE: &[Mutant] = &[
     Mutant::ReadsUnconfirmed,
     Mutant::RoundsShared,
     Mutant::ReadsBeforeOwnCommit,
+    Mutant::StickinessDropped,
+    Mutant::TermsEndPromises,
+    Mutant::RestartForgetsPromise,
+    Mutant::CampaignBreaksPromise,
+    Mutant::LeaseIgnoresDrift,
+    Mutant::LeaseFromAnswer,
+    Mutant::LeaseUnchecked,
+    Mutant::LeaseOutlivesMembers,
+    Mutant::LeaseOutlivesTransfer,
+    Mutant::TransferOutlivesTerm,
+    Mutant::TransferElectsShorterLogs,
+    Mutant::ProposalsDuringTransfer,
+    Mutant::ReadsOutliveProcess,
 ];
 
 pub(crate) fn run(scripts: &[(String, String)]) -> ExitCode {

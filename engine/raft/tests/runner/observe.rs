@@ -2,12 +2,12 @@
 
 use super::facts::{Facts, Observed};
 use super::message;
-use super::token::show_runs;
+use super::token::{Nodes, show_runs};
 use super::word::Word;
 use super::world::World;
 use crate::harness::{Node, index};
 use pontoon_raft::{ProgressMode, Role};
-use pontoon_types::{Entry, EntryKind, LogPosition, ReplicaId};
+use pontoon_types::{Entry, EntryKind, Instant, LogPosition, ReplicaId};
 
 fn id_or_none(id: Option<ReplicaId>) -> String {
     id.map_or_else(|| "none".to_owned(), |id| id.to_string())
@@ -37,7 +37,7 @@ impl World {
             Ok(Observed::Lists(all?))
         };
         match word {
-            Word::RaftState(nodes) => named(nodes, state),
+            Word::RaftState(nodes) => self.states(nodes),
             Word::Disk(nodes) => named(nodes, disk),
             Word::RaftLog(nodes) => lists(nodes, log),
             Word::Machine(nodes) => lists(nodes, machine),
@@ -65,6 +65,16 @@ impl World {
         }
     }
 
+    fn states(&self, nodes: &Nodes) -> Result<Observed, String> {
+        let one = |id: u64| {
+            let node = self.cluster.node(id);
+            (id.to_string(), state(node, self.cluster.clock(id)))
+        };
+        Ok(Observed::Named(
+            self.ids(nodes)?.into_iter().map(one).collect(),
+        ))
+    }
+
     fn status(&self, id: u64) -> Result<Observed, String> {
         let raft = self.up(id)?.raft();
         if raft.role() != Role::Leader {
@@ -83,7 +93,8 @@ impl World {
             });
             facts
                 .value("match", view.matched)
-                .value("inflight", view.inflight);
+                .value("inflight", view.inflight)
+                .value("inflight-bytes", view.inflight_bytes);
             all.push((peer.to_string(), facts));
         }
         Ok(Observed::Named(all))
@@ -146,7 +157,7 @@ impl World {
     }
 }
 
-fn state(node: &Node) -> Facts {
+fn state(node: &Node, now: Instant) -> Facts {
     let mut facts = Facts::default();
     let Some(raft) = &node.raft else {
         facts.flag("down");
@@ -163,6 +174,7 @@ fn state(node: &Node) -> Facts {
         });
     }
     facts.flag_if("idle", raft.is_idle());
+    facts.flag_if("lease", raft.holds_lease(now));
     let conf = raft.conf_state();
     facts
         .value("term", raft.term())
@@ -177,7 +189,8 @@ fn state(node: &Node) -> Facts {
         .value("cached", raft.cached_bytes())
         .value("voters", members(&conf.voters))
         .value("outgoing", members(&conf.outgoing))
-        .value("learners", members(&conf.learners));
+        .value("learners", members(&conf.learners))
+        .value("transferee", id_or_none(raft.transferee()));
     facts
 }
 

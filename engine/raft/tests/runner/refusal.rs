@@ -2,7 +2,9 @@
 
 use super::facts::Facts;
 use crate::harness::StartError;
-use pontoon_raft::{ConfChangeRefusal, ConfigError, ProposeError, ReadError, StepError};
+use pontoon_raft::{
+    ConfChangeRefusal, ConfigError, ProposeError, ReadError, StepError, TransferError,
+};
 use pontoon_types::ReplicaId;
 
 fn refused(why: &str) -> Facts {
@@ -23,6 +25,11 @@ pub(crate) fn refused_proposal(error: ProposeError) -> Facts {
         ProposeError::NotLeader { leader } => {
             let mut facts = refused("not-leader");
             lead(&mut facts, leader);
+            facts
+        }
+        ProposeError::Transferring { to } => {
+            let mut facts = refused("transferring");
+            facts.value("to", to);
             facts
         }
         ProposeError::Overloaded {
@@ -46,6 +53,20 @@ pub(crate) fn refused_proposal(error: ProposeError) -> Facts {
             ConfChangeRefusal::Invalid(_) => "invalid",
         }),
         ProposeError::Stopped => refused("stopped"),
+    }
+}
+
+pub(crate) fn refused_transfer(error: TransferError) -> Facts {
+    match error {
+        TransferError::NotLeader { leader } => {
+            let mut facts = refused("not-leader");
+            lead(&mut facts, leader);
+            facts
+        }
+        TransferError::LeadsAlready => refused("leads-already"),
+        TransferError::Learner { .. } => refused("learner"),
+        TransferError::NotMember { .. } => refused("not-member"),
+        TransferError::Stopped => refused("stopped"),
     }
 }
 
@@ -100,6 +121,8 @@ pub(crate) fn refused_start(error: StartError) -> Facts {
     match error {
         ConfigError::Zero { .. } => refused("zero-setting"),
         ConfigError::HeartbeatTooSlow { .. } => refused("heartbeat-too-slow"),
+        ConfigError::ClockDrift { .. } => refused("impossible-drift"),
+        ConfigError::LeaseWithoutCheckQuorum => refused("lease-without-check-quorum"),
         ConfigError::Terms { .. } => refused("inconsistent-terms"),
         ConfigError::TermBehindLog { .. } => refused("term-behind-log"),
         ConfigError::CommitPastLog { commit, last } => {

@@ -31,17 +31,11 @@ impl Settings {
                 "expected {key}=held or {key}=prompt, found `{other}`"
             )),
         };
-        let clock_percent = match args.option("clock") {
-            None => None,
-            Some(value) => {
-                let what = "a speed such as clock=90%";
-                let percent = number(value.strip_suffix('%').unwrap_or("?"), what)?;
-                if percent == 0 {
-                    return Err(format!("expected {what}, found a clock that stands"));
-                }
-                Some(percent)
-            }
-        };
+        let what = "a speed such as clock=90%";
+        let clock_percent = percent_option(args, "clock", what)?;
+        if clock_percent == Some(0) {
+            return Err(format!("expected {what}, found a clock that stands"));
+        }
         Ok(Self {
             appends_held: held(args, "appends")?,
             applies_held: held(args, "applies")?,
@@ -103,6 +97,12 @@ fn members(args: &mut Args, key: &str) -> Parsed<Option<Vec<ReplicaId>>> {
     }))
 }
 
+fn percent_option(args: &mut Args, key: &str, what: &str) -> Parsed<Option<u64>> {
+    let value = args.option(key);
+    let percent = |value: String| number(value.strip_suffix('%').unwrap_or("?"), what);
+    value.map(percent).transpose()
+}
+
 impl Setup {
     pub(crate) fn parse(args: &mut Args) -> Parsed<Self> {
         let voters = members(args, "voters")?;
@@ -128,6 +128,7 @@ impl Setup {
         for (key, to) in [
             ("pre-vote", &mut config.pre_vote),
             ("check-quorum", &mut config.check_quorum),
+            ("lease", &mut config.lease),
         ] {
             if let Some(value) = args.option(key) {
                 *to = on_off(&value)?;
@@ -135,6 +136,7 @@ impl Setup {
         }
         for (key, to) in [
             ("inflight", &mut config.max_inflight_appends),
+            ("inflight-bytes", &mut config.max_inflight_bytes),
             ("max-append-bytes", &mut config.max_append_bytes),
             ("max-uncommitted-bytes", &mut config.max_uncommitted_bytes),
             ("max-apply-bytes", &mut config.max_apply_bytes),
@@ -146,6 +148,13 @@ impl Setup {
         }
         if let Some(seed) = args.number_option("seed")? {
             config.seed = seed;
+        }
+        if let Some(rank) = args.number_option("election-rank")? {
+            config.election_rank = u32::try_from(rank.min(100)).unwrap();
+        }
+        if let Some(drift) = percent_option(args, "clock-drift", "a drift such as clock-drift=10%")?
+        {
+            config.max_clock_drift_percent = u8::try_from(drift).unwrap_or(u8::MAX);
         }
         if let Some(log) = args.option("log") {
             options = options.log(&terms(&log)?);

@@ -27,10 +27,17 @@ pub(crate) const OUTCOME: Vocabulary = Vocabulary {
         "term-behind-log",
         "applied-outside-log",
         "impossible-members",
+        "transferring",
+        "leads-already",
+        "learner",
+        "not-member",
+        "lease-without-check-quorum",
+        "impossible-drift",
     ],
     keys: &[
         "at",
         "lead",
+        "to",
         "index",
         "uncommitted",
         "limit",
@@ -58,10 +65,14 @@ pub(crate) const ANSWER: Vocabulary = Vocabulary {
         "pre",
         "granted",
         "install-snapshot",
+        "timeout-now",
+        "read-index",
+        "read-index-response",
         "refused",
     ],
     keys: &[
         "term",
+        "incarnation",
         "committed",
         "matched",
         "rejected",
@@ -82,6 +93,7 @@ pub(crate) const STATE: Vocabulary = Vocabulary {
         "stopped",
         "down",
         "idle",
+        "lease",
     ],
     keys: &[
         "term",
@@ -97,11 +109,12 @@ pub(crate) const STATE: Vocabulary = Vocabulary {
         "voters",
         "outgoing",
         "learners",
+        "transferee",
     ],
 };
 pub(crate) const STATUS: Vocabulary = Vocabulary {
     flags: &["probe", "pipeline", "snapshot"],
-    keys: &["match", "inflight"],
+    keys: &["match", "inflight", "inflight-bytes"],
 };
 pub(crate) const DISK: Vocabulary = Vocabulary {
     flags: &[],

@@ -57,9 +57,15 @@ pub(crate) enum Word {
         node: u64,
         change: ConfChange,
     },
+    TransferLeadership {
+        node: u64,
+        to: u64,
+    },
     ReadIndex {
         node: u64,
         context: u64,
+        /// A follower may ask its leader.
+        forward: bool,
     },
     ReportUnreachable {
         node: u64,
@@ -228,7 +234,21 @@ impl Word {
             "read-index" => {
                 let node = a.node()?;
                 let context = a.number("the read's number")?;
-                (Self::ReadIndex { node, context }, "read-index NODE NUMBER")
+                let forward = a.flag("forward");
+                let word = Self::ReadIndex {
+                    node,
+                    context,
+                    forward,
+                };
+                (word, "read-index NODE NUMBER [forward]")
+            }
+            "transfer-leadership" => {
+                let usage = "transfer-leadership NODE to=NODE";
+                let node = a.node()?;
+                let Some(to) = a.number_option("to")? else {
+                    return Err(format!("expected `{usage}`, found no to="));
+                };
+                (Self::TransferLeadership { node, to }, usage)
             }
             "report-unreachable" => {
                 let node = a.node()?;

@@ -2,7 +2,7 @@
 
 use super::choices::Choices;
 use super::facts::{Facts, Observed, check};
-use super::refusal::{refused_proposal, refused_read, refused_start};
+use super::refusal::{refused_proposal, refused_read, refused_start, refused_transfer};
 use super::script::{Action, Case, Step};
 use super::setup::{Settings, Setup};
 use super::token::Nodes;
@@ -158,9 +158,23 @@ impl World {
                 self.up(*node)?;
                 outcome = proposed(self.cluster.propose_conf_change(*node, change));
             }
-            Word::ReadIndex { node, context } => {
+            Word::TransferLeadership { node, to } => {
                 self.up(*node)?;
-                if let Err(error) = self.cluster.read_index(*node, *context) {
+                if let Err(error) = self.cluster.transfer_leadership(*node, *to) {
+                    outcome = refused_transfer(error);
+                }
+            }
+            Word::ReadIndex {
+                node,
+                context,
+                forward,
+            } => {
+                self.up(*node)?;
+                let asked = match forward {
+                    true => self.cluster.forward_read_index(*node, *context),
+                    false => self.cluster.read_index(*node, *context),
+                };
+                if let Err(error) = asked {
                     outcome = refused_read(error);
                 }
             }
