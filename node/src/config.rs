@@ -89,6 +89,15 @@ pub struct NodeSettings {
     #[arg(long, value_name = "MS")]
     pub heartbeat_interval_ms: Option<u64>,
 
+    /// Whether leaders serve reads under a lease, which rests on clocks, instead of asking a quorum. The same
+    /// on all nodes. [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub lease_reads: Option<bool>,
+
+    /// By how much the clocks of nodes may drift against each other, for leases. [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    pub max_clock_drift_percent: Option<u8>,
+
     /// Size at which the store flushes its table in memory. [default: 32MiB]
     #[arg(long, value_name = "BYTES")]
     pub memtable_bytes: Option<ByteSize>,
@@ -117,6 +126,10 @@ pub mod defaults {
     pub const ELECTION_TIMEOUT_MS: u64 = 750;
     /// Heartbeat interval.
     pub const HEARTBEAT_INTERVAL_MS: u64 = 150;
+    /// Whether reads are served under leases: not, so that nothing but speed depends on clocks.
+    pub const LEASE_READS: bool = false;
+    /// Drift of clocks.
+    pub const MAX_CLOCK_DRIFT_PERCENT: u8 = 10;
     /// Size of the store's table in memory.
     pub const MEMTABLE_BYTES: u64 = 32 << 20;
     /// Size of the store's cache.
@@ -166,6 +179,10 @@ impl NodeSettings {
             max_log_bytes: self.max_log_bytes.or(other.max_log_bytes),
             election_timeout_ms: self.election_timeout_ms.or(other.election_timeout_ms),
             heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
+            lease_reads: self.lease_reads.or(other.lease_reads),
+            max_clock_drift_percent: self
+                .max_clock_drift_percent
+                .or(other.max_clock_drift_percent),
             memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
             log: self.log.or(other.log),
@@ -386,6 +403,7 @@ mod tests {
              peers = '1=h:1'\nshards = 2\nsplit-sample = 's.tsv'\nreplication = 1\nworkers = 3\n\
              max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
              max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
+             lease-reads = true\nmax-clock-drift-percent = 5\n\
              memtable-bytes = 8\nblock-cache-bytes = 9\nlog = 'debug'\n",
         )
         .unwrap();

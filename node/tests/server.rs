@@ -59,6 +59,8 @@ impl Nodes {
             max_log_bytes: 64 << 20,
             election_timeout_ms: 750,
             heartbeat_interval_ms: 150,
+            lease_reads: false,
+            max_clock_drift_percent: 10,
             memtable_bytes: 4 << 20,
             block_cache_bytes: 4 << 20,
         }

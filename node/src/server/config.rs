@@ -40,6 +40,10 @@ pub struct ServerConfig {
     pub election_timeout_ms: u64,
     /// How often a leader that has nothing to say is heard.
     pub heartbeat_interval_ms: u64,
+    /// Whether leaders serve reads under a lease.
+    pub lease_reads: bool,
+    /// By how much the clocks of nodes may drift against each other.
+    pub max_clock_drift_percent: u8,
     /// Size at which the store's table in memory is flushed.
     pub memtable_bytes: u64,
     /// Size of the store's block cache.
@@ -52,6 +56,8 @@ impl ServerConfig {
             workers: self.workers,
             election_timeout: Duration::from_millis(self.election_timeout_ms),
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval_ms),
+            lease_reads: self.lease_reads,
+            max_clock_drift_percent: self.max_clock_drift_percent,
             wal: WalConfig {
                 segment_bytes: self.segment_bytes,
                 max_bytes: self.max_log_bytes,

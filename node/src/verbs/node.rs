@@ -158,6 +158,10 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         heartbeat_interval_ms: settings
             .heartbeat_interval_ms
             .unwrap_or(defaults::HEARTBEAT_INTERVAL_MS),
+        lease_reads: settings.lease_reads.unwrap_or(defaults::LEASE_READS),
+        max_clock_drift_percent: settings
+            .max_clock_drift_percent
+            .unwrap_or(defaults::MAX_CLOCK_DRIFT_PERCENT),
         memtable_bytes: size(settings.memtable_bytes, defaults::MEMTABLE_BYTES),
         block_cache_bytes: size(settings.block_cache_bytes, defaults::BLOCK_CACHE_BYTES),
     })
