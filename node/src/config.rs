@@ -57,7 +57,7 @@ pub struct NodeSettings {
     #[arg(long, value_name = "N")]
     pub replication: Option<usize>,
 
-    /// Threads that run groups. [default: 2]
+    /// Threads that run groups. [default: half as many as there are cores, 1 to 8]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 
@@ -114,10 +114,30 @@ pub struct NodeSettings {
 
 /// Defaults of the settings that have one.
 pub mod defaults {
+    use std::num::NonZero;
+
+    /// Threads that run groups: half as many as there are cores, as the other half is for the network, the
+    /// log and applying. Each makes batches and frames of its own, so two that have to share a core do the
+    /// same work in twice as many pieces.
+    #[must_use]
+    pub fn workers() -> usize {
+        half_of_the_cores().min(8)
+    }
+
+    /// Threads that wait for the network. With more, connections wake up more threads for fewer packets
+    /// each, and take the cores from the engine.
+    #[must_use]
+    pub fn network_threads() -> usize {
+        half_of_the_cores()
+    }
+
+    fn half_of_the_cores() -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        (cores / 2).max(1)
+    }
+
     /// Shards at first start.
     pub const SHARDS: usize = 64;
-    /// Threads that run groups.
-    pub const WORKERS: usize = 2;
     /// Size of a segment.
     pub const SEGMENT_BYTES: u64 = 64 << 20;
     /// Bound on the log.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often an owner that had to sleep lets others go first, at most.
-const COURTESIES: usize = 4;
+const COURTESIES: usize = 2;
 
 /// The sending side; cheap to clone.
 pub(super) struct Mailbox<T> {

@@ -15,9 +15,11 @@ pub mod status;
 pub mod wal;
 
 use crate::cli::Verb;
+use crate::config::defaults;
 use crate::error::Error;
 use std::future::Future;
 use std::io::IsTerminal as _;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -62,18 +64,24 @@ fn start_logging(filter: Option<&str>, usual: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs a verb to its end, or until SIGINT or SIGTERM: then its future is dropped, and with it
-/// whatever it started, such as a demo's processes and directory.
-fn block_on(verb: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    // What a client meets on its way it tells in its error; the log is for those who ask for it.
-    start_logging(None, "off")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+/// The runtime of what waits for the network.
+fn start_runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(defaults::network_threads())
         .enable_all()
         .build()
         .map_err(|source| Error::System {
             action: "start the runtime",
             source,
-        })?;
+        })
+}
+
+/// Runs a verb to its end, or until SIGINT or SIGTERM: then its future is dropped, and with it
+/// whatever it started, such as a demo's processes and directory.
+fn block_on(verb: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    // What a client meets on its way it tells in its error; the log is for those who ask for it.
+    start_logging(None, "off")?;
+    let runtime = start_runtime()?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|source| Error::System {
             action: "wait for signals",

@@ -54,14 +54,7 @@ pub fn run(args: NodeArgs) -> Result<(), Error> {
     };
     super::start_logging(settings.log.as_deref(), "info")?;
     let config = server_config(settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System {
-            action: "start the runtime",
-            source,
-        })?;
-    runtime.block_on(serve(config))
+    super::start_runtime()?.block_on(serve(config))
 }
 
 async fn serve(config: ServerConfig) -> Result<(), Error> {
@@ -148,7 +141,7 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         shards: split_keys.as_ref().map_or(shards, |keys| keys.len() + 1),
         split_keys,
         replication: settings.replication,
-        workers: settings.workers.unwrap_or(defaults::WORKERS),
+        workers: settings.workers.unwrap_or_else(defaults::workers),
         limits,
         segment_bytes: size(settings.segment_bytes, defaults::SEGMENT_BYTES),
         max_log_bytes: size(settings.max_log_bytes, defaults::MAX_LOG_BYTES),

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// One round lays at most so much before it syncs, so that a flood cannot keep the first one waiting.
 const ROUND_BYTES: usize = 64 << 20;
 /// How often the thread lets others go first before it syncs, at most.
-const COURTESIES: usize = 4;
+const COURTESIES: usize = 2;
 /// How long until something that could not be done for want of room is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often segments are looked at that wait for their last reader.
