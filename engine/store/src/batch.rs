@@ -1,6 +1,6 @@
 //! What one turn of the apply thread writes: rows of many groups, and how far each group has come.
 
-use crate::keys::{self, KEY_PREFIX_BYTES, MAX_STORED_KEY_BYTES, Space};
+use crate::keys::{self, MAX_KEY_PREFIX_BYTES, MAX_STORED_KEY_BYTES, Space};
 use pontoon_types::{GroupId, LogIndex, TabletId};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -66,7 +66,7 @@ impl WriteBatch {
         );
         let start = self.bytes.len();
         self.bytes
-            .reserve(KEY_PREFIX_BYTES + key.len() + value.map_or(0, <[u8]>::len));
+            .reserve(MAX_KEY_PREFIX_BYTES + key.len() + value.map_or(0, <[u8]>::len));
         self.bytes.extend_from_slice(&keys::prefix(tablet, space));
         self.bytes.extend_from_slice(key);
         let key_end = self.bytes.len();

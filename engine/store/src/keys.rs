@@ -1,20 +1,28 @@
-//! How rows are named: `tablet id (u64, big-endian) | space (1 byte) | the key`.
+//! How rows are named: `tablet id (1 to 9 bytes) | space (1 byte) | the key`.
 //!
 //! A tablet is a local incarnation of a key range (`docs/architecture.md`): a split shares it, an
-//! installed snapshot gets a new one, so nothing old can come back into a live range. Big-endian ids
-//! keep a tablet's rows together and in key order. The space byte leaves room in every tablet for
-//! rows that are not a user's, such as sessions.
+//! installed snapshot gets a new one, so nothing old can come back into a live range. The space byte
+//! leaves room in every tablet for rows that are not a user's, such as sessions.
+//!
+//! Ids below 240 are one byte. A larger one is `0xf0 + n - 1` and its `n` bytes, the highest first,
+//! without zeros before them. Ids so written sort as the numbers do, which keeps a tablet's rows together
+//! and in key order, and they are short: the memtable holds keys of up to 20 bytes in place, and finds
+//! its way along a longer one only by a look elsewhere.
 //!
 //! Tablet 0 belongs to the node itself: applied indexes, replica records and named local rows.
 
 use pontoon_types::{GroupId, TabletId};
+use std::ops::Deref;
 
-/// Bytes before the key: the tablet and the space.
-pub const KEY_PREFIX_BYTES: usize = 9;
+/// The most bytes before the key: the tablet and the space.
+pub const MAX_KEY_PREFIX_BYTES: usize = 10;
+
+/// The first byte of the first id that takes more than one.
+const LONG_IDS: u8 = 0xf0;
 
 /// The longest key that the store takes in a tablet. The tables hold lengths of stored keys in 16
 /// bits; what clients may send is a setting below this.
-pub const MAX_STORED_KEY_BYTES: usize = u16::MAX as usize - KEY_PREFIX_BYTES;
+pub const MAX_STORED_KEY_BYTES: usize = u16::MAX as usize - MAX_KEY_PREFIX_BYTES;
 
 /// The tablet of the node's own rows. Never a shard's.
 pub const LOCAL_TABLET: TabletId = TabletId(0);
@@ -33,42 +41,88 @@ pub enum Space {
     Replica = b'r',
 }
 
+/// What the rows of one space of one tablet begin with.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    bytes: [u8; MAX_KEY_PREFIX_BYTES],
+    len: usize,
+}
+
+impl Deref for Prefix {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Prefix {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 /// The prefix that all rows of one space of one tablet share.
 #[must_use]
-pub const fn prefix(tablet: TabletId, space: Space) -> [u8; KEY_PREFIX_BYTES] {
-    let [a, b, c, d, e, f, g, h] = tablet.0.to_be_bytes();
-    [a, b, c, d, e, f, g, h, space as u8]
+pub fn prefix(tablet: TabletId, space: Space) -> Prefix {
+    prefix_of(tablet, space as u8)
 }
 
 /// The first prefix behind every row of one space of one tablet.
 #[must_use]
-pub const fn prefix_end(tablet: TabletId, space: Space) -> [u8; KEY_PREFIX_BYTES] {
-    let [a, b, c, d, e, f, g, h] = tablet.0.to_be_bytes();
-    [a, b, c, d, e, f, g, h, space as u8 + 1]
+pub fn prefix_end(tablet: TabletId, space: Space) -> Prefix {
+    prefix_of(tablet, space as u8 + 1)
+}
+
+fn prefix_of(tablet: TabletId, space: u8) -> Prefix {
+    let mut bytes = [0; MAX_KEY_PREFIX_BYTES];
+    let id = tablet.0.to_be_bytes();
+    let id = match id {
+        [0, 0, 0, 0, 0, 0, 0, last] if last < LONG_IDS => &id[7..],
+        _ => &id[tablet.0.leading_zeros() as usize / 8..],
+    };
+    let marker = usize::from(id[0] >= LONG_IDS || id.len() > 1);
+    if marker == 1 {
+        bytes[0] = LONG_IDS + id.len() as u8 - 1;
+    }
+    let space_at = marker + id.len();
+    bytes[marker..space_at].copy_from_slice(id);
+    bytes[space_at] = space;
+    Prefix {
+        bytes,
+        len: space_at + 1,
+    }
 }
 
 /// A whole stored key.
 #[must_use]
 pub fn stored_key(tablet: TabletId, space: Space, key: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(KEY_PREFIX_BYTES + key.len());
-    stored.extend_from_slice(&prefix(tablet, space));
+    let prefix = prefix(tablet, space);
+    let mut stored = Vec::with_capacity(prefix.len() + key.len());
+    stored.extend_from_slice(&prefix);
     stored.extend_from_slice(key);
     stored
 }
 
+/// Where the key begins in a stored key, or `None` if these bytes are none.
+#[must_use]
+pub fn key_start(stored: &[u8]) -> Option<usize> {
+    let start = match *stored.first()? {
+        first if first < LONG_IDS => 2,
+        first => usize::from(first - LONG_IDS) + 3,
+    };
+    (start <= stored.len().min(MAX_KEY_PREFIX_BYTES)).then_some(start)
+}
+
 /// The key of a group's row in one of the local spaces that are keyed by group.
-pub(crate) fn group_key(space: Space, group: GroupId) -> [u8; KEY_PREFIX_BYTES + 8] {
-    let mut key = [0; KEY_PREFIX_BYTES + 8];
-    let (head, tail) = key.split_at_mut(KEY_PREFIX_BYTES);
-    head.copy_from_slice(&prefix(LOCAL_TABLET, space));
-    tail.copy_from_slice(&group.0.to_be_bytes());
-    key
+pub(crate) fn group_key(space: Space, group: GroupId) -> Vec<u8> {
+    stored_key(LOCAL_TABLET, space, &group.0.to_be_bytes())
 }
 
 /// The group named by a key that [`group_key`] made, or `None` for any other key.
 pub(crate) fn group_of(stored: &[u8]) -> Option<GroupId> {
-    let tail = stored.get(KEY_PREFIX_BYTES..)?;
-    Some(GroupId(u64::from_be_bytes(tail.try_into().ok()?)))
+    let key = &stored[key_start(stored)?..];
+    Some(GroupId(u64::from_be_bytes(key.try_into().ok()?)))
 }
 
 #[cfg(test)]
@@ -76,10 +130,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Ids of every length.
+    fn tablet() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0..64_u32).prop_map(|(id, shift)| id >> shift)
+    }
+
     proptest! {
         #[test]
         fn stored_keys_sort_by_tablet_then_space_then_key(
-            a: (u64, bool, Vec<u8>), b: (u64, bool, Vec<u8>),
+            a in (tablet(), any::<bool>(), any::<Vec<u8>>()),
+            b in (tablet(), any::<bool>(), any::<Vec<u8>>()),
         ) {
             let space = |data| if data { Space::Data } else { Space::Named };
             let stored = |(tablet, data, key): &(u64, bool, Vec<u8>)| {
@@ -91,11 +151,22 @@ mod tests {
         }
 
         #[test]
-        fn a_space_ends_before_its_end(tablet: u64, key: Vec<u8>) {
+        fn a_space_ends_before_its_end(tablet in tablet(), key: Vec<u8>) {
             let tablet = TabletId(tablet);
             let stored = stored_key(tablet, Space::Data, &key);
-            prop_assert!(stored.as_slice() >= prefix(tablet, Space::Data).as_slice());
-            prop_assert!(stored.as_slice() < prefix_end(tablet, Space::Data).as_slice());
+            prop_assert!(*stored >= *prefix(tablet, Space::Data));
+            prop_assert!(*stored < *prefix_end(tablet, Space::Data));
+        }
+
+        #[test]
+        fn a_key_is_found_in_its_stored_key(tablet in tablet(), key: Vec<u8>) {
+            let stored = stored_key(TabletId(tablet), Space::Data, &key);
+            prop_assert_eq!(&stored[key_start(&stored).unwrap()..], key.as_slice());
+        }
+
+        #[test]
+        fn no_bytes_of_a_table_can_surprise(stored: Vec<u8>) {
+            prop_assert!(key_start(&stored).is_none_or(|start| start <= stored.len()));
         }
     }
 
@@ -103,6 +174,13 @@ mod tests {
     fn a_group_reads_back_from_its_key() {
         let key = group_key(Space::Applied, GroupId(7));
         assert_eq!(group_of(&key), Some(GroupId(7)));
-        assert_eq!(group_of(&key[..12]), None);
+        assert_eq!(group_of(&key[..9]), None);
+    }
+
+    #[test]
+    fn few_tablets_cost_few_bytes() {
+        let len = |tablet| prefix(TabletId(tablet), Space::Data).len();
+        assert_eq!([0, 239, 240, 255, 256, 65_535].map(len), [2, 2, 3, 3, 4, 4]);
+        assert_eq!(len(u64::MAX), MAX_KEY_PREFIX_BYTES);
     }
 }

@@ -289,7 +289,7 @@ fn hash_rows(
     let to = keys::stored_key(TabletId(tablet.0 + 1), keys::Space::Data, b"");
     let mut hash = Xxh3::new();
     for (key, value) in store.view().range(&from, &to).flatten() {
-        check(&key[keys::KEY_PREFIX_BYTES..])?;
+        check(&key[from.len()..])?;
         hash.update(&(key.len() as u64).to_le_bytes());
         hash.update(&key);
         hash.update(&(value.len() as u64).to_le_bytes());

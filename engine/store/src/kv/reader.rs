@@ -1,7 +1,7 @@
 //! Reads from one pinned version of the state.
 
 use super::ReplicaRecord;
-use crate::keys::{self, KEY_PREFIX_BYTES, MAX_STORED_KEY_BYTES, Space};
+use crate::keys::{self, MAX_STORED_KEY_BYTES, Space};
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
 use pontoon_types::{Epoch, GroupId, ShardId, mutant};
@@ -132,11 +132,12 @@ impl<V: View> KvReader<V> {
             Some(end) => keys::stored_key(record.tablet, Space::Data, end),
             None => keys::prefix_end(record.tablet, Space::Data).to_vec(),
         };
+        let key_start = keys::prefix(record.tablet, Space::Data).len();
         let mut page = ScanPage::default();
         let mut bytes = 0;
         for row in self.view.range(&first, &behind) {
             let (stored, value) = row?;
-            let key = stored.slice(KEY_PREFIX_BYTES..);
+            let key = stored.slice(key_start..);
             if !is_storable(from) && key < from {
                 continue;
             }

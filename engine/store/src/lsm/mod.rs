@@ -227,14 +227,12 @@ impl Store for LsmStore {
             return Ok(());
         }
         let seqno = self.shared.pins.open_batch();
-        // One allocation for the whole batch; rows are slices of it. It lives as long as its
-        // memtable, which is as long as the rows would anyway.
-        let bytes = Bytes::copy_from_slice(batch.bytes());
+        let bytes = batch.bytes();
         for row in batch.rows() {
-            let key = Slice::from(bytes.slice(row.key));
+            let key = Slice::from(&bytes[row.key]);
             let (value, kind) = match row.value {
-                Some(value) => (Slice::from(bytes.slice(value)), ValueType::Value),
-                None => (Slice::from(Bytes::new()), ValueType::Tombstone),
+                Some(value) => (Slice::from(&bytes[value]), ValueType::Value),
+                None => (Slice::empty(), ValueType::Tombstone),
             };
             self.memtable
                 .insert(InternalValue::from_components(key, value, seqno, kind));
@@ -252,7 +250,7 @@ impl Store for LsmStore {
         let seqno = self.shared.pins.visible();
         let found = self.tree.get(stored_key, seqno);
         let value = found.map_err(|error| self.shared.error("read a row", error))?;
-        Ok(value.map(Bytes::from))
+        Ok(value.map(view::own))
     }
 
     fn view(&self) -> LsmView {

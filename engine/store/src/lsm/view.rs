@@ -4,7 +4,7 @@ use super::background::Shared;
 use super::pins::Pin;
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Guard as _};
+use lsm_tree::{AbstractTree, Guard as _, Slice};
 use std::sync::Arc;
 
 /// An immutable version of an [`LsmStore`](crate::LsmStore).
@@ -27,7 +27,7 @@ impl View for LsmView {
         let Inner { shared, pin } = &*self.0;
         let found = shared.tree.get(stored_key, pin.seqno());
         let value = found.map_err(|error| shared.error("read a row", error))?;
-        Ok(value.map(Bytes::from))
+        Ok(value.map(own))
     }
 
     fn range(
@@ -43,7 +43,17 @@ impl View for LsmView {
             let (key, value) = row
                 .into_inner()
                 .map_err(|error| keep.shared.error("read a row", error))?;
-            Ok((key.into(), value.into()))
+            Ok((own(key), own(value)))
         })
+    }
+}
+
+/// What was read, for whoever wants it. Small rows are copied, so that one that waits to be sent does
+/// not keep its block of 4 KiB alive.
+pub(super) fn own(row: Slice) -> Bytes {
+    if row.len() < 1024 {
+        Bytes::copy_from_slice(&row)
+    } else {
+        Bytes::from_owner(row)
     }
 }
