@@ -136,6 +136,8 @@ pub(crate) struct Cluster {
     pub(crate) installed: u64,
     /// All that was proposed and taken.
     pub(crate) writes: Vec<Write>,
+    /// Reads that were answered at a replica that did not lead.
+    pub(crate) forwarded: u64,
     next_payload: u64,
     ready: Ready,
 }
@@ -468,7 +470,9 @@ impl Cluster {
             self.post(message);
         }
         let read_indexes: Vec<_> = ready.reads.drain(..).collect();
+        let leads = self.raft(id).role() == Role::Leader;
         for read in read_indexes {
+            self.forwarded += u64::from(!leads);
             self.invariants.read_answered(id, read);
             self.nodes.get_mut(&id).unwrap().reads.push(read);
         }

@@ -1,6 +1,6 @@
 //! What the scenarios leave out about who may lead, and what a leader may commit.
 
-use crate::harness::{Cluster, Fate, index, message, position};
+use crate::harness::{Cluster, ELECTION, Fate, index, message, position};
 use pontoon_raft::{MessageBody, Role};
 
 fn request_vote(last: (u64, u64), pre: bool) -> MessageBody {
@@ -86,4 +86,37 @@ fn a_leader_commits_what_others_hold_before_its_own_disk_does() {
     cluster.make_durable(1, 9);
     cluster.settle();
     assert_eq!(cluster.raft(1).applied(), index(2));
+}
+
+#[test]
+fn who_ranks_first_asks_first_and_still_needs_the_longer_log() {
+    for seed in 1..=20 {
+        let options = |id: u64| {
+            let mut options = crate::harness::Options::voters(1..=3);
+            options.config.election_rank = u32::from(id != 2);
+            options.config.seed = seed;
+            options
+        };
+        let mut cluster = Cluster::default();
+        for id in 1..=3 {
+            cluster.add_unchecked(id, options(id)).unwrap();
+        }
+        cluster.advance(2 * ELECTION);
+        assert_eq!(cluster.leaders(), [2], "seed {seed}");
+        // Without it the others make do.
+        cluster.crash(2, 0);
+        cluster.advance(4 * ELECTION);
+        let after = cluster.leader().unwrap();
+        cluster.propose(after).unwrap();
+        cluster.advance(ELECTION);
+        // It comes back, and with a shorter log it may ask as early as it likes.
+        let others = 4 - after;
+        cluster.crash(after, 0);
+        cluster.restart(2);
+        cluster.cut(2, others);
+        cluster.advance(2 * ELECTION);
+        cluster.heal();
+        cluster.advance(4 * ELECTION);
+        assert_eq!(cluster.leaders(), [others], "seed {seed}");
+    }
 }

@@ -11,6 +11,7 @@ mod harness;
 mod elections;
 mod flow;
 mod hostile;
+mod leases;
 mod membership;
 mod pre_vote;
 mod random;

@@ -18,6 +18,13 @@ struct Harvest {
     committed: u64,
     changes: u64,
     snapshots: u64,
+    /// Transfers that were begun, and after which the transferee led before the healing.
+    transfers: u64,
+    transferred: u64,
+    /// Reads asked of a leader that held a lease.
+    leased: u64,
+    /// Reads that followers have forwarded and that were answered.
+    forwarded: u64,
 }
 
 /// A change that a leader with these members might be asked for. Ids are used once: who was ever to be
@@ -51,14 +58,16 @@ fn some_change(dice: &mut Dice, conf: &ConfState, used: &BTreeSet<ReplicaId>) ->
 fn run(seed: u64, steps: usize) -> Harvest {
     let mut dice = Dice::new(seed);
     let voters = [1, 3, 3, 3, 5][dice.below(5) as usize];
-    let (pre_vote, check_quorum) = (dice.chance(50), dice.chance(50));
+    let (pre_vote, check_quorum, lease) = (dice.chance(50), dice.chance(50), dice.chance(50));
     let (max_append, max_cached) = (dice.below(400) + 1, dice.below(400));
     let options = |conf_state: ConfState| {
         let mut options = Options::members(conf_state)
             .pre_vote(pre_vote)
-            .check_quorum(check_quorum);
+            .check_quorum(check_quorum)
+            .lease(lease);
         options.config.seed = seed;
         options.config.max_inflight_appends = 4;
+        options.config.max_inflight_bytes = 500;
         options.config.max_append_bytes = max_append as usize;
         options.config.max_cached_bytes = max_cached as usize;
         options.config.max_uncommitted_bytes = 2000;
@@ -69,7 +78,7 @@ fn run(seed: u64, steps: usize) -> Harvest {
     let mut cluster = Cluster::with(voters, |_| options(first_voters.clone()));
     let mut used: BTreeSet<ReplicaId> = (1..=voters).map(ReplicaId).collect();
     // A swarm: each seed has its own weather.
-    let weather: Vec<u64> = (0..9).map(|_| dice.below(4)).collect();
+    let weather: Vec<u64> = (0..12).map(|_| dice.below(4)).collect();
     let (drops, repeats, crashes, cuts, slow_disk, hastes) = (
         weather[0] * 5,
         weather[1] * 5,
@@ -79,12 +88,29 @@ fn run(seed: u64, steps: usize) -> Harvest {
         weather[5],
     );
     let (changes, compactions, slow_machine) = (weather[6] * 33, weather[7] * 15, weather[8] * 20);
+    let (transfers, pauses, drifts) = (weather[9] * 33, weather[10] * 10, weather[11] > 1);
+    let longest_pause = [60, 200, 600][dice.below(3) as usize];
     let mut harvest = Harvest::default();
     let mut proposed: Vec<LogPosition> = Vec::new();
+    let mut wanted = None;
     for context in 0..steps as u64 {
         let id = dice.below(cluster.nodes.len() as u64) + 1;
-        let is_up = cluster.node(id).raft.is_some();
-        match dice.below(12) {
+        if drifts && dice.chance(2) {
+            // Of any two clocks, one loses at most 10 % on the other.
+            let (percent, now) = (dice.below(11) + 95, cluster.now);
+            let node = cluster.nodes.get_mut(&id).unwrap();
+            node.clock.set_speed(percent, now);
+        }
+        if dice.chance(pauses) {
+            match cluster.node(id).paused {
+                true => cluster.resume(id),
+                false if dice.chance(20) => cluster.pause(id),
+                false => {}
+            }
+        }
+        let is_down = cluster.node(id).raft.is_none();
+        let is_up = !is_down && !cluster.node(id).paused;
+        match dice.below(14) {
             0..=3 if !cluster.network.is_empty() => {
                 let far = if dice.chance(30) { 100 } else { 1 };
                 let at = dice.below(far.min(cluster.network.len() as u64)) as usize;
@@ -113,10 +139,14 @@ fn run(seed: u64, steps: usize) -> Harvest {
                 if let Ok(position) = cluster.propose(id) {
                     proposed.push(position);
                 }
-                let _ = cluster.read_index(id, context);
+                harvest.leased += u64::from(cluster.raft(id).holds_lease(cluster.clock(id)));
+                let _ = match dice.chance(50) {
+                    true => cluster.read_index(id, context),
+                    false => cluster.forward_read_index(id, context),
+                };
             }
             8 => {
-                cluster.now = cluster.now + Duration::from_millis(dice.below(60));
+                cluster.now = cluster.now + Duration::from_millis(dice.below(longest_pause));
                 cluster.fire_timeouts();
                 if dice.chance(hastes) && is_up {
                     cluster.campaign(id);
@@ -139,7 +169,7 @@ fn run(seed: u64, steps: usize) -> Harvest {
                 let written = dice.below(3) as usize;
                 cluster.crash(id, written);
             }
-            9 if !is_up => cluster.restart(id),
+            9 if is_down => cluster.restart(id),
             10 | 11 if is_up && dice.chance(changes) && cluster.raft(id).role() == Role::Leader => {
                 let conf = cluster.raft(id).conf_state();
                 let change = some_change(&mut dice, conf, &used);
@@ -162,14 +192,28 @@ fn run(seed: u64, steps: usize) -> Harvest {
                 cluster.compact(id, up_to);
                 cluster.take_snapshots(id);
             }
+            12 if is_up && dice.chance(transfers) => {
+                let to = dice.below(cluster.nodes.len() as u64) + 1;
+                if cluster.transfer_leadership(id, to).is_ok() {
+                    harvest.transfers += 1;
+                    wanted = Some(to);
+                }
+            }
+            13 if is_up => {
+                let leads = cluster.raft(id).role() == Role::Leader;
+                harvest.transferred += u64::from(leads && wanted == Some(id));
+                wanted = wanted.filter(|to| !leads || *to != id);
+            }
             _ => {}
         }
     }
+    harvest.forwarded = cluster.forwarded;
     harvest.committed = cluster.invariants.max_committed().0;
     harvest.snapshots = cluster.installed;
     // Health.
     cluster.heal();
     for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
+        cluster.resume(id);
         if cluster.node(id).raft.is_none() {
             cluster.restart(id);
         }
@@ -177,7 +221,18 @@ fn run(seed: u64, steps: usize) -> Harvest {
         (node.disk_held, node.apply_held, node.snapshots_held) = (false, false, false);
         cluster.take_snapshots(id);
     }
-    let leader = come_together(&mut cluster);
+    let mut leader = come_together(&mut cluster);
+    let conf = cluster.raft(leader).conf_state().clone();
+    let other = conf
+        .members()
+        .into_iter()
+        .find(|id| id.0 != leader && conf.is_voter(*id));
+    if let Some(other) = other {
+        cluster.transfer_leadership(leader, other.0).unwrap();
+        cluster.settle();
+        leader = other.0;
+        assert_eq!(cluster.raft(leader).role(), Role::Leader, "a transfer");
+    }
     let written = cluster.propose(leader).unwrap();
     cluster.read_index(leader, u64::MAX).unwrap();
     cluster.advance(ELECTION);
@@ -251,12 +306,16 @@ fn no_schedule_breaks_an_invariant_and_health_brings_the_group_together() {
     };
     let mut harvest = Harvest::default();
     for seed in 1..=seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed, 1500));
+        let outcome = std::panic::catch_unwind(|| run(seed, 1800));
         match outcome {
             Ok(one) => {
                 harvest.committed += one.committed;
                 harvest.changes += one.changes;
                 harvest.snapshots += one.snapshots;
+                harvest.transfers += one.transfers;
+                harvest.transferred += one.transferred;
+                harvest.leased += one.leased;
+                harvest.forwarded += one.forwarded;
             }
             Err(panic) => {
                 eprintln!("seed {seed}");
@@ -269,9 +328,18 @@ fn no_schedule_breaks_an_invariant_and_health_brings_the_group_together() {
         committed,
         changes,
         snapshots,
+        transfers,
+        transferred,
+        leased,
+        forwarded,
     } = harvest;
+    eprintln!("{harvest:?}");
     assert!(
         committed > seeds * 5 && changes > seeds && snapshots > seeds / 10,
+        "too little: {harvest:?}"
+    );
+    assert!(
+        transfers > seeds && transferred > seeds / 20 && leased > seeds && forwarded > seeds,
         "too little: {harvest:?}"
     );
 }
