@@ -90,6 +90,8 @@ faults! {
     Process Pause = "process suspended",
     /// A node's clock is too fast or too slow, within the bound.
     Process Drift = "drifting clock",
+    /// Somebody wants leaderships elsewhere, wherever that may be.
+    Outside Transfer = "leaderships handed over",
     /// Bytes that no correct peer or client sends.
     Outside HostileBytes = "hostile bytes",
     /// Requests to those who do not own what they are for.

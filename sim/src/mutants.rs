@@ -19,7 +19,6 @@ const LEFT_TO_THE_SCENARIOS: &[Mutant] = &[
     Mutant::CampaignBreaksPromise,
     Mutant::LeaseIgnoresDrift,
     Mutant::LeaseFromAnswer,
-    Mutant::LeaseUnchecked,
     Mutant::LeaseOutlivesMembers,
     Mutant::LeaseOutlivesTransfer,
     Mutant::TransferOutlivesTerm,

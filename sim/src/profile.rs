@@ -83,7 +83,9 @@ pub struct Profile {
     pub segment_bytes: u64,
     /// The log's bound, in segments.
     pub max_segments: u64,
-    /// The largest drift of a clock, in millionths.
+    /// Whether leaders serve reads under leases.
+    pub lease_reads: bool,
+    /// The largest drift of a clock, in millionths. Two of them together stay below what leases are told.
     pub drift_ppm: u32,
     /// Bytes of a group that may wait to be committed.
     pub max_uncommitted_bytes: usize,
@@ -104,7 +106,7 @@ pub struct Profile {
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
-const INJECTED: [(Fault, u32); 18] = [
+const INJECTED: [(Fault, u32); 19] = [
     (Fault::Partition, 20),
     (Fault::OneWay, 15),
     (Fault::StaleNews, 15),
@@ -118,6 +120,7 @@ const INJECTED: [(Fault, u32); 18] = [
     (Fault::FailedSync, 8),
     (Fault::FullDisk, 4),
     (Fault::Pause, 10),
+    (Fault::Transfer, 10),
     (Fault::HungSync, 6),
     (Fault::FlippedBit, 8),
     (Fault::HostileBytes, 12),
@@ -178,7 +181,8 @@ impl Profile {
             memtable_bytes: *dice.pick(&[512, 4 << 10, 32 << 10]),
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),
-            drift_ppm: *dice.pick(&[0, 100, 10_000]),
+            lease_reads: dice.flip(),
+            drift_ppm: *dice.pick(&[0, 100, 10_000, 50_000]),
             max_uncommitted_bytes: *dice.pick(&[16 << 10, 256 << 10, 16 << 20]),
             max_backlog_bytes: *dice.pick(&[32 << 10, 256 << 10, 64 << 20]),
             fault_gap: Duration::from_millis(*dice.pick(&[600, 1_000, 1_500])),

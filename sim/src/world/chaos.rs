@@ -1,8 +1,11 @@
 //! Injects the faults that a world has, one after the other.
 
+use super::process::worker_of;
 use super::{Event, Healing, World};
 use crate::faults::Fault;
 use crate::invariants::Checked;
+use pontoon_engine::worker::Input;
+use pontoon_types::GroupId;
 use pontoon_wal::Directory;
 use std::time::Duration;
 
@@ -47,6 +50,7 @@ impl World {
             | Fault::Stop
             | Fault::PowerLoss
             | Fault::Pause
+            | Fault::Transfer
             | Fault::Astray
             | Fault::Flood => is_up,
             Fault::Partition | Fault::OneWay | Fault::StaleNews | Fault::Disconnect => count > 1,
@@ -101,6 +105,7 @@ impl World {
                 let what = Healing::Shutdown { node: at, life };
                 self.plan(after, Event::Heal { what });
             }
+            Fault::Transfer => self.transfer_leaderships(at),
             Fault::HungSync => {
                 self.nodes[at].next_sync_hangs = Some(self.dice.micros(HANG_MICROS));
             }
@@ -171,6 +176,18 @@ impl World {
             });
         }
         node.is_damaged
+    }
+
+    /// Asks a node to hand what it leads over to others, a group here and there.
+    fn transfer_leaderships(&mut self, at: usize) {
+        let groups: Vec<GroupId> = self.map.shards().map(|shard| shard.group).collect();
+        for group in groups {
+            let to = self.nodes[self.dice.below(self.nodes.len() as u64) as usize].id;
+            if self.dice.flip() {
+                let input = Input::TransferLeadership { group, to };
+                self.tell(at, worker_of(group), input);
+            }
+        }
     }
 
     /// Cuts some nodes off from the others.

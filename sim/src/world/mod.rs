@@ -300,6 +300,7 @@ impl World {
                 max_bytes: profile.segment_bytes * profile.max_segments,
                 ..WalConfig::default()
             },
+            lease_reads: profile.lease_reads,
             max_uncommitted_bytes: profile.max_uncommitted_bytes,
             max_backlog_bytes: profile.max_backlog_bytes,
             ..EngineConfig::default()

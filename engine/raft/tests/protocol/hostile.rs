@@ -1,7 +1,7 @@
 //! S12: whatever a peer sends, nothing panics, and nothing that it cannot know becomes true.
 
 use crate::harness::{Cluster, Machine, message, position};
-use pontoon_raft::{Message, MessageBody, Ready, Snapshot, StepError};
+use pontoon_raft::{ForwardedRound, Message, MessageBody, Ready, Snapshot, StepError};
 use pontoon_types::{
     ConfChange, ConfState, Entry, EntryKind, GroupId, LogIndex, LogPosition, MemberChange,
     ReplicaId, Term, Transition,
@@ -70,6 +70,12 @@ fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
     prop_oneof![prop::collection::vec(entry, 0..3), run, change]
 }
 
+fn any_asker() -> impl Strategy<Value = ForwardedRound> {
+    // The first life of a node here is number 1.
+    let incarnation = prop_oneof![3 => Just(1), 1 => number()];
+    (incarnation, number()).prop_map(|(incarnation, round)| ForwardedRound { incarnation, round })
+}
+
 fn any_body() -> impl Strategy<Value = MessageBody> {
     let index = || number().prop_map(LogIndex);
     prop_oneof![
@@ -115,6 +121,10 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
             }
         }),
         number().prop_map(|read_round| MessageBody::HeartbeatResponse { read_round }),
+        Just(MessageBody::TimeoutNow),
+        any_asker().prop_map(|asker| MessageBody::ReadIndex { asker }),
+        (any_asker(), index())
+            .prop_map(|(asker, index)| MessageBody::ReadIndexResponse { asker, index }),
         (any_position(), any_members()).prop_map(|(last, conf_state)| {
             MessageBody::InstallSnapshot {
                 last,
@@ -137,9 +147,10 @@ proptest! {
     fn no_sequence_of_messages_panics(
         leads in any::<bool>(),
         pre_vote in any::<bool>(),
+        lease in any::<bool>(),
         messages in prop::collection::vec(any_message(), 1..40),
     ) {
-        let mut cluster = Cluster::with(3, |options| options.pre_vote(pre_vote));
+        let mut cluster = Cluster::with(3, |options| options.pre_vote(pre_vote).lease(lease));
         if leads {
             cluster.campaign(1);
             cluster.settle();
@@ -169,7 +180,10 @@ proptest! {
                 raft.handle_timeout(now);
             }
             let _ = raft.propose(b"z", now);
-            let _ = raft.read_index(at as u64, now);
+            let _ = raft.forward_read_index(at as u64, now);
+            if at % 8 == 6 {
+                let _ = raft.transfer_leadership(ReplicaId(2), now);
+            }
             let change = ConfChange::one(MemberChange::AddLearner(ReplicaId(9)));
             let _ = raft.propose_conf_change(&change, now);
             prop_assert!(raft.term() >= term && raft.commit() >= commit);
@@ -240,6 +254,17 @@ fn what_no_correct_replica_sends_is_named_and_changes_nothing() {
         assert!(matches!(error, StepError::Malformed { .. }), "{error}");
         assert!(!error.is_fatal());
     }
+    let asker = ForwardedRound {
+        incarnation: 1,
+        round: 1,
+    };
+    let index = LogIndex(1);
+    let unasked = MessageBody::ReadIndexResponse { asker, index };
+    let error = cluster.step(message(1, 2, 1, unasked)).unwrap_err();
+    assert!(matches!(error, StepError::Malformed { .. }), "{error}");
+    let usurper = message(3, 2, 1, MessageBody::TimeoutNow);
+    let error = cluster.step(usurper).unwrap_err();
+    assert!(matches!(error, StepError::TwoLeaders { .. }), "{error}");
     let error = cluster
         .step(message(2, 1, 1, heartbeat.clone()))
         .unwrap_err();
