@@ -12,7 +12,7 @@ const SHORT: Scale = Scale {
 #[test]
 fn a_few_seeds_hold_every_invariant_under_many_faults() {
     let mut summary = Summary::default();
-    for seed in 1..=20 {
+    for seed in 1..=32 {
         let report = simulate(seed, Theme::Swarm, SHORT, false);
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
