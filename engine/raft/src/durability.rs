@@ -8,6 +8,7 @@
 
 use crate::ready::AppendSequence;
 use alloc::collections::VecDeque;
+use core::hash::{Hash, Hasher};
 use pontoon_types::{HardState, LogIndex, ReplicaId, Term, mutant};
 
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +112,23 @@ impl Durability {
             self.in_flight.pop_front();
         }
         last
+    }
+}
+
+/// Numbers only name what is on its way: what it is, and in which order, tells two of these apart.
+impl Hash for Durability {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self {
+            sequence: _,
+            in_flight,
+            offered,
+            term,
+            vote,
+        } = self;
+        (in_flight.len(), offered, term, vote).hash(hasher);
+        for one in in_flight {
+            (one.term, one.vote, one.last, one.must_sync).hash(hasher);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ use pontoon_types::{Instant, mutant};
 
 /// A leader's lease. One renewal is under way at a time, which is enough as long as a quorum answers
 /// within a lease, and takes the same memory however long none does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Lease {
     /// The round whose confirmation renews the lease, and when it began.
     renewal: Option<(u64, Instant)>,

@@ -181,6 +181,7 @@ mod config;
 mod durability;
 mod election;
 mod error;
+mod fingerprint;
 mod follower;
 mod leader;
 mod lease;

@@ -17,7 +17,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use pontoon_types::{Entry, EntryKind, LogIndex, LogPosition, Term, mutant};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Log {
     terms: Terms,
     /// The last `cache.len()` entries of the log.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 pub type Entries = SmallVec<[Entry; 1]>;
 
 /// One message of one group, from replica to replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// Who says it.
     pub from: ReplicaId,
@@ -25,7 +25,7 @@ pub struct Message {
 }
 
 /// What a [`Message`] says. What is rare and large is boxed, so that what is frequent moves less.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MessageBody {
     /// Asks for a vote (Raft §5.2), or whether one would be given (thesis §9.6).
     RequestVote {
@@ -117,7 +117,7 @@ pub enum MessageBody {
 }
 
 /// All reads that a follower has forwarded up to a moment, by which a request and its answer are matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ForwardedRound {
     /// The follower's [`Config::incarnation`](crate::Config::incarnation): an earlier life of it has
     /// counted from the same beginning.

@@ -31,7 +31,7 @@ pub struct ProgressView {
 }
 
 /// A read of cold entries for one purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum FetchState {
     /// None is wanted or asked for.
     Idle,
@@ -43,7 +43,7 @@ pub(crate) enum FetchState {
 
 /// Where a snapshot for a peer is. It may outlast the mode, and the leadership, that asked for it; the
 /// next one waits for its end, so that at most one is on its way to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SnapshotFlight {
     /// None is under way.
     Idle,
@@ -56,7 +56,7 @@ pub(crate) enum SnapshotFlight {
 }
 
 /// Invariants: `matched < next`; in pipeline mode everything between is in flight or was lost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Progress {
     pub(crate) id: ReplicaId,
     pub(crate) mode: ProgressMode,

@@ -106,7 +106,7 @@ pub struct Raft {
 }
 
 /// An AppendResponse in the making.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ack {
     pub(crate) to: ReplicaId,
     pub(crate) matched: LogIndex,

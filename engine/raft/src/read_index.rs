@@ -23,7 +23,7 @@ use pontoon_types::{Instant, LogIndex, ReplicaId, mutant};
 pub(crate) const MAX_WAITING_READS: usize = 1 << 16;
 
 /// Who waits for a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Asker {
     /// This replica's shell, by what it calls the read.
     Here(u64),
@@ -31,7 +31,7 @@ enum Asker {
     Peer(ReplicaId, ForwardedRound),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct ReadIndex {
     /// The latest round that has begun in this leadership; 0 if none has. On a follower, the latest that it has
     /// forwarded.

@@ -79,7 +79,7 @@ pub struct Persist {
 }
 
 /// What a snapshot is of. Its data is the shell's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     /// The last entry that its state has applied.
     pub last: LogPosition,
@@ -88,7 +88,7 @@ pub struct Snapshot {
 }
 
 /// A read that a quorum has confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadReady {
     /// What the asker called it.
     pub context: u64,

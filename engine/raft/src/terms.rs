@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use pontoon_types::{LogIndex, LogPosition, Term};
 
 /// Consecutive entries of one term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Run {
     first: LogIndex,
     term: Term,
@@ -17,7 +17,7 @@ struct Run {
 ///
 /// Invariants: runs ascend strictly in index and in term; the first begins right after `compacted`;
 /// there are none exactly if `last == compacted.index`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Terms {
     compacted: LogPosition,
     runs: VecDeque<Run>,

@@ -14,7 +14,7 @@ use crate::raft::{Raft, Role};
 use pontoon_types::{Instant, ReplicaId, mutant};
 
 /// A transfer under way on the leader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Transfer {
     pub(crate) to: ReplicaId,
     /// When it is given up.

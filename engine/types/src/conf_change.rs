@@ -46,7 +46,7 @@ pub enum Transition {
 }
 
 /// A change of a group's members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConfChange {
     /// What changes, at most once per replica. Nothing means: leave the joint configuration.
     pub changes: Vec<MemberChange>,

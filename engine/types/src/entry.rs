@@ -98,7 +98,7 @@ pub enum EntryError {
 ///
 /// Invariant: the bytes have a whole header, a length field equal to their own length, a known version
 /// and a known kind. The checksum is verified where bytes come in ([`Entry::decode`]), not by the type.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Entry(Bytes);
 
 impl Entry {

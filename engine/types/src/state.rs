@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 ///
 /// `commit` is a hint that may lag behind: it is written along with other records and spares a
 /// restarted replica the wait for its leader, but no message promises it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The latest term this replica has seen.
     pub term: Term,
@@ -40,7 +40,7 @@ impl LogPosition {
 ///
 /// Each list is sorted and free of repeats. While `outgoing` is not empty the configuration is joint,
 /// and every quorum must be a majority of `voters` and a majority of `outgoing`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConfState {
     /// The voters, or the incoming half of a joint configuration.
     pub voters: Vec<ReplicaId>,
