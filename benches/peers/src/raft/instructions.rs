@@ -9,6 +9,14 @@ use std::process::Command;
 /// Proposals of the shorter and of the longer run.
 const PROPOSALS: [u64; 2] = [16_000, 48_000];
 
+/// Whether callgrind can be asked at all.
+pub(crate) fn can_be_counted() -> bool {
+    Command::new("valgrind")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 /// Instructions per proposal of one side.
 pub(crate) fn count(side: Side, batch: u64, payload_bytes: u64) -> Result<f64, String> {
     let [few, many] = PROPOSALS.map(|proposals| proposals / batch);
@@ -32,7 +40,7 @@ fn collected(side: Side, batch: u64, cycles: u64, payload_bytes: u64) -> Result<
         .args(["--cycles", &cycles.to_string()])
         .args(["--payload", &payload_bytes.to_string()])
         .output()
-        .map_err(|error| format!("valgrind cannot be run ({error}); is it installed?"))?;
+        .map_err(|error| format!("valgrind cannot be run: {error}"))?;
     let words = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(format!("valgrind ended with {}:\n{words}", output.status));

@@ -30,7 +30,7 @@ const COUNTED_PROPOSALS: u64 = 64_000;
 /// acknowledged commit of three voters in memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Count instructions as well (valgrind must be installed; takes a few seconds more):
+Count instructions as well (skipped if valgrind is not installed; takes a few seconds more):
   cargo run --release --manifest-path benches/peers/Cargo.toml -- raft --instructions
 One side alone, for a profiler:
   perf record benches/peers/target/release/pontoon-peers raft --only pontoon --batch 16 --cycles 1000000")]
@@ -139,11 +139,15 @@ pub(crate) fn run(args: &RaftArgs) -> Result<(), String> {
         .flat_map(|&batch| [(Side::RaftRs, batch), (Side::RaftRsGathered, batch)])
         .filter(|&comparison| comparison != (Side::RaftRsGathered, 1))
         .collect();
+    let counts_instructions = args.instructions && instructions::can_be_counted();
+    if args.instructions && !counts_instructions {
+        eprintln!("instructions are not counted: valgrind is not installed or does not run");
+    }
     let share = Duration::from_secs(args.seconds) / comparisons.len() as u32;
     let mut measured = Vec::new();
     for (peer, batch) in comparisons {
         let mut one = measure(peer, batch, share, &payload);
-        if args.instructions {
+        if counts_instructions {
             let count = |side| instructions::count(side, batch, args.payload);
             one.instructions = Some([count(Side::Pontoon)?, count(peer)?]);
         }
