@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 /// one after the other; with some, the one space that they describe.
 ///
 /// The exit code is 1 if something was broken, or if a space turned out so small that what should happen in
-/// it never does; the shortest way there is printed.
+/// it never does; a short way to what was broken is printed, the shortest with one thread.
 #[derive(Debug, Parser)]
 #[command(
     name = "pontoon-explore",
