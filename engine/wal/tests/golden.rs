@@ -1,0 +1,125 @@
+//! The format's golden files: a log of version 1, written by this code, byte for byte.
+//!
+//! A test that fails here has found a change of the format. If the change is wanted, it needs a new version
+//! and a golden file of its own; the files of older versions stay, and must still be read.
+#![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
+
+mod common;
+
+use common::{IDENTITY, entry, hard_state, position};
+use pontoon_types::{GroupId, LogIndex, Term};
+use pontoon_wal::{BatchBuilder, Directory, Log, LogFile, MemoryDisk, RecordKind, WalConfig};
+use std::fmt::Write;
+
+const SEGMENT: &str = "0000000001.seg";
+const MARK: &str = "durable.mark";
+const LINE_BYTES: usize = 16;
+
+const GOLDEN_SEGMENT: &str = include_str!("golden/v1-segment.hex");
+const GOLDEN_MARK: &str = include_str!("golden/v1-mark.hex");
+
+fn config() -> WalConfig {
+    WalConfig {
+        segment_bytes: WalConfig::MIN_SEGMENT_BYTES,
+        max_bytes: 4 * WalConfig::MIN_SEGMENT_BYTES,
+        ..WalConfig::default()
+    }
+}
+
+/// A record of every kind that is written, over two batches and the checkpoints of two openings.
+fn write_log() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config(), IDENTITY).unwrap();
+    let mut batch = BatchBuilder::new();
+    batch.append(&entry(1, 2, 1, b"first"));
+    batch.append(&entry(1, 2, 2, b"second"));
+    batch.append(&entry(9, 1, 1, b""));
+    batch.hard_state(GroupId(1), &hard_state(2, Some(3), 1));
+    log.append(&batch.seal()).unwrap();
+    log.sync().unwrap();
+    batch.append(&entry(9, 4, 1, b"instead"));
+    batch.hard_state(GroupId(9), &hard_state(4, None, 0));
+    batch.compact(GroupId(1), position(2, 1));
+    log.append(&batch.seal()).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    drop(Log::open(disk.clone(), config(), IDENTITY).unwrap());
+    disk
+}
+
+/// Lines of an offset and sixteen bytes; lines of zeros are left out.
+fn to_hex(bytes: &[u8]) -> String {
+    let mut text = format!("{:06x} bytes\n", bytes.len());
+    for (number, line) in bytes.chunks(LINE_BYTES).enumerate() {
+        if line.iter().any(|byte| *byte != 0) {
+            write!(text, "{:06x} ", number * LINE_BYTES).unwrap();
+            for byte in line {
+                write!(text, " {byte:02x}").unwrap();
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let number = |text| usize::from_str_radix(text, 16).unwrap();
+    let mut lines = text.lines();
+    let length = lines.next().unwrap().strip_suffix(" bytes").unwrap();
+    let mut bytes = vec![0; number(length)];
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let offset = number(words.next().unwrap());
+        for (at, byte) in (offset..).zip(words) {
+            bytes[at] = u8::from_str_radix(byte, 16).unwrap();
+        }
+    }
+    bytes
+}
+
+#[test]
+fn what_is_written_are_the_bytes_of_the_golden_files() {
+    let disk = write_log();
+    for (name, golden) in [(SEGMENT, GOLDEN_SEGMENT), (MARK, GOLDEN_MARK)] {
+        let written = to_hex(&disk.contents(name).unwrap());
+        assert!(written == golden, "{name} is now\n{written}");
+    }
+}
+
+#[test]
+fn the_golden_files_are_read() {
+    let disk = MemoryDisk::new();
+    for (name, golden) in [(SEGMENT, GOLDEN_SEGMENT), (MARK, GOLDEN_MARK)] {
+        let bytes = from_hex(golden);
+        let file = disk.create(name).unwrap();
+        file.allocate(bytes.len() as u64).unwrap();
+        file.write_at(0, &bytes).unwrap();
+        file.sync().unwrap();
+    }
+    disk.sync().unwrap();
+    let (log, recovered) = Log::open(disk, config(), IDENTITY).unwrap();
+    let report = &recovered.report;
+    assert_eq!((&report.damage[..], report.torn_bytes), (&[][..], 0));
+    assert!(report.mark_found);
+    assert_eq!(report.durable, report.end);
+    let kinds = [
+        (RecordKind::Entry, 4),
+        (RecordKind::HardState, 2),
+        (RecordKind::Compact, 1),
+        (RecordKind::Checkpoint, 2),
+        (RecordKind::Segments, 2),
+    ];
+    assert!(report.records.iter().eq(kinds.iter().map(|(k, n)| (k, n))));
+
+    let one = &recovered.groups[&GroupId(1)];
+    assert_eq!(one.hard_state, hard_state(2, Some(3), 1));
+    assert_eq!((one.compacted, one.last), (position(2, 1), LogIndex(2)));
+    let nine = &recovered.groups[&GroupId(9)];
+    assert_eq!(nine.hard_state, hard_state(4, None, 0));
+    assert_eq!(nine.terms, [(LogIndex(1), Term(4))]);
+    for entry in [entry(1, 2, 2, b"second"), entry(9, 4, 1, b"instead")] {
+        let (group, index) = (entry.group(), entry.index());
+        let read = log.reader().read(group, index, index, usize::MAX).unwrap();
+        assert_eq!(read, [entry]);
+    }
+}
