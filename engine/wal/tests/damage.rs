@@ -6,7 +6,7 @@ mod common;
 use common::model::{Dice, Model, Run, small_config};
 use common::{IDENTITY, batch_of, config, entry};
 use pontoon_types::{GroupId, LogIndex};
-use pontoon_wal::{Directory, Log, MemoryDisk, Recovered, WalError};
+use pontoon_wal::{BatchBuilder, Directory, Log, MemoryDisk, Recovered, WalError};
 
 const GROUPS: u64 = 6;
 
@@ -42,6 +42,13 @@ fn check(disk: &MemoryDisk, model: &Model, what: &str) -> Recovered {
     intact(&later, &again, &log, what);
     assert!(
         again.damaged.is_superset(&recovered.damaged),
+        "{what}: forgotten, {again:?}"
+    );
+    // A group that only the lost part knew, perhaps with its vote, stays quarantined as well.
+    let unknown = GroupId(1_000);
+    assert_eq!(
+        again.is_quarantined(unknown),
+        recovered.is_quarantined(unknown),
         "{what}: forgotten, {again:?}"
     );
     recovered
@@ -174,6 +181,70 @@ fn the_last_acknowledged_batch_is_told_from_a_torn_tail_once_the_mark_is_written
     assert!(recovered.damaged.contains(&GroupId(1)), "{recovered:?}");
     assert_eq!(recovered.report.durable, end);
     assert!(recovered.is_quarantined(GroupId(1)));
+}
+
+/// A log without its last segment, or without any. Nothing tells that but the durable mark, and later
+/// the batch that was laid after it.
+fn log_without_end(everything: bool) -> MemoryDisk {
+    let (disk, _, mut names) = durable_log(13);
+    if !everything {
+        names.drain(..names.len() - 1);
+    }
+    for name in names {
+        disk.remove(&name).unwrap();
+    }
+    disk.sync().unwrap();
+    disk
+}
+
+#[test]
+fn a_lost_end_is_not_forgotten_when_the_power_goes_while_the_log_is_opened() {
+    for everything in [false, true] {
+        let disk = log_without_end(everything);
+        let before = disk.operations();
+        let whole = disk.crash(1);
+        drop(Log::open(disk.clone(), small_config(), IDENTITY).unwrap());
+        for cut in 0..=disk.operations() - before {
+            let disk = whole.crash(1);
+            disk.cut_power_after(cut);
+            drop(Log::open(disk.clone(), small_config(), IDENTITY));
+            let opened = Log::open(disk.crash(cut), small_config(), IDENTITY);
+            let (_, recovered) = opened.unwrap();
+            let unknown = GroupId(1_000);
+            assert!(
+                recovered.is_quarantined(unknown),
+                "everything: {everything}, cut {cut}: {recovered:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lost_end_is_remembered_for_good() {
+    for everything in [false, true] {
+        let disk = log_without_end(everything);
+        let unknown = GroupId(1_000);
+        let mut index = 0;
+        for life in 0..4 {
+            let opened = Log::open(disk.clone(), small_config(), IDENTITY);
+            let (mut log, recovered) = opened.unwrap();
+            let what = format!("life {life}: {recovered:?}");
+            assert!(recovered.is_quarantined(unknown), "{what}");
+            // Long enough to leave and recycle every segment in which nothing is needed.
+            let first = log.end().generation();
+            while log.end().generation() < first + 4 {
+                index += 1;
+                let mut batch = BatchBuilder::new();
+                batch.append(&entry(99, 1, index, &[9; 2_000]));
+                batch.compact(GroupId(99), common::position(1, index));
+                log.append(&batch.seal()).unwrap();
+                log.sync().unwrap();
+                log.maintain().unwrap();
+            }
+            log.write_mark().unwrap();
+        }
+        assert!(disk.recycled() > 0);
+    }
 }
 
 #[test]

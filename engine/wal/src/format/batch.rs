@@ -8,6 +8,10 @@ use pontoon_types::mutant;
 /// Bytes of a batch header.
 pub(crate) const BATCH_HEADER_BYTES: usize = 64;
 
+/// [`BatchHeader::previous`] of the first batch after an end that is damaged. It follows nothing, so every
+/// later recovery finds the damage again, also when nothing else is left that could tell.
+pub(crate) const FOLLOWS_DAMAGE: Lsn = Lsn(u64::MAX);
+
 const MAGIC: u32 = u32::from_le_bytes(*b"PBch");
 
 /// What the records of a batch are.

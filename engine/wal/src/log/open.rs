@@ -4,6 +4,7 @@ use super::{Log, Spare, open_mark_file};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::PAGE_BYTES;
+use crate::format::batch::FOLLOWS_DAMAGE;
 use crate::format::mark::Mark;
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::index::Index;
@@ -16,10 +17,6 @@ use crate::{LogIdentity, Lsn, WalConfig};
 use pontoon_types::mutant;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// [`BatchHeader::previous`](crate::format::batch::BatchHeader) of the first batch after an end that is
-/// damaged: it follows nothing, so every later recovery finds the damage again.
-const FOLLOWS_DAMAGE: Lsn = Lsn(u64::MAX);
 
 impl<D: Directory> Log<D> {
     /// Opens the log of a directory, or starts one there.
@@ -60,8 +57,10 @@ impl<D: Directory> Log<D> {
             ..
         } = scan;
         for hole in &report.damage {
-            // The only witness of a loss must not be recycled.
+            // The witnesses of a loss must not be recycled: what is unreadable, and the batch behind it
+            // that does not follow what is in front.
             pins.add(hole.start.generation());
+            pins.add(hole.end.generation());
         }
         discard(&*directory, segments.split_off(kept))?;
         let recovered = describe(&groups, report);
@@ -100,6 +99,9 @@ impl<D: Directory> Log<D> {
                 (segment, SEGMENT_HEADER_BYTES as u32)
             }
         };
+        if sealed {
+            pins.add(active.generation);
+        }
         let mut log = Self {
             shared: Arc::new(Shared::new(Index::new(groups), table)),
             durable: Lsn::new(active.generation, cursor),

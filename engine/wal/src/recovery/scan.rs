@@ -4,7 +4,7 @@ use super::replay::{Groups, RecordError, Replay};
 use super::{Damage, RecoveryReport};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, FOLLOWS_DAMAGE};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
 use crate::format::record::{RecordKind, RecordView, Records};
 use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -279,6 +279,9 @@ impl Walk {
     /// because nothing in it was needed.
     fn follows<F>(&self, whole: &Whole, segments: &[Scanned<F>], at: usize) -> bool {
         let previous = whole.header.previous;
+        if previous == FOLLOWS_DAMAGE {
+            return false;
+        }
         let first_of_segment = whole.header.position.offset() == SEGMENT_HEADER_BYTES as u32;
         (previous, whole.header.chain) == self.last_batch
             || mutant!(StaleRecordsVerify)
@@ -422,7 +425,11 @@ impl Walk {
         {
             self.hole = None;
         }
-        if self.hole.is_none() && self.end < self.durable && !mutant!(DamageEndsLog) {
+        // A new segment without a batch may lie above the mark, when the power went while a log was opened
+        // that had lost everything.
+        let all_is_lost = self.last_batch.0 == Lsn::ZERO && self.durable > Lsn::ZERO;
+        let ends_early = self.end < self.durable || all_is_lost;
+        if self.hole.is_none() && ends_early && !mutant!(DamageEndsLog) {
             let file = segment_name(self.end.generation().max(1));
             self.hole = Some((self.end, file));
         }
