@@ -425,7 +425,9 @@ async fn run(shared: Arc<Shared>, send: SendStream, reader: FrameReader) {
 async fn write_requests(shared: &Shared, mut send: SendStream) {
     let mut gather = Gather::default();
     while shared.outbox.ready().await {
-        // Whoever else is ready to run may add a request to the same packet first.
+        // The first turn goes to whoever is ready to run and may add a request to the same packet. Then
+        // the runtime has looked at the network, and the second goes to those whose answers were there.
+        tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         shared.outbox.take(&mut gather);
         if send.write_all_chunks(gather.finish()).await.is_err() {

@@ -41,7 +41,8 @@ pub(super) fn run(
     let mut unheard = vec![0; shared.mailboxes.len()];
     let mut finish = false;
     while !finish {
-        inbox.wait(None, &mut jobs);
+        // Those who wait for what is applied are the ones who bring more: no courtesies.
+        inbox.wait(None, 0, &mut jobs);
         let (mut bytes, mut flush) = (0, false);
         for job in jobs.drain(..) {
             match job {

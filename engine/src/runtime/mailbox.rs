@@ -8,9 +8,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often an owner that had to sleep lets others go first, at most.
-const COURTESIES: usize = 2;
-
 /// The sending side; cheap to clone.
 pub(super) struct Mailbox<T> {
     shared: Arc<Shared<T>>,
@@ -117,10 +114,10 @@ impl<T> Inbox<T> {
     /// Waits until something is there, but not longer than `patience`, and appends everything that
     /// waits to `items`.
     ///
-    /// An owner that had to sleep lets other threads have the core, a few times, as long as they bring
-    /// more. On an idle machine that costs nothing; on a busy one, those who have news deliver it first,
-    /// and the batches grow just when that is worth most.
-    pub(super) fn wait(&self, patience: Option<Duration>, items: &mut Vec<T>) {
+    /// An owner that had to sleep lets other threads have the core, up to `courtesies` times, as long as
+    /// they bring more. On an idle machine that costs nothing; on a busy one, those who have news deliver
+    /// it first, and the batches grow just when that is worth most.
+    pub(super) fn wait(&self, patience: Option<Duration>, courtesies: usize, items: &mut Vec<T>) {
         let mut state = self.shared.state.lock();
         if state.items.is_empty() {
             state.owner_sleeps = true;
@@ -137,7 +134,7 @@ impl<T> Inbox<T> {
                     .wait_while(&mut state, |state| state.owner_sleeps),
             }
             state.owner_sleeps = false;
-            for _ in 0..COURTESIES {
+            for _ in 0..courtesies {
                 let seen = state.items.len();
                 MutexGuard::unlocked(&mut state, std::thread::yield_now);
                 if state.items.len() == seen {
@@ -202,10 +199,10 @@ mod tests {
     fn waiting_ends_with_news_or_with_patience() {
         let (mailbox, inbox) = mailbox(2, 100);
         let mut items = Vec::new();
-        inbox.wait(Some(Duration::ZERO), &mut items);
+        inbox.wait(Some(Duration::ZERO), 2, &mut items);
         assert!(items.is_empty());
         let sender = std::thread::spawn(move || mailbox.tell(7));
-        inbox.wait(None, &mut items);
+        inbox.wait(None, 2, &mut items);
         assert_eq!(items, [7]);
         sender.join().unwrap();
     }
@@ -216,7 +213,7 @@ mod tests {
         let owner = std::thread::spawn(move || {
             let mut items = Vec::new();
             while !items.contains(&2) {
-                inbox.wait(None, &mut items);
+                inbox.wait(None, 2, &mut items);
             }
             items
         });

@@ -15,6 +15,9 @@ use std::sync::atomic::Ordering;
 /// again soon.
 const CYCLE_INPUTS: usize = 1024;
 
+/// How often a worker that had to sleep lets others go first, at most.
+const COURTESIES: usize = 2;
+
 /// Where a worker's outputs go.
 pub(super) struct Exits {
     pub(super) shared: Arc<Shared>,
@@ -34,7 +37,7 @@ pub(super) fn run(index: usize, mut worker: Worker, inbox: &Inbox<Input>, exits:
             let patience = worker
                 .next_deadline()
                 .map(|deadline| deadline - clock::now());
-            inbox.wait(patience, &mut inputs);
+            inbox.wait(patience, COURTESIES, &mut inputs);
         }
         let mut waiting = inputs.drain(..).peekable();
         loop {
