@@ -14,7 +14,7 @@
 //!
 //! # How rows are named
 //!
-//! `tablet (8 bytes) | space (1 byte) | key`, see [`keys`]. Tablet 0 is the node's own and has the
+//! `tablet (1 to 9 bytes) | space (1 byte) | key`, see [`keys`]. Tablet 0 is the node's own and has the
 //! applied indexes, replica records and named rows; every other tablet has rows of one key range.
 //!
 //! # Threads
