@@ -28,14 +28,10 @@ const INITIAL_RTT: Duration = Duration::from_millis(10);
 /// How long the other side may hold back an acknowledgement; decides how fast a loss is noticed.
 const MAX_ACK_DELAY: Duration = Duration::from_millis(2);
 
-/// After how many packets the other side acknowledges without being asked to by time. An acknowledgement is
-/// a packet too, and for each the kernel and the ciphers cost as much as for data; QUIC's default of two
-/// makes a third of all packets (RFC 9000 §13.2.2).
+/// How many packets the other side may leave unacknowledged for `MAX_ACK_DELAY`, instead of every second
+/// one (RFC 9000 §13.2.2). An acknowledgement is a packet too, and costs the kernel and the ciphers as much
+/// as a small one with data. What comes out of order is acknowledged as early as before.
 const PACKETS_PER_ACK: u32 = 10;
-
-/// How far packets may overtake each other before an acknowledgement is due at once. Must be above what is
-/// acknowledged together, or losses would be suspected where none are.
-const REORDERING_THRESHOLD: u32 = PACKETS_PER_ACK + 2;
 
 /// How many of what a connection may use.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +54,7 @@ pub(crate) fn transport_config(bounds: ConnectionBounds) -> Arc<TransportConfig>
     mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(MAX_ACK_DELAY))
-        .ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK))
-        .reordering_threshold(VarInt::from_u32(REORDERING_THRESHOLD));
+        .ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK));
     let mut cubic = CubicConfig::default();
     cubic.initial_window(INITIAL_WINDOW_BYTES);
     let idle = u64::try_from(bounds.idle_timeout.as_millis()).unwrap_or(u64::MAX);

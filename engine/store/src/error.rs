@@ -43,6 +43,12 @@ pub enum StoreError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The store was written by a build whose rows had other names.
+    #[error("the store at {} was written by an earlier build, in a format that this one cannot read; dump its rows with that build and load them into a new cluster", path.display())]
+    OldFormat {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// A row of the node's own does not read back.
     #[error("the store's row for {row} does not read back: {source}")]
     DamagedRow {
@@ -123,6 +129,7 @@ impl StoreError {
             Self::Io { .. }
             | Self::Damaged { .. }
             | Self::DamagedFile { .. }
+            | Self::OldFormat { .. }
             | Self::DamagedRow { .. }
             | Self::Stalled { .. }
             | Self::ThreadDied { .. } => None,

@@ -17,7 +17,7 @@ use std::ops::Deref;
 /// The most bytes before the key: the tablet and the space.
 pub const MAX_KEY_PREFIX_BYTES: usize = 10;
 
-/// The first byte of the first id that takes more than one.
+/// The first byte of ids that take more than one.
 const LONG_IDS: u8 = 0xf0;
 
 /// The longest key that the store takes in a tablet. The tables hold lengths of stored keys in 16
@@ -77,16 +77,15 @@ pub fn prefix_end(tablet: TabletId, space: Space) -> Prefix {
 fn prefix_of(tablet: TabletId, space: u8) -> Prefix {
     let mut bytes = [0; MAX_KEY_PREFIX_BYTES];
     let id = tablet.0.to_be_bytes();
-    let id = match id {
-        [0, 0, 0, 0, 0, 0, 0, last] if last < LONG_IDS => &id[7..],
-        _ => &id[tablet.0.leading_zeros() as usize / 8..],
-    };
-    let marker = usize::from(id[0] >= LONG_IDS || id.len() > 1);
-    if marker == 1 {
+    let space_at = if tablet.0 < u64::from(LONG_IDS) {
+        bytes[0] = id[7];
+        1
+    } else {
+        let id = &id[tablet.0.leading_zeros() as usize / 8..];
         bytes[0] = LONG_IDS + id.len() as u8 - 1;
-    }
-    let space_at = marker + id.len();
-    bytes[marker..space_at].copy_from_slice(id);
+        bytes[1..=id.len()].copy_from_slice(id);
+        1 + id.len()
+    };
     bytes[space_at] = space;
     Prefix {
         bytes,
@@ -104,16 +103,6 @@ pub fn stored_key(tablet: TabletId, space: Space, key: &[u8]) -> Vec<u8> {
     stored
 }
 
-/// Where the key begins in a stored key, or `None` if these bytes are none.
-#[must_use]
-pub fn key_start(stored: &[u8]) -> Option<usize> {
-    let start = match *stored.first()? {
-        first if first < LONG_IDS => 2,
-        first => usize::from(first - LONG_IDS) + 3,
-    };
-    (start <= stored.len().min(MAX_KEY_PREFIX_BYTES)).then_some(start)
-}
-
 /// The key of a group's row in one of the local spaces that are keyed by group.
 pub(crate) fn group_key(space: Space, group: GroupId) -> Vec<u8> {
     stored_key(LOCAL_TABLET, space, &group.0.to_be_bytes())
@@ -121,7 +110,7 @@ pub(crate) fn group_key(space: Space, group: GroupId) -> Vec<u8> {
 
 /// The group named by a key that [`group_key`] made, or `None` for any other key.
 pub(crate) fn group_of(stored: &[u8]) -> Option<GroupId> {
-    let key = &stored[key_start(stored)?..];
+    let key = stored.get(prefix(LOCAL_TABLET, Space::Replica).len()..)?;
     Some(GroupId(u64::from_be_bytes(key.try_into().ok()?)))
 }
 
@@ -156,17 +145,6 @@ mod tests {
             let stored = stored_key(tablet, Space::Data, &key);
             prop_assert!(*stored >= *prefix(tablet, Space::Data));
             prop_assert!(*stored < *prefix_end(tablet, Space::Data));
-        }
-
-        #[test]
-        fn a_key_is_found_in_its_stored_key(tablet in tablet(), key: Vec<u8>) {
-            let stored = stored_key(TabletId(tablet), Space::Data, &key);
-            prop_assert_eq!(&stored[key_start(&stored).unwrap()..], key.as_slice());
-        }
-
-        #[test]
-        fn no_bytes_of_a_table_can_surprise(stored: Vec<u8>) {
-            prop_assert!(key_start(&stored).is_none_or(|start| start <= stored.len()));
         }
     }
 

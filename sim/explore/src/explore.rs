@@ -76,21 +76,8 @@ impl Explored {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Bounds {
-            terms,
-            in_flight,
-            proposals,
-            crashes,
-            repeats,
-            heartbeats,
-        } = self.bounds;
         json!({
-            "terms": terms,
-            "in_flight": in_flight,
-            "proposals": proposals,
-            "crashes": crashes,
-            "repeats": repeats,
-            "heartbeats": heartbeats,
+            "bounds": self.bounds,
             "states_reached": self.reached,
             "states_unique": self.unique,
             "depth": self.depth,

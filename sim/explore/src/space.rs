@@ -4,11 +4,12 @@ use crate::broken::{Broken, Checked, Invariant};
 use crate::node::{Done, NOW, Node};
 use crate::state::{State, VOTERS, id_of, place_of};
 use pontoon_raft::{Raft, Role};
+use serde::Serialize;
 use stateright::{Model, Property};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How far the space reaches. Within it nothing is left out: every loss, every order, every crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bounds {
     /// The last term in which anybody campaigns.
     pub(crate) terms: u64,
