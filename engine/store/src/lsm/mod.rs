@@ -36,6 +36,7 @@ use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{Durability, Store, StoreError, WriteBatch};
 use background::Shared;
 use bytes::Bytes;
+use byteview::ByteView;
 use lsm_tree::{
     AbstractTree, AnyTree, Guard as _, InternalValue, Memtable, SequenceNumberCounter, Slice,
     ValueType,
@@ -228,13 +229,13 @@ impl Store for LsmStore {
             return Ok(());
         }
         let seqno = self.shared.pins.open_batch();
-        // Keys of up to 20 bytes lie in the memtable's nodes. Longer ones, and values, are an allocation each: the
-        // tree shares slices of one only in a build in which no key lies in place, which costs more.
-        let bytes = batch.bytes();
+        // One allocation for the whole batch; rows are slices of it, but for keys of up to 20 bytes, which lie
+        // in the memtable's nodes. It lives as long as its memtable, which is as long as the rows would anyway.
+        let bytes = ByteView::new(batch.bytes());
         for row in batch.rows() {
-            let key = Slice::from(&bytes[row.key]);
+            let key = Slice::from(bytes.slice(row.key));
             let (value, kind) = match row.value {
-                Some(value) => (Slice::from(&bytes[value]), ValueType::Value),
+                Some(value) => (Slice::from(bytes.slice(value)), ValueType::Value),
                 None => (Slice::empty(), ValueType::Tombstone),
             };
             self.memtable
