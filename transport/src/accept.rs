@@ -24,8 +24,8 @@ use crate::server;
 use crate::shared::Shared;
 use crate::tls::{CLIENT_ALPN, NODE_ALPN};
 
-/// Streams that a node may open: its append lanes and control.
-pub(crate) const NODE_STREAMS: u32 = MAX_APPEND_LANES as u32 + 1;
+/// Streams that a node may open: its append lanes, control and snapshots.
+pub(crate) const NODE_STREAMS: u32 = MAX_APPEND_LANES as u32 + 2;
 
 /// A client reads and writes a few streams; this much of them may be under way.
 const CLIENT_WINDOW_STREAMS: u64 = 2;

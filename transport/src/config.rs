@@ -8,7 +8,8 @@ use pontoon_types::NodeId;
 use crate::error::TransportError;
 use crate::identity::TlsIdentity;
 
-/// The most append lanes between two nodes. With control they fill the streams that a node permits.
+/// The most append lanes between two nodes. With control and snapshots they fill the
+/// streams that a node permits.
 pub const MAX_APPEND_LANES: u8 = 15;
 
 /// How a node listens and whom it connects to.
@@ -100,6 +101,9 @@ pub struct Limits {
     /// Queued bytes per peer and append lane; over it [`SendError::QueueFull`](crate::SendError) is
     /// returned. A frame always fits into an empty queue. Default 16 MiB.
     pub append_queue_bytes: usize,
+    /// Queued bytes per peer on the snapshot lane; over it
+    /// [`SendError::QueueFull`](crate::SendError) is returned. Default 4 MiB.
+    pub snapshot_queue_bytes: usize,
     /// The longest request of a client, and the longest answer to one. Default 32 MiB.
     pub max_request_bytes: usize,
     /// Requests under way per client connection; then reading from it pauses. Default 1,024.
@@ -142,6 +146,7 @@ impl Default for Limits {
             max_frame_bytes: 32 << 20,
             control_queue_bytes: 1 << 20,
             append_queue_bytes: 16 << 20,
+            snapshot_queue_bytes: 4 << 20,
             max_request_bytes: 32 << 20,
             max_in_flight: 1_024,
             max_in_flight_bytes: 32 << 20,

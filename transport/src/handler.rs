@@ -18,6 +18,8 @@ pub enum Lane {
     Control,
     /// Appends, and answers to them, of one worker.
     Append(u8),
+    /// State on its way to a replica that needs all of it: takes what the others leave.
+    Snapshot,
 }
 
 /// What happened to the connection with a peer.

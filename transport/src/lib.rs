@@ -12,8 +12,8 @@
 //! # Between nodes
 //!
 //! A pair of nodes has one connection. Both may dial; if both succeed, the one that the lower id
-//! dialled stays. On it, each side has a one-way stream per [`Lane`]: control, which goes first, and a
-//! few append lanes. [`Transport::send`] puts a [`Frame`] into the lane's bounded queue and returns at
+//! dialled stays. On it, each side has a one-way stream per [`Lane`]: control, which goes first, a
+//! few append lanes, and snapshots, which go last. [`Transport::send`] puts a [`Frame`] into the lane's bounded queue and returns at
 //! once; the lane's one writer takes all that is queued and writes it in one call, and while it is
 //! blocked the next batch grows. No timer ever holds a message back to make a batch of it.
 //!

@@ -1,5 +1,6 @@
 //! One connection between two nodes while it lives: a writer and a reader per lane.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,12 @@ const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// Liveness and votes go before everything else that waits in the connection.
 const CONTROL_PRIORITY: i32 = 10;
 
+/// Snapshots take what the other lanes leave.
+const SNAPSHOT_PRIORITY: i32 = -10;
+
+/// What the stream of the snapshot lane calls itself; append lanes count from 1.
+const SNAPSHOT_NUMBER: u8 = u8::MAX;
+
 /// The queues of a connection. They end with it: nothing queued for one is sent on the next.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -45,19 +52,23 @@ impl Link {
         let control = LaneQueue::new(limits.control_queue_bytes, WhenFull::DropOldest);
         let appends =
             (0..append_lanes).map(|_| LaneQueue::new(limits.append_queue_bytes, WhenFull::Refuse));
+        let snapshots = LaneQueue::new(limits.snapshot_queue_bytes, WhenFull::Refuse);
         Self {
             connection,
             queues: std::iter::once(control)
                 .chain(appends)
+                .chain(std::iter::once(snapshots))
                 .map(Arc::new)
                 .collect(),
         }
     }
 
     pub(crate) fn queue(&self, lane: Lane) -> Option<&LaneQueue> {
+        let last = self.queues.len() - 1;
         let index = match lane {
             Lane::Control => 0,
-            Lane::Append(lane) => usize::from(lane) + 1,
+            Lane::Append(lane) => Some(usize::from(lane) + 1).filter(|index| *index < last)?,
+            Lane::Snapshot => last,
         };
         self.queues.get(index).map(Arc::as_ref)
     }
@@ -123,13 +134,19 @@ pub(crate) fn spawn_lanes(
 ) -> JoinSet<LinkError> {
     let mut tasks = JoinSet::new();
     let mut control_out = Some(control_out);
+    let last = link.queues.len() - 1;
     for (index, queue) in link.queues.iter().enumerate() {
+        let number = if index == last {
+            SNAPSHOT_NUMBER
+        } else {
+            u8::try_from(index).unwrap_or(SNAPSHOT_NUMBER)
+        };
         let (queue, counters) = (queue.clone(), context.counters.clone());
         let (connection, control) = (link.connection.clone(), control_out.take());
         tasks.spawn(async move {
             let stream = match control {
                 Some(stream) => Ok(stream),
-                None => open_append(&connection, index).await,
+                None => open_numbered(&connection, number).await,
             };
             match stream {
                 Ok(stream) => write_lane(&queue, stream, &counters).await,
@@ -144,9 +161,11 @@ pub(crate) fn spawn_lanes(
     tasks
 }
 
-async fn open_append(connection: &Connection, index: usize) -> Result<SendStream, LinkError> {
+async fn open_numbered(connection: &Connection, number: u8) -> Result<SendStream, LinkError> {
     let mut stream = open_uni(connection).await?;
-    let number = u8::try_from(index).unwrap_or(u8::MAX);
+    if number == SNAPSHOT_NUMBER {
+        let _ = stream.set_priority(SNAPSHOT_PRIORITY);
+    }
     write_first(&mut stream, FrameKind::Lane, vec![number]).await?;
     Ok(stream)
 }
@@ -180,7 +199,7 @@ async fn write_lane(
 
 async fn accept_lanes(context: LinkContext, connection: Connection, peer_lanes: u8) -> LinkError {
     let mut readers = JoinSet::new();
-    let mut seen = [false; MAX_APPEND_LANES as usize];
+    let mut seen = BTreeSet::new();
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
@@ -189,17 +208,18 @@ async fn accept_lanes(context: LinkContext, connection: Connection, peer_lanes: 
                         Ok(lane) => lane,
                         Err(error) => return error,
                     };
-                    let (number, reader) = lane;
-                    match seen.get_mut(usize::from(number)) {
-                        Some(seen) if !*seen && number < peer_lanes => *seen = true,
-                        _ => return FrameError::Unexpected {
+                    let (lane, reader) = lane;
+                    let is_announced = match lane {
+                        Lane::Append(number) => number < peer_lanes,
+                        Lane::Snapshot | Lane::Control => true,
+                    };
+                    if !is_announced || !seen.insert(lane) {
+                        return FrameError::Unexpected {
                             what: "a lane that was not announced, or is open already",
-                        }.into(),
+                        }.into();
                     }
                     let context = context.clone();
-                    readers.spawn(async move {
-                        read_lane(&context, Lane::Append(number), reader).await
-                    });
+                    readers.spawn(async move { read_lane(&context, lane, reader).await });
                 }
                 Err(error) => return LinkError::from_connection(error, NODE_ALPN),
             },
@@ -208,18 +228,19 @@ async fn accept_lanes(context: LinkContext, connection: Connection, peer_lanes: 
     }
 }
 
-/// Reads which append lane a stream is. QUIC delivers a stream only with its first bytes, so the few
+/// Reads which lane a stream is. QUIC delivers a stream only with its first bytes, so the few
 /// bytes that this waits for are mostly there.
 async fn open_lane(
     context: &LinkContext,
     stream: RecvStream,
-) -> Result<(u8, FrameReader), LinkError> {
+) -> Result<(Lane, FrameReader), LinkError> {
     let mut reader = FrameReader::new(stream, 1, context.max_frame_bytes, Bodies::Owned, NODE_ALPN);
     let body = reader.first(FrameKind::Lane).await?;
     match *body {
-        [number @ 1..=MAX_APPEND_LANES] => Ok((number - 1, reader)),
+        [number @ 1..=MAX_APPEND_LANES] => Ok((Lane::Append(number - 1), reader)),
+        [SNAPSHOT_NUMBER] => Ok((Lane::Snapshot, reader)),
         _ => Err(FrameError::Unexpected {
-            what: "a lane's first frame names no append lane",
+            what: "a lane's first frame names no lane",
         }
         .into()),
     }

@@ -233,7 +233,12 @@ async fn what_breaks_the_nodes_protocol_ends_the_connection_with_the_reason() {
         (
             "no such lane",
             vec![node_hello(2), frame(2, &[0])],
-            "names no append lane",
+            "names no lane",
+        ),
+        (
+            "the snapshot lane twice",
+            vec![node_hello(2), frame(2, &[255]), frame(2, &[255])],
+            "open already",
         ),
         (
             "a lane twice",

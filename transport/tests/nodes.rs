@@ -30,7 +30,12 @@ async fn frames_arrive_whole_and_in_order_on_every_lane_both_ways() {
     at_one.connected().await;
     at_two.connected().await;
 
-    let lanes = [Lane::Control, Lane::Append(0), Lane::Append(1)];
+    let lanes = [
+        Lane::Control,
+        Lane::Append(0),
+        Lane::Append(1),
+        Lane::Snapshot,
+    ];
     let body = |lane: usize, number: usize| -> Vec<u8> {
         let len = [0, 1, 100, 5_000, 70_000, 3][number % 6];
         let mut body = vec![lane as u8; len];
@@ -57,7 +62,7 @@ async fn frames_arrive_whole_and_in_order_on_every_lane_both_ways() {
         }
     }
     for (recorded, from) in [(&mut at_one, TWO), (&mut at_two, ONE)] {
-        let mut next = [0; 3];
+        let mut next = [0; 4];
         for _ in 0..COUNT * lanes.len() {
             let (sender, lane, frame) = recorded.frame().await;
             assert_eq!(sender, from);
@@ -72,10 +77,10 @@ async fn frames_arrive_whole_and_in_order_on_every_lane_both_ways() {
         }
     }
     let stats = one.stats().peers[0].clone();
-    assert_eq!((stats.node, stats.frames_sent), (TWO, COUNT as u64 * 3));
+    assert_eq!((stats.node, stats.frames_sent), (TWO, COUNT as u64 * 4));
     assert_eq!(
         (stats.frames_received, stats.frames_dropped),
-        (COUNT as u64 * 3, 0)
+        (COUNT as u64 * 4, 0)
     );
     assert!(stats.connected && stats.rtt.is_some());
 }
