@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{
-    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Mutation, Operation, ReplicaId,
-    Request, Sequence, SessionId, ShardId, TabletId, Term,
+    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Members, Mutation, NodeId,
+    Operation, ReplicaId, Request, Sequence, SessionId, ShardId, TabletId, Term,
 };
 
 /// The epoch of every shard here.
@@ -60,6 +60,7 @@ pub fn record(group: GroupId, replica: ReplicaId, voters: u64) -> ReplicaRecord 
         epoch: EPOCH,
         tablet: TabletId(group.0),
         conf_state: ConfState::of_voters((1..=voters).map(ReplicaId)),
+        members: Members::new((1..=voters).map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),
     }
 }

@@ -34,8 +34,7 @@ impl Workers {
             for group in &groups {
                 let record = record(*group, ReplicaId(node), 3);
                 let restored = Restored::blank(record.conf_state.clone());
-                let members = (1..=3).map(|n| (ReplicaId(n), NodeId(n))).collect();
-                let added = worker.add_group(record, members, restored, &config, now);
+                let added = worker.add_group(record, restored, &config, now);
                 added.expect("a new replica is valid");
             }
             worker

@@ -31,7 +31,7 @@ use crossbeam_channel::Sender;
 use mailbox::{Mailbox, mailbox};
 use parking_lot::Mutex;
 use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, ReplicaRecord};
-use pontoon_types::{ClusterId, GroupId, NodeId, ReplicaId};
+use pontoon_types::{ClusterId, GroupId, NodeId};
 use pontoon_wal::{
     DurabilityListener, LogIdentity, Pressure, Recovered, Ticket, Wal, WalError, WalStats,
 };
@@ -142,16 +142,11 @@ impl Opened {
         &self.recovered
     }
 
-    /// Starts every replica that the store has a record of; `members_of` says which node holds which
-    /// member of its group.
+    /// Starts every replica that the store has a record of.
     ///
     /// # Errors
     /// If the log and the store do not belong together, or a thread cannot be started.
-    pub fn start(
-        self,
-        host: Arc<dyn Host>,
-        members_of: impl Fn(&ReplicaRecord) -> Vec<(ReplicaId, NodeId)>,
-    ) -> Result<Engine, EngineError> {
+    pub fn start(self, host: Arc<dyn Host>) -> Result<Engine, EngineError> {
         let Self {
             node,
             config,
@@ -172,8 +167,7 @@ impl Opened {
                 continue;
             };
             let worker = &mut workers[worker_of(record.group, config.workers)];
-            let members = members_of(record);
-            let added = worker.add_group(record.clone(), members, restored, &config, clock::now());
+            let added = worker.add_group(record.clone(), restored, &config, clock::now());
             added.map_err(|error| EngineError::Restore {
                 group: record.group,
                 message: error.to_string(),

@@ -29,8 +29,6 @@ mod limits {
 pub(crate) struct Group {
     node: NodeId,
     record: ReplicaRecord,
-    /// Which node holds which member.
-    members: Vec<(ReplicaId, NodeId)>,
     pub(crate) raft: Raft,
     /// Set once the replica must not take part any more.
     pub(crate) failure: Option<&'static str>,
@@ -58,7 +56,6 @@ impl Group {
     pub(crate) fn new(
         node: NodeId,
         record: ReplicaRecord,
-        members: Vec<(ReplicaId, NodeId)>,
         restored: Restored,
         config: &EngineConfig,
         now: Instant,
@@ -86,7 +83,6 @@ impl Group {
         Ok(Self {
             node,
             record,
-            members,
             raft: Raft::new(raft, restored, now)?,
             failure: None,
             is_dirty: false,
@@ -114,14 +110,11 @@ impl Group {
     }
 
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        self.members
-            .iter()
-            .find(|member| member.0 == replica)
-            .map(|member| member.1)
+        self.record.members.node_of(replica)
     }
 
     pub(crate) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        let member = self.members.iter().find(|member| member.1 == node)?;
+        let member = self.record.members.iter().find(|member| member.1 == node)?;
         (node != self.node).then_some(member.0)
     }
 

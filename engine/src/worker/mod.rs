@@ -39,7 +39,7 @@ use pontoon_raft::{
     AppendSequence, Message, MessageBody, ProposeError, Ready, Restored, StepError,
 };
 use pontoon_store::ReplicaRecord;
-use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term, mutant};
+use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, Term, mutant};
 use pontoon_wal::BatchBuilder;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use timers::Timers;
@@ -146,7 +146,7 @@ impl Worker {
         }
     }
 
-    /// Takes on a replica, with what recovery found of it and which node holds which member.
+    /// Takes on a replica, with what recovery found of it.
     ///
     /// # Errors
     /// If what was found cannot be a replica's state.
@@ -156,14 +156,13 @@ impl Worker {
     pub fn add_group(
         &mut self,
         record: ReplicaRecord,
-        members: Vec<(ReplicaId, NodeId)>,
         restored: Restored,
         config: &EngineConfig,
         now: Instant,
     ) -> Result<(), pontoon_raft::ConfigError> {
         let slot = self.groups.len();
         let id = record.group;
-        let group = Group::new(self.node, record, members, restored, config, now)?;
+        let group = Group::new(self.node, record, restored, config, now)?;
         let previous = self.slots.insert(id, slot);
         assert!(
             previous.is_none(),

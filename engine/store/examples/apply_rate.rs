@@ -10,8 +10,8 @@
 
 use pontoon_store::{KvMachine, LsmSettings, LsmStore, ReplicaRecord, Store};
 use pontoon_types::{
-    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Mutation, Operation, ReplicaId,
-    Request, Sequence, SessionId, ShardId, TabletId, Term,
+    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Members, Mutation, NodeId,
+    Operation, ReplicaId, Request, Sequence, SessionId, ShardId, TabletId, Term,
 };
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,7 @@ fn record(group: u64) -> ReplicaRecord {
         epoch: Epoch::default(),
         tablet: TabletId(group),
         conf_state: ConfState::of_voters([ReplicaId(1)]),
+        members: Members::new([(ReplicaId(1), NodeId(1))]),
         descriptor: bytes::Bytes::new(),
     }
 }

@@ -278,7 +278,7 @@ fn what_does_not_belong_here_is_an_outcome_and_changes_nothing<H: Harness>() {
         (entry(1, 11, EntryKind::Empty, b""), Outcome::None),
         (
             entry(1, 12, EntryKind::ConfChange, b"anything"),
-            Outcome::None,
+            Outcome::Malformed,
         ),
     ];
     let (entries, outcomes): (Vec<_>, Vec<_>) = cases.into_iter().unzip();

@@ -11,8 +11,8 @@ use pontoon_engine::{EngineConfig, Reply, Waiter};
 use pontoon_raft::Restored;
 use pontoon_store::{KvMachine, ModelStore, ReplicaRecord};
 use pontoon_types::{
-    Command, ConfState, Epoch, GroupId, Instant, Mutation, NodeId, Operation, ReplicaId, Request,
-    Sequence, SessionId, ShardId, TabletId,
+    Command, ConfState, Epoch, GroupId, Instant, Members, Mutation, NodeId, Operation, ReplicaId,
+    Request, Sequence, SessionId, ShardId, TabletId,
 };
 use pontoon_wal::Record;
 use std::sync::mpsc;
@@ -57,6 +57,7 @@ pub fn record(group: GroupId, replica: u64, nodes: u64) -> ReplicaRecord {
         },
         tablet: TabletId(group.0),
         conf_state: ConfState::of_voters((1..=nodes).map(ReplicaId)),
+        members: Members::new((1..=nodes).map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),
     }
 }
@@ -76,10 +77,7 @@ impl Cluster {
                     conf_state: record.conf_state.clone(),
                     ..Restored::default()
                 };
-                let members = (1..=nodes).map(|n| (ReplicaId(n), NodeId(n))).collect();
-                worker
-                    .add_group(record, members, restored, config, now)
-                    .unwrap();
+                worker.add_group(record, restored, config, now).unwrap();
             }
             let stage = ApplyStage::new(machine);
             let (unsynced, logged) = Default::default();

@@ -5,7 +5,8 @@
 //! state machine's record of them. It is pure, so all come to the same members.
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
-use crate::{ConfState, ReplicaId};
+use crate::members::{put_nodes, read_nodes};
+use crate::{ConfState, NodeId, ReplicaId};
 use alloc::vec::Vec;
 use thiserror::Error;
 
@@ -114,6 +115,26 @@ impl ConfChange {
     #[must_use]
     pub fn leave() -> Self {
         Self::default()
+    }
+
+    /// The same change, saying which nodes hold the replicas that it brings.
+    #[must_use]
+    pub fn with_nodes(mut self, nodes: impl IntoIterator<Item = (ReplicaId, NodeId)>) -> Self {
+        let mut nodes: Vec<_> = nodes.into_iter().collect();
+        nodes.sort_unstable();
+        self.context.clear();
+        put_nodes(&mut self.context, &nodes);
+        self
+    }
+
+    /// Which nodes hold the replicas that it brings. A context that says something else names none.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(ReplicaId, NodeId)> {
+        let mut reader = Reader::new(&self.context);
+        match read_nodes(&mut reader) {
+            Ok(nodes) if reader.is_empty() => nodes,
+            _ => Vec::new(),
+        }
     }
 
     /// Whether it ends a joint configuration.

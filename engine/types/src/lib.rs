@@ -22,6 +22,7 @@ mod command;
 mod conf_change;
 mod entry;
 mod ids;
+mod members;
 pub mod mutant;
 mod state;
 mod time;
@@ -30,5 +31,6 @@ pub use command::{Command, Epoch, Limits, LimitsError, Mutation, Operation, Requ
 pub use conf_change::{ConfChange, ConfChangeError, MemberChange, Transition};
 pub use entry::{ENTRY_HEADER_BYTES, Entry, EntryError, EntryKind, MAX_ENTRY_BYTES};
 pub use ids::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Sequence, ShardId, TabletId, Term};
+pub use members::Members;
 pub use state::{ConfState, HardState, LogPosition};
 pub use time::Instant;

@@ -30,6 +30,7 @@ use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
 use pontoon_store::keys::MAX_STORED_KEY_BYTES;
 use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
+use pontoon_types::Members;
 use requests::{ClientRequests, Reception, Replica};
 use state::Node;
 use std::collections::BTreeMap;
@@ -123,16 +124,7 @@ impl Server {
             failures,
         });
         let replicas = replicas_of(&mut opened)?;
-        let members_of = |record: &ReplicaRecord| {
-            let replica = &replicas[&record.shard];
-            replica
-                .descriptor
-                .replicas
-                .iter()
-                .map(|r| (r.replica, r.node))
-                .collect()
-        };
-        let engine = opened.start(outlet, members_of)?;
+        let engine = opened.start(outlet)?;
         let node = Arc::new(Node::new(
             &config,
             &manifest,
@@ -305,6 +297,7 @@ fn record_of(shard: &ShardDescriptor, node: pontoon_types::NodeId) -> Option<Rep
         epoch: shard.epoch,
         tablet: shard.initial_tablet(),
         conf_state: shard.conf_state(),
+        members: Members::new(shard.replicas.iter().map(|one| (one.replica, one.node))),
         descriptor: Bytes::from(descriptor),
     })
 }

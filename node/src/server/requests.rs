@@ -243,7 +243,10 @@ fn response(reply: Reply, replica: &Replica) -> Response {
             Outcome::Malformed => refused(RefusalCode::Malformed, "not a command"),
             // A proposal is applied by the life of the process that made it, so neither happens to one;
             // if it did, what came of it would not be known.
-            Outcome::None | Outcome::AlreadyApplied => Response::UnknownOutcome,
+            Outcome::None
+            | Outcome::MembersChanged(_)
+            | Outcome::MembersUnchanged
+            | Outcome::AlreadyApplied => Response::UnknownOutcome,
         },
         Reply::Value(value) => Response::Value(value),
         Reply::Rows(page) => Response::Rows {

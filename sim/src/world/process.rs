@@ -11,7 +11,7 @@ use pontoon_engine::frame::{Lane, Origin};
 use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
 use pontoon_engine::{GroupStatus, Reply, Waiter, restore};
 use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord};
-use pontoon_types::{GroupId, Instant, TabletId};
+use pontoon_types::{GroupId, Instant, Members, TabletId};
 use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -244,14 +244,10 @@ impl World {
                 continue;
             };
             let shard = self.map.shard(record.shard).unwrap_or(self.map.meta());
-            let members = shard
-                .replicas
-                .iter()
-                .map(|replica| (replica.replica, replica.node));
             let slot = &mut workers[worker_of(group)];
-            let added =
-                slot.worker
-                    .add_group(record.clone(), members.collect(), restored, config, local);
+            let added = slot
+                .worker
+                .add_group(record.clone(), restored, config, local);
             added.map_err(|error| {
                 unexpected(format!(
                     "group {group}: node {id} cannot restore its replica: {error}"
@@ -549,6 +545,7 @@ fn records_of(
             epoch: shard.epoch,
             tablet: TabletId(shard.group.0),
             conf_state: shard.conf_state(),
+            members: Members::new(shard.replicas.iter().map(|one| (one.replica, one.node))),
             descriptor: descriptor.into(),
         })
     });

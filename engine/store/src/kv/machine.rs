@@ -5,7 +5,8 @@ use crate::keys::{self, LOCAL_TABLET, MAX_STORED_KEY_BYTES, Space};
 use crate::{Durability, Store, StoreError, View, WriteBatch};
 use bytes::Bytes;
 use pontoon_types::{
-    Command, Entry, EntryKind, GroupId, LogIndex, Mutation, Operation, Request, TabletId, mutant,
+    Command, ConfChange, ConfState, Entry, EntryKind, GroupId, LogIndex, Mutation, Operation,
+    Request, TabletId, mutant,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use std::sync::Arc;
 pub enum Outcome {
     /// The entry holds nothing for the state machine.
     None,
+    /// The group has these members from here on.
+    MembersChanged(ConfState),
+    /// A change of members that makes no sense for those that there are. Nothing was changed.
+    MembersUnchanged,
     /// All mutations were made.
     Written,
     /// The expected value was there, and the new one is.
@@ -54,12 +59,13 @@ pub struct KvMachine<S> {
     turn: u64,
 }
 
-/// What applying needs of a group at hand.
+/// What applying needs of a group at hand. Within a call it is ahead of the store by what the batch holds.
 struct Group {
     record: Arc<ReplicaRecord>,
-    /// Within a call, ahead of the store by what the batch holds.
     applied: LogIndex,
     touched_in_turn: u64,
+    /// Whether the present call has changed the record.
+    changed_in_turn: bool,
 }
 
 impl<S: Store> KvMachine<S> {
@@ -113,7 +119,6 @@ impl<S: Store> KvMachine<S> {
         named: &[(&str, &[u8])],
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::new();
-        let mut value = Vec::new();
         let mut new = BTreeMap::new();
         for record in records {
             let group = record.group;
@@ -125,9 +130,7 @@ impl<S: Store> KvMachine<S> {
                 Some(_) => return Err(StoreError::ReplicaExists { group }),
                 None => new.insert(group, record),
             };
-            value.clear();
-            record.encode(&mut value);
-            batch.put(LOCAL_TABLET, Space::Replica, &group.0.to_be_bytes(), &value);
+            put_record(&mut batch, record);
         }
         for (name, value) in named {
             batch.put(LOCAL_TABLET, Space::Named, name.as_bytes(), value);
@@ -150,6 +153,7 @@ impl<S: Store> KvMachine<S> {
                 record,
                 applied,
                 touched_in_turn: 0,
+                changed_in_turn: false,
             },
         );
     }
@@ -219,13 +223,29 @@ impl<S: Store> KvMachine<S> {
         let result = staged.and_then(|()| self.store.write(&mut self.batch));
         if result.is_err() {
             outcomes.clear();
-            for group in &self.touched {
-                if let Some(state) = self.groups.get_mut(group) {
-                    state.applied = self.store.applied(*group);
+        }
+        self.settle(result.is_ok());
+        result
+    }
+
+    /// What was staged holds, for readers as well; or it never was.
+    fn settle(&mut self, is_written: bool) {
+        for group in &self.touched {
+            let Some(state) = self.groups.get_mut(group) else {
+                continue;
+            };
+            if !is_written {
+                state.applied = self.store.applied(*group);
+            }
+            if std::mem::take(&mut state.changed_in_turn) {
+                if is_written {
+                    let record = Arc::clone(&state.record);
+                    Arc::make_mut(&mut self.records).insert(*group, record);
+                } else {
+                    state.record = Arc::clone(&self.records[group]);
                 }
             }
         }
-        result
     }
 
     /// Executes the entries into the batch.
@@ -264,7 +284,8 @@ impl<S: Store> KvMachine<S> {
                     source,
                 })?;
                 outcomes.push(match entry.kind() {
-                    EntryKind::Empty | EntryKind::ConfChange => Outcome::None,
+                    EntryKind::Empty => Outcome::None,
+                    EntryKind::ConfChange => state.change_members(entry.payload()),
                     EntryKind::Command => execute(entry.payload(), &state.record, store, batch)
                         .map_err(|source| StoreError::Execute {
                             group,
@@ -276,9 +297,12 @@ impl<S: Store> KvMachine<S> {
             }
         }
         for group in &*touched {
-            let applied = groups[group].applied;
-            if applied > store.applied(*group) {
-                batch.set_applied(*group, applied);
+            let state = &groups[group];
+            if state.applied > store.applied(*group) {
+                batch.set_applied(*group, state.applied);
+            }
+            if state.changed_in_turn {
+                put_record(batch, &state.record);
             }
         }
         Ok(())
@@ -312,6 +336,27 @@ impl<S: Store> KvMachine<S> {
     pub fn into_store(self) -> S {
         self.store
     }
+}
+
+impl Group {
+    /// Members change with the log alone, so that the record is that of the applied index, also after a crash.
+    fn change_members(&mut self, payload: &[u8]) -> Outcome {
+        let Ok(change) = ConfChange::decode(payload) else {
+            return Outcome::Malformed;
+        };
+        if !Arc::make_mut(&mut self.record).change_members(&change) {
+            return Outcome::MembersUnchanged;
+        }
+        self.changed_in_turn = true;
+        Outcome::MembersChanged(self.record.conf_state.clone())
+    }
+}
+
+fn put_record(batch: &mut WriteBatch, record: &ReplicaRecord) {
+    let mut value = Vec::new();
+    record.encode(&mut value);
+    let key = record.group.0.to_be_bytes();
+    batch.put(LOCAL_TABLET, Space::Replica, &key, &value);
 }
 
 /// Executes one command. An error is the store's; whatever is wrong with the command is an outcome.

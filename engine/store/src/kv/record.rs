@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
-use pontoon_types::{ConfState, Epoch, GroupId, ReplicaId, ShardId, TabletId};
+use pontoon_types::{ConfChange, ConfState, Epoch, GroupId, Members, ReplicaId, ShardId, TabletId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The record of a local replica: which group, which part of the key space, where its rows are.
 ///
@@ -12,10 +12,11 @@ const VERSION: u8 = 1;
 /// the key:
 ///
 /// ```text
-/// version      u8      1
+/// version      u8      2
 /// shard, replica, range epoch, member epoch, tablet      varints
 /// start, end   length-prefixed; an empty end is the end of the key space
 /// conf state   as `ConfState::encode`
+/// members      as `Members::encode`
 /// descriptor   length-prefixed
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct ReplicaRecord {
     pub tablet: TabletId,
     /// The group's members as they are at the applied index.
     pub conf_state: ConfState,
+    /// Which node holds which of them, as of there as well.
+    pub members: Members,
     /// The shard's descriptor as the router encodes it, to answer those who were routed by an old
     /// one. The store does not look into it.
     pub descriptor: Bytes,
@@ -66,8 +69,20 @@ impl ReplicaRecord {
         }
     }
 
+    /// Makes a change of members that is committed. One that cannot be made changes nothing, as in
+    /// `pontoon_raft::membership`. Returns whether it was made.
+    pub(super) fn change_members(&mut self, change: &ConfChange) -> bool {
+        let Ok(next) = self.conf_state.apply(change) else {
+            return false;
+        };
+        self.members.apply(change, &next);
+        self.conf_state = next;
+        self.epoch.membership += 1;
+        true
+    }
+
     /// Appends the row's encoding.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         let Epoch { range, membership } = self.epoch;
         for number in [
@@ -82,15 +97,19 @@ impl ReplicaRecord {
         put_bytes(out, &self.start);
         put_bytes(out, &self.end);
         self.conf_state.encode(out);
+        self.members.encode(out);
         put_bytes(out, &self.descriptor);
     }
 
     /// Reads what [`ReplicaRecord::encode`] wrote.
-    pub(super) fn decode(group: GroupId, bytes: &[u8]) -> Result<Self, DecodeError> {
+    ///
+    /// # Errors
+    /// If the bytes are not a record, or one of another version.
+    pub fn decode(group: GroupId, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return Err(DecodeError::Invalid {
-                what: "a record of a newer version",
+                what: "a record of another version of Pontoon",
             });
         }
         let record = Self {
@@ -105,6 +124,7 @@ impl ReplicaRecord {
             start: Bytes::copy_from_slice(reader.bytes()?),
             end: Bytes::copy_from_slice(reader.bytes()?),
             conf_state: ConfState::decode(&mut reader)?,
+            members: Members::decode(&mut reader)?,
             descriptor: Bytes::copy_from_slice(reader.bytes()?),
         };
         reader.finish()?;
@@ -118,6 +138,7 @@ impl ReplicaRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pontoon_types::NodeId;
     use proptest::prelude::*;
 
     fn record() -> ReplicaRecord {
@@ -133,6 +154,7 @@ mod tests {
             },
             tablet: TabletId(12),
             conf_state: ConfState::of_voters([ReplicaId(1), ReplicaId(2)]),
+            members: Members::new([(ReplicaId(1), NodeId(4)), (ReplicaId(2), NodeId(5))]),
             descriptor: Bytes::from_static(b"opaque"),
         }
     }

@@ -7,8 +7,8 @@ use pontoon_store::{
     ScanLimits, Store, View,
 };
 use pontoon_types::{
-    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Mutation, Operation, ReplicaId,
-    Request, Sequence, SessionId, ShardId, TabletId, Term,
+    Command, ConfState, Entry, EntryKind, Epoch, GroupId, LogIndex, Members, Mutation, NodeId,
+    Operation, ReplicaId, Request, Sequence, SessionId, ShardId, TabletId, Term,
 };
 use std::collections::BTreeMap;
 
@@ -87,6 +87,7 @@ pub(crate) fn record(group: u64) -> ReplicaRecord {
         epoch: EPOCH,
         tablet: TabletId(100 * group),
         conf_state: ConfState::of_voters([1, 2, 3].map(ReplicaId)),
+        members: Members::new([1, 2, 3].map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::from(format!("descriptor of {group}")),
     }
 }
