@@ -3,7 +3,7 @@
 //! The simulator watches every batch that goes into a log. From that alone it knows, without asking the
 //! log, what is durable, what was laid, and therefore which states a crash may leave.
 
-use pontoon_types::{Entry, GroupId, HardState, LogIndex, LogPosition, Term};
+use pontoon_types::{Entry, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
 use pontoon_wal::{Record, Recovered, RecoveredGroup};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,6 +36,10 @@ pub struct ShadowLog {
     pub compacted: LogPosition,
     /// The entries behind that.
     pub entries: VecDeque<Stamp>,
+    /// The last installed snapshot, until a compaction ends it.
+    pub installed: Option<LogPosition>,
+    /// The highest replica that is gone for good.
+    pub removed: Option<ReplicaId>,
 }
 
 impl ShadowLog {
@@ -71,10 +75,22 @@ impl ShadowLog {
             }
             ShadowRecord::HardState(state) => self.hard_state = *state,
             ShadowRecord::Compact(up_to) => self.compact(*up_to),
+            ShadowRecord::Install(last) => {
+                self.entries.clear();
+                self.compacted = *last;
+                self.installed = Some(*last);
+            }
+            ShadowRecord::Remove(replica) => {
+                *self = Self {
+                    removed: self.removed.max(Some(*replica)),
+                    ..Self::default()
+                };
+            }
         }
     }
 
     fn compact(&mut self, up_to: LogPosition) {
+        self.installed.take_if(|last| last.index <= up_to.index);
         if up_to.index <= self.compacted.index {
             return;
         }
@@ -104,6 +120,8 @@ impl ShadowLog {
             && recovered.compacted == self.compacted
             && recovered.last == self.last()
             && recovered.terms == self.terms()
+            && recovered.installed.as_ref().map(|found| found.last) == self.installed
+            && recovered.removed == self.removed
     }
 }
 
@@ -116,6 +134,10 @@ pub enum ShadowRecord {
     HardState(HardState),
     /// A compaction.
     Compact(LogPosition),
+    /// A snapshot took the log's place.
+    Install(LogPosition),
+    /// A replica is gone for good.
+    Remove(ReplicaId),
 }
 
 impl From<&Record> for ShadowRecord {
@@ -124,6 +146,8 @@ impl From<&Record> for ShadowRecord {
             Record::Entry(entry) => Self::Entry(entry.index(), Stamp::of(entry)),
             Record::HardState(_, state) => Self::HardState(*state),
             Record::Compact(_, up_to) => Self::Compact(*up_to),
+            Record::SnapshotInstall(_, last, _) => Self::Install(*last),
+            Record::Tombstone(_, replica) => Self::Remove(*replica),
         }
     }
 }

@@ -121,7 +121,7 @@ impl Cluster {
                     .iter()
                     .filter_map(|record| match record {
                         Record::Entry(entry) => Some(entry.as_bytes().clone()),
-                        Record::HardState(..) | Record::Compact(..) => None,
+                        _ => None,
                     }),
             );
             node.unsynced.push(batch.sequence);

@@ -2,7 +2,9 @@
 
 use crate::format::batch::BATCH_HEADER_BYTES;
 use crate::format::record::{COMPACT_BYTES, HARD_STATE_BYTES, record_bytes};
-use pontoon_types::{Entry, GroupId, HardState, LogPosition};
+use crate::format::state::{MAX_INSTALL_BYTES, TOMBSTONE_BYTES, install_bytes};
+use bytes::Bytes;
+use pontoon_types::{Entry, GroupId, HardState, LogPosition, ReplicaId};
 
 /// One record to lay. An entry is a handle on bytes that were encoded and checksummed elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,10 @@ pub enum Record {
     HardState(GroupId, HardState),
     /// A compaction, as [`BatchBuilder::compact`] took it.
     Compact(GroupId, LogPosition),
+    /// An installed snapshot, as [`BatchBuilder::install_snapshot`] took it.
+    SnapshotInstall(GroupId, LogPosition, Bytes),
+    /// The end of a replica, as [`BatchBuilder::tombstone`] took it.
+    Tombstone(GroupId, ReplicaId),
 }
 
 impl Record {
@@ -21,7 +27,10 @@ impl Record {
     pub fn group(&self) -> GroupId {
         match self {
             Self::Entry(entry) => entry.group(),
-            Self::HardState(group, _) | Self::Compact(group, _) => *group,
+            Self::HardState(group, _)
+            | Self::Compact(group, _)
+            | Self::SnapshotInstall(group, ..)
+            | Self::Tombstone(group, _) => *group,
         }
     }
 }
@@ -64,10 +73,38 @@ impl BatchBuilder {
     }
 
     /// Says that a group's entries up to `up_to` are no longer needed. Beyond the log's end, or where the
-    /// log has another term, it empties the log, as an installed snapshot does.
+    /// log has another term, it empties the log. From the last entry of an
+    /// [installed snapshot](Self::install_snapshot) on, it also says that the snapshot's payload is no longer
+    /// needed.
     pub fn compact(&mut self, group: GroupId, up_to: LogPosition) {
         self.body_bytes += record_bytes(COMPACT_BYTES);
         self.records.push(Record::Compact(group, up_to));
+    }
+
+    /// Puts a snapshot in the place of a group's log, which then begins behind `last`, whatever it held. This
+    /// record is the one commit point: the store switches over when it is durable, and recovery redoes the
+    /// switch from `payload`, of which the log understands nothing, until a [compaction](Self::compact) at
+    /// `last` or behind it says that the switch is flushed.
+    ///
+    /// # Panics
+    /// If the payload is longer than [`MAX_INSTALL_BYTES`].
+    pub fn install_snapshot(&mut self, group: GroupId, last: LogPosition, payload: Bytes) {
+        let length = payload.len();
+        assert!(
+            length <= MAX_INSTALL_BYTES,
+            "the payload of an install has {length} bytes, at most {MAX_INSTALL_BYTES} are allowed"
+        );
+        self.body_bytes += record_bytes(install_bytes(length));
+        self.records
+            .push(Record::SnapshotInstall(group, last, payload));
+    }
+
+    /// Says that a replica is gone for good: its log, hard state and installed snapshot are forgotten, and what
+    /// it may have lost. The log remembers the highest one of the group for ever; the group may live again
+    /// under a higher one.
+    pub fn tombstone(&mut self, group: GroupId, replica: ReplicaId) {
+        self.body_bytes += record_bytes(TOMBSTONE_BYTES);
+        self.records.push(Record::Tombstone(group, replica));
     }
 
     /// Whether nothing was added.
@@ -132,10 +169,15 @@ impl SealedBatch {
         &self.records
     }
 
-    /// Whether it only frees space. Such a batch may overtake others when there is no room for those.
-    pub(crate) fn only_compacts(&self) -> bool {
-        self.records
-            .iter()
-            .all(|record| matches!(record, Record::Compact(..)))
+    /// Whether it only frees space, so that it may overtake `others` when there is no room for those. A
+    /// tombstone may not overtake records of its own group, which would then be the next replica's.
+    pub(crate) fn may_overtake<'a>(&self, others: impl Iterator<Item = &'a Self> + Clone) -> bool {
+        self.records.iter().all(|record| match record {
+            Record::Compact(..) => true,
+            Record::Tombstone(group, _) => others
+                .clone()
+                .all(|other| other.records.iter().all(|record| record.group() != *group)),
+            Record::Entry(_) | Record::HardState(..) | Record::SnapshotInstall(..) => false,
+        })
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod checksum;
 pub(crate) mod mark;
 pub(crate) mod record;
 pub(crate) mod segment;
+pub(crate) mod state;
 
 /// Records and batches start at multiples of this, so that a lost one can be searched for.
 pub(crate) const ALIGNMENT: usize = 8;

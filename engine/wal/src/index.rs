@@ -46,6 +46,12 @@ impl Index {
         all
     }
 
+    /// The sum of something over all groups.
+    pub(crate) fn sum(&self, f: impl Fn(&GroupLog) -> usize) -> usize {
+        let of_shard = |shard: &Mutex<Groups>| shard.lock().values().map(&f).sum::<usize>();
+        self.shards.iter().map(of_shard).sum()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }

@@ -73,6 +73,10 @@ pub struct GroupReport {
     pub term: pontoon_types::Term,
     /// How many entries are held.
     pub entries: u64,
+    /// The last entry of an installed snapshot whose payload is still kept.
+    pub installed: Option<pontoon_types::LogIndex>,
+    /// The highest of its replicas that is gone for good.
+    pub removed: Option<pontoon_types::ReplicaId>,
 }
 
 /// Checks every byte that was durable and reports what was found, damage and all.
@@ -132,6 +136,8 @@ pub fn verify(directory: &Path) -> Result<Report, WalError> {
             last: group.last.index,
             term: group.hard_state.term,
             entries: group.len() as u64,
+            installed: group.installed.as_ref().map(|snapshot| snapshot.last.index),
+            removed: group.removed.map(|removal| removal.replica),
         };
         report.groups.insert(*id, group);
     }

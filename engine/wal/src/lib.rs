@@ -26,7 +26,8 @@
 //! `recovery` the reading back; [`inspect`] the same for people, on a stopped node.
 //!
 //! It knows nothing of Raft beyond this: an entry cuts its group's log from its index on, a compaction
-//! forgets what is below, and a hard state replaces the one before.
+//! forgets what is below, a hard state replaces the one before, an installed snapshot replaces the log, and a
+//! tombstone ends everything but its own memory.
 #![deny(missing_docs)]
 
 mod batch;
@@ -50,6 +51,7 @@ pub use config::{LogIdentity, WalConfig};
 pub use error::{Operation, WalError};
 pub use file::{Directory, FsDirectory, LogFile, MappedFile, MemoryDisk, MemoryFile};
 pub use format::record::RecordKind;
+pub use format::state::{InstalledSnapshot, MAX_INSTALL_BYTES};
 pub use log::Log;
 pub use lsn::Lsn;
 pub use queue::LogQueue;

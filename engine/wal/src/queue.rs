@@ -41,10 +41,11 @@ impl<T> LogQueue<T> {
         ticket: T,
         mut lay: impl FnMut(&SealedBatch) -> Result<bool, WalError>,
     ) -> Result<(), WalError> {
-        // A compaction may make the room that the others wait for, so it is laid ahead of them. It is
+        // What frees space may make the room that the others wait for, so it is laid ahead of them. It is
         // announced behind them all the same.
         let overtakes = !self.waiting.is_empty();
-        let may_lay = !overtakes || batch.only_compacts();
+        let others = self.waiting.iter().filter_map(|(batch, _)| batch.as_ref());
+        let may_lay = !overtakes || batch.may_overtake(others);
         let is_laid = may_lay && lay(&batch)?;
         if is_laid && (!overtakes || mutant!(AnnouncesOutOfOrder)) {
             self.laid.push(ticket);
@@ -102,5 +103,51 @@ impl<T> LogQueue<T> {
     pub fn clear(&mut self) {
         self.laid.clear();
         self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BatchBuilder;
+    use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, LogPosition, ReplicaId, Term};
+
+    fn entry(group: u64) -> SealedBatch {
+        let (group, kind) = (GroupId(group), EntryKind::Command);
+        let mut batch = BatchBuilder::new();
+        batch.append(&Entry::encode(group, Term(1), LogIndex(1), kind, b""));
+        batch.seal()
+    }
+
+    fn tombstone(group: u64) -> SealedBatch {
+        let mut batch = BatchBuilder::new();
+        batch.compact(GroupId(9), LogPosition::ZERO);
+        batch.tombstone(GroupId(group), ReplicaId(1));
+        batch.seal()
+    }
+
+    #[test]
+    fn a_tombstone_overtakes_batches_of_other_groups_but_not_of_its_own() {
+        let mut queue = LogQueue::default();
+        let mut lays = |batch, ticket, has_room| {
+            let mut laid = false;
+            let lay = |_: &SealedBatch| {
+                laid = true;
+                Ok(has_room)
+            };
+            queue.submit(batch, ticket, lay).unwrap();
+            laid
+        };
+        assert!(lays(entry(1), 1, false), "it is tried while nothing waits");
+        assert!(!lays(entry(2), 2, true), "it waits behind the other");
+        assert!(lays(tombstone(3), 3, true));
+        assert!(!lays(tombstone(2), 4, true), "entries of 2 still wait");
+        let mut laid = Vec::new();
+        let lay = |batch: &SealedBatch| {
+            laid.push(batch.records()[0].group().0);
+            Ok(true)
+        };
+        queue.lay_waiting(lay).unwrap();
+        assert_eq!((laid, queue.laid()), (vec![1, 2, 9], &[1, 2, 3, 4][..]));
     }
 }

@@ -19,7 +19,8 @@ pub(crate) use scan::{Scan, Scanned, scan};
 
 use crate::Lsn;
 use crate::format::record::RecordKind;
-use pontoon_types::{GroupId, HardState, LogIndex, LogPosition, Term};
+use crate::format::state::InstalledSnapshot;
+use pontoon_types::{GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -56,6 +57,11 @@ pub struct RecoveredGroup {
     pub terms: Vec<(LogIndex, Term)>,
     /// Its last index.
     pub last: LogIndex,
+    /// The last installed snapshot, if no compaction has said since that its payload is not needed: then the
+    /// store may not have switched over to it, or may have lost the switch.
+    pub installed: Option<InstalledSnapshot>,
+    /// The highest of the group's replicas that is gone for good.
+    pub removed: Option<ReplicaId>,
     /// Whether it must not be trusted, as in [`Recovered::damaged`].
     pub damaged: bool,
 }

@@ -10,7 +10,7 @@ use pontoon_wal::{BatchBuilder, Directory, Log, MemoryDisk, Recovered, WalError}
 
 const GROUPS: u64 = 6;
 
-/// A log whose every byte is durable and marked so, and what it holds.
+/// A log whose every byte is durable and marked so, what it holds, and its segments without the spare one.
 fn durable_log(seed: u64) -> (MemoryDisk, Model, Vec<String>) {
     let disk = MemoryDisk::new();
     let mut run = Run::new(disk.clone());
@@ -18,8 +18,9 @@ fn durable_log(seed: u64) -> (MemoryDisk, Model, Vec<String>) {
     run.log.sync().unwrap();
     run.log.write_mark().unwrap();
     let model = run.states.pop().unwrap();
+    let last = format!("{:010}.seg", run.log.end().generation());
     let mut names = disk.list().unwrap();
-    names.retain(|name| name.ends_with(".seg") && !name.starts_with("recycled"));
+    names.retain(|name| name.ends_with(".seg") && *name <= last);
     names.sort();
     (disk.crash(seed), model, names)
 }

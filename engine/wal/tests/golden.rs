@@ -7,7 +7,7 @@
 mod common;
 
 use common::{IDENTITY, entry, hard_state, position};
-use pontoon_types::{GroupId, LogIndex, Term};
+use pontoon_types::{GroupId, LogIndex, ReplicaId, Term};
 use pontoon_wal::{BatchBuilder, Directory, Log, LogFile, MemoryDisk, RecordKind, WalConfig};
 use std::fmt::Write;
 
@@ -17,6 +17,7 @@ const LINE_BYTES: usize = 16;
 
 const GOLDEN_SEGMENT: &str = include_str!("golden/v1-segment.hex");
 const GOLDEN_MARK: &str = include_str!("golden/v1-mark.hex");
+const GOLDEN_REPLICAS: &str = include_str!("golden/v1-replicas-segment.hex");
 
 fn config() -> WalConfig {
     WalConfig {
@@ -26,7 +27,7 @@ fn config() -> WalConfig {
     }
 }
 
-/// A record of every kind that is written, over two batches and the checkpoints of two openings.
+/// Entries, hard states and a compaction over two batches, and the checkpoints of two openings.
 fn write_log() -> MemoryDisk {
     let disk = MemoryDisk::new();
     let (mut log, _) = Log::open(disk.clone(), config(), IDENTITY).unwrap();
@@ -40,6 +41,30 @@ fn write_log() -> MemoryDisk {
     batch.append(&entry(9, 4, 1, b"instead"));
     batch.hard_state(GroupId(9), &hard_state(4, None, 0));
     batch.compact(GroupId(1), position(2, 1));
+    log.append(&batch.seal()).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    drop(Log::open(disk.clone(), config(), IDENTITY).unwrap());
+    disk
+}
+
+/// A snapshot that is installed and kept, one that is let go, and a removed replica; then the checkpoint of
+/// another opening.
+fn write_replicas() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config(), IDENTITY).unwrap();
+    let mut batch = BatchBuilder::new();
+    batch.append(&entry(1, 2, 1, b"forgotten"));
+    batch.install_snapshot(
+        GroupId(1),
+        position(3, 7),
+        b"switch to this".as_slice().into(),
+    );
+    batch.compact(GroupId(1), position(3, 6));
+    batch.install_snapshot(GroupId(5), position(1, 2), b"flushed".as_slice().into());
+    batch.compact(GroupId(5), position(1, 2));
+    batch.hard_state(GroupId(9), &hard_state(4, None, 0));
+    batch.tombstone(GroupId(9), ReplicaId(12));
     log.append(&batch.seal()).unwrap();
     log.sync().unwrap();
     drop(log);
@@ -79,17 +104,20 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 #[test]
 fn what_is_written_are_the_bytes_of_the_golden_files() {
-    let disk = write_log();
-    for (name, golden) in [(SEGMENT, GOLDEN_SEGMENT), (MARK, GOLDEN_MARK)] {
+    let (log, replicas) = (write_log(), write_replicas());
+    for (disk, name, golden) in [
+        (&log, SEGMENT, GOLDEN_SEGMENT),
+        (&log, MARK, GOLDEN_MARK),
+        (&replicas, SEGMENT, GOLDEN_REPLICAS),
+    ] {
         let written = to_hex(&disk.contents(name).unwrap());
         assert!(written == golden, "{name} is now\n{written}");
     }
 }
 
-#[test]
-fn the_golden_files_are_read() {
+fn disk_of(files: &[(&str, &str)]) -> MemoryDisk {
     let disk = MemoryDisk::new();
-    for (name, golden) in [(SEGMENT, GOLDEN_SEGMENT), (MARK, GOLDEN_MARK)] {
+    for (name, golden) in files {
         let bytes = from_hex(golden);
         let file = disk.create(name).unwrap();
         file.allocate(bytes.len() as u64).unwrap();
@@ -97,6 +125,12 @@ fn the_golden_files_are_read() {
         file.sync().unwrap();
     }
     disk.sync().unwrap();
+    disk
+}
+
+#[test]
+fn the_golden_files_are_read() {
+    let disk = disk_of(&[(SEGMENT, GOLDEN_SEGMENT), (MARK, GOLDEN_MARK)]);
     let (log, recovered) = Log::open(disk, config(), IDENTITY).unwrap();
     let report = &recovered.report;
     assert_eq!((&report.damage[..], report.torn_bytes), (&[][..], 0));
@@ -122,4 +156,36 @@ fn the_golden_files_are_read() {
         let read = log.reader().read(group, index, index, usize::MAX).unwrap();
         assert_eq!(read, [entry]);
     }
+}
+
+#[test]
+fn the_golden_file_of_replicas_is_read() {
+    let disk = disk_of(&[(SEGMENT, GOLDEN_REPLICAS)]);
+    let (_, recovered) = Log::open(disk, config(), IDENTITY).unwrap();
+    let report = &recovered.report;
+    assert_eq!((&report.damage[..], report.torn_bytes), (&[][..], 0));
+    let kinds = [
+        (RecordKind::Entry, 1),
+        (RecordKind::HardState, 1),
+        (RecordKind::Compact, 2),
+        (RecordKind::Checkpoint, 3),
+        (RecordKind::SnapshotInstall, 2),
+        (RecordKind::Tombstone, 1),
+        (RecordKind::Segments, 2),
+    ];
+    assert!(report.records.iter().eq(kinds.iter().map(|(k, n)| (k, n))));
+
+    let [one, five, nine] = [1, 5, 9].map(|group| &recovered.groups[&GroupId(group)]);
+    let installed = one.installed.as_ref().unwrap();
+    assert_eq!(
+        (one.compacted, installed.last),
+        (position(3, 7), position(3, 7))
+    );
+    assert_eq!(installed.payload, b"switch to this".as_slice());
+    assert_eq!((five.compacted, &five.installed), (position(1, 2), &None));
+    assert_eq!(
+        (nine.removed, nine.last),
+        (Some(ReplicaId(12)), LogIndex(0))
+    );
+    assert_eq!(nine.hard_state, hard_state(0, None, 0));
 }

@@ -118,7 +118,6 @@ const fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::HardState => "hard state",
         RecordKind::Compact => "compaction",
         RecordKind::Checkpoint => "checkpoint",
-        RecordKind::ConfChange => "membership change",
         RecordKind::SnapshotInstall => "snapshot installation",
         RecordKind::Rewrite => "rewritten entry",
         RecordKind::Tombstone => "tombstone",
@@ -178,6 +177,8 @@ fn to_json(report: &Report) -> serde_json::Value {
             "last": group.last.0,
             "term": group.term.0,
             "entries": group.entries,
+            "installed": group.installed.map(|index| index.0),
+            "removed_replica": group.removed.map(|replica| replica.0),
             "damaged": report.damaged_groups.contains(id),
         })
     });

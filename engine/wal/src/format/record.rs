@@ -21,13 +21,11 @@ pub enum RecordKind {
     Compact = 3,
     /// All of a group's state except its entries.
     Checkpoint = 4,
-    /// Reserved: a membership change took effect.
-    ConfChange = 5,
-    /// Reserved: the commit point of an installed snapshot.
+    /// A snapshot took the place of a group's log, at this very point.
     SnapshotInstall = 6,
     /// Reserved: an entry written again so that its old segment can go. It never cuts a log.
     Rewrite = 7,
-    /// Reserved: a replica is gone for good.
+    /// A replica is gone for good, with all that the log held of its group.
     Tombstone = 8,
     /// The segments that the log consists of; one that is missing from them is a loss.
     Segments = 9,
@@ -35,12 +33,11 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Entry,
         Self::HardState,
         Self::Compact,
         Self::Checkpoint,
-        Self::ConfChange,
         Self::SnapshotInstall,
         Self::Rewrite,
         Self::Tombstone,
@@ -55,7 +52,6 @@ impl RecordKind {
             Self::HardState => "hard state",
             Self::Compact => "compact",
             Self::Checkpoint => "checkpoint",
-            Self::ConfChange => "conf change",
             Self::SnapshotInstall => "snapshot install",
             Self::Rewrite => "rewrite",
             Self::Tombstone => "tombstone",
@@ -70,15 +66,12 @@ pub(crate) struct RecordHeader {
     /// Bytes behind the header, without what fills up to the next multiple of 8.
     pub(crate) length: u32,
     pub(crate) kind: u8,
-    /// Bit 0: the group was quarantined when this was written.
+    /// What else is to be known of the group, by the bits that [`super::state`] names.
     pub(crate) flags: u8,
     pub(crate) group: GroupId,
     /// The group's record before this one, checkpoints aside.
     pub(crate) previous: Lsn,
 }
-
-/// [`RecordHeader::flags`]: the group has lost something and must not be trusted.
-pub(crate) const FLAG_DAMAGED: u8 = 1;
 
 impl RecordHeader {
     pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
@@ -186,8 +179,6 @@ pub(crate) struct Malformed;
 pub(crate) const HARD_STATE_BYTES: usize = 32;
 /// Bytes of the payload of [`RecordKind::Compact`].
 pub(crate) const COMPACT_BYTES: usize = 32;
-/// Bytes of the payload of [`RecordKind::Checkpoint`].
-pub(crate) const CHECKPOINT_BYTES: usize = HARD_STATE_BYTES + COMPACT_BYTES;
 
 pub(crate) fn encode_hard_state(state: &HardState) -> [u8; HARD_STATE_BYTES] {
     let mut out = [0; HARD_STATE_BYTES];
@@ -247,18 +238,6 @@ pub(crate) fn decode_extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     Ok(extent)
 }
 
-pub(crate) fn encode_checkpoint(state: &HardState, extent: &Extent) -> [u8; CHECKPOINT_BYTES] {
-    let mut out = [0; CHECKPOINT_BYTES];
-    put(&mut out, 0, &encode_hard_state(state));
-    put(&mut out, HARD_STATE_BYTES, &encode_extent(extent));
-    out
-}
-
-pub(crate) fn decode_checkpoint(bytes: &[u8]) -> Result<(HardState, Extent), Malformed> {
-    let (state, extent) = bytes.split_at_checked(HARD_STATE_BYTES).ok_or(Malformed)?;
-    Ok((decode_hard_state(state)?, decode_extent(extent)?))
-}
-
 /// The generations of the log's segments, ascending.
 pub(crate) fn encode_segments(generations: &[u32]) -> Vec<u8> {
     let bytes = generations.iter().flat_map(|one| one.to_le_bytes());
@@ -291,7 +270,6 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let _ = decode_hard_state(&bytes);
             let _ = decode_extent(&bytes);
-            let _ = decode_checkpoint(&bytes);
             if let Ok(generations) = decode_segments(&bytes) {
                 prop_assert_eq!(encode_segments(&generations), bytes.clone());
             }
@@ -304,6 +282,6 @@ mod tests {
     #[test]
     fn kinds_have_the_numbers_of_the_format() {
         let numbers: Vec<u8> = RecordKind::ALL.iter().map(|kind| *kind as u8).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(numbers, [1, 2, 3, 4, 6, 7, 8, 9]);
     }
 }

@@ -3,7 +3,8 @@
 use super::Pins;
 use crate::Lsn;
 use crate::format::record::Extent;
-use pontoon_types::{HardState, LogIndex, LogPosition, Term};
+use crate::format::state::{GroupState, InstalledSnapshot, Removal};
+use pontoon_types::{HardState, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::VecDeque;
 
 /// What the log knows of a group.
@@ -20,6 +21,10 @@ pub(crate) struct GroupLog {
     pub(crate) link: Lsn,
     /// Whether something that was durable is lost, or cannot be proven not to be.
     pub(crate) damaged: bool,
+    /// The last installed snapshot, until a compaction says that nobody needs its payload any more. Boxed,
+    /// because hardly any group has one.
+    pub(crate) installed: Option<Box<InstalledSnapshot>>,
+    pub(crate) removed: Option<Removal>,
     /// The index of the first entry in `positions`.
     first: u64,
     positions: VecDeque<Lsn>,
@@ -45,6 +50,8 @@ impl Default for GroupLog {
             last: LogPosition::ZERO,
             link: Lsn::ZERO,
             damaged: false,
+            installed: None,
+            removed: None,
             first: 1,
             positions: VecDeque::new(),
             terms: VecDeque::new(),
@@ -81,6 +88,22 @@ impl GroupLog {
             compacted: self.compacted,
             last: self.last,
         }
+    }
+
+    /// All that a checkpoint says.
+    pub(crate) fn state(&self) -> GroupState {
+        GroupState {
+            hard_state: self.hard_state,
+            extent: self.extent(),
+            damaged: self.damaged,
+            removed: self.removed,
+            installed: self.installed.as_deref().cloned(),
+        }
+    }
+
+    /// How many bytes that takes.
+    pub(crate) fn state_bytes(&self) -> usize {
+        GroupState::encoded_len(self.removed.as_ref(), self.installed.as_deref())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -153,6 +176,8 @@ impl GroupLog {
 
     /// Forgets the entries up to `up_to`; all of them if it is beyond the log or of another history.
     pub(crate) fn compact(&mut self, up_to: LogPosition, pins: &mut Pins) {
+        self.installed
+            .take_if(|installed| installed.last.index <= up_to.index);
         if up_to.index <= self.compacted.index {
             return;
         }
@@ -162,6 +187,23 @@ impl GroupLog {
             self.clear(up_to, pins);
         }
         self.compacted = up_to;
+    }
+
+    /// Replaces the log by a snapshot.
+    pub(crate) fn install(&mut self, snapshot: InstalledSnapshot, pins: &mut Pins) {
+        self.clear(snapshot.last, pins);
+        self.compacted = snapshot.last;
+        self.installed = Some(Box::new(snapshot));
+    }
+
+    /// Forgets everything but that the replica is gone.
+    pub(crate) fn remove(&mut self, replica: ReplicaId, at: Lsn, pins: &mut Pins) {
+        self.clear(LogPosition::ZERO, pins);
+        *self = Self {
+            link: self.link,
+            removed: Some(Removal::of(self.removed, replica, at)),
+            ..Self::default()
+        };
     }
 
     fn forget_below(&mut self, index: u64, pins: &mut Pins) {

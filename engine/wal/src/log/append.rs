@@ -6,10 +6,11 @@ use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchKind};
 use crate::format::record::{
-    CHECKPOINT_BYTES, ENTRY_CHECKED_BYTES, FLAG_DAMAGED, RECORD_HEADER_BYTES, RecordHeader,
-    RecordKind, encode_checkpoint, encode_extent, encode_hard_state, encode_segments, record_bytes,
+    ENTRY_CHECKED_BYTES, RECORD_HEADER_BYTES, RecordHeader, RecordKind, encode_extent,
+    encode_hard_state, encode_segments, record_bytes,
 };
 use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::format::state::{FLAG_INSTALLED, InstalledSnapshot, encode_tombstone};
 use crate::format::{PAGE_BYTES, aligned};
 use crate::index::{GroupLog, Pins, Sequenced};
 use crate::space::{Segment, segment_name};
@@ -133,15 +134,15 @@ impl<D: Directory> Log<D> {
         let segment = Arc::clone(&self.active);
         let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
         lay.segments(&self.generations());
-        let groups = self.shared.index.map_all(|group| Checkpoint {
-            payload: encode_checkpoint(&group.hard_state, &group.extent()),
-            link: group.link,
-            damaged: group.damaged,
-        });
-        for (id, checkpoint) in groups {
-            let flags = u8::from(checkpoint.damaged) * FLAG_DAMAGED;
-            let (link, payload) = (checkpoint.link, &checkpoint.payload);
-            lay.small(RecordKind::Checkpoint, flags, id, link, payload);
+        let groups = self
+            .shared
+            .index
+            .map_all(|group| (group.link, group.state()));
+        let mut payload = Vec::new();
+        for (id, (link, state)) in groups {
+            payload.clear();
+            state.encode(&mut payload);
+            lay.small(RecordKind::Checkpoint, state.flags(), id, link, &payload);
         }
         self.finish_batch(lay, BatchKind::Checkpoint)?;
         self.unlisted_from = Some(self.end());
@@ -176,8 +177,9 @@ impl<D: Directory> Log<D> {
     fn checkpoint_bytes(&self) -> u64 {
         // One more segment than there are now: the checkpoint may be the first thing in it.
         let segments = self.shared.segments.read().len() + self.lost.len() + 1;
-        let records = self.shared.index.len() * record_bytes(CHECKPOINT_BYTES);
-        (BATCH_HEADER_BYTES + record_bytes(4 * segments) + records) as u64
+        let groups = |group: &GroupLog| record_bytes(group.state_bytes());
+        let records = record_bytes(4 * segments) + self.shared.index.sum(groups);
+        (BATCH_HEADER_BYTES + records) as u64
     }
 
     /// Sees to it that `bytes` fit behind the cursor, if need be in a new segment.
@@ -243,12 +245,6 @@ impl<D: Directory> Log<D> {
     }
 }
 
-struct Checkpoint {
-    payload: [u8; CHECKPOINT_BYTES],
-    link: Lsn,
-    damaged: bool,
-}
-
 /// A batch on its way into a segment: put together in memory, as it will lie there, and written by one
 /// call.
 struct Laying<'a, F> {
@@ -298,8 +294,25 @@ impl<'a, F: LogFile> Laying<'a, F> {
             }
             Record::Compact(_, up_to) => {
                 state.compact(*up_to, pins);
+                let flags = state.installed.as_ref().map_or(0, |_| FLAG_INSTALLED);
                 let payload = encode_extent(&state.extent());
-                self.small(RecordKind::Compact, 0, group, link, &payload)
+                self.small(RecordKind::Compact, flags, group, link, &payload)
+            }
+            Record::SnapshotInstall(_, last, payload) => {
+                let snapshot = InstalledSnapshot {
+                    last: *last,
+                    payload: payload.clone(),
+                };
+                let mut bytes = Vec::with_capacity(snapshot.encoded_len());
+                snapshot.encode(&mut bytes);
+                state.install(snapshot, pins);
+                self.small(RecordKind::SnapshotInstall, 0, group, link, &bytes)
+            }
+            Record::Tombstone(_, replica) => {
+                let payload = encode_tombstone(*replica);
+                let at = self.small(RecordKind::Tombstone, 0, group, link, &payload);
+                state.remove(*replica, at, pins);
+                at
             }
         };
         Ok(())

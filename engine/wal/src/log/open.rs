@@ -268,6 +268,8 @@ fn describe<'a>(
             compacted: group.compacted,
             terms: group.terms(),
             last: group.last.index,
+            installed: group.installed.as_deref().cloned(),
+            removed: group.removed.map(|removal| removal.replica),
             damaged: group.damaged,
         };
         recovered.groups.insert(*id, group);

@@ -3,11 +3,15 @@
 use super::Damage;
 use crate::Lsn;
 use crate::format::record::{
-    Extent, FLAG_DAMAGED, Malformed, RecordKind, RecordView, decode_checkpoint, decode_extent,
-    decode_hard_state, decode_segments,
+    Extent, Malformed, RecordKind, RecordView, decode_extent, decode_hard_state, decode_segments,
+};
+use crate::format::state::{
+    FLAG_DAMAGED, FLAG_INSTALLED, GroupState, InstalledSnapshot, Removal, decode_tombstone,
 };
 use crate::index::{GroupHasher, GroupLog, Pins, Sequenced};
-use pontoon_types::{ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, Term};
+use pontoon_types::{
+    ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term,
+};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
@@ -35,14 +39,12 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Takes in one record that lies at `at`. `damage` are the stretches found before it. Of a
-    /// `rotten` entry only the record's header can be believed.
+    /// Takes in one record that lies at `at`. Of a `rotten` entry only the record's header can be believed.
     pub(super) fn apply(
         &mut self,
         view: &RecordView<'_>,
         at: Lsn,
         rotten: bool,
-        damage: &[Damage],
     ) -> Result<(), RecordError> {
         let header = &view.header;
         let kind = RecordKind::ALL
@@ -55,13 +57,17 @@ impl Replay {
             return Ok(());
         }
         let group = self.groups.entry(header.group).or_default();
-        group.damaged |= header.flags & FLAG_DAMAGED != 0;
+        if header.flags & FLAG_DAMAGED != 0 {
+            group.damaged_at = at;
+        }
         group.seen = at;
         if kind == RecordKind::Checkpoint {
-            group.checkpoint_after(header.previous, damage);
+            group.checkpoint_after(header.previous);
         } else {
-            // Segments start with a checkpoint, so nothing but a loss can break the chain here.
-            group.damaged |= header.previous != group.link;
+            if header.previous != group.link {
+                // Segments start with a checkpoint, so nothing but a loss can break the chain here.
+                group.damaged_at = at;
+            }
             group.link = at;
         }
         match kind {
@@ -78,16 +84,20 @@ impl Replay {
                 group.entry(position, at);
             }
             RecordKind::HardState => group.hard_state = decode_hard_state(view.payload)?,
-            RecordKind::Compact => group.extent(&decode_extent(view.payload)?),
-            RecordKind::Checkpoint => {
-                let (state, extent) = decode_checkpoint(view.payload)?;
-                group.hard_state = state;
-                group.extent(&extent);
+            RecordKind::Compact => {
+                group.extent(&decode_extent(view.payload)?);
+                if header.flags & FLAG_INSTALLED == 0 {
+                    group.installed = None;
+                }
             }
-            RecordKind::ConfChange
-            | RecordKind::SnapshotInstall
-            | RecordKind::Rewrite
-            | RecordKind::Tombstone => return Err(RecordError::Unsupported),
+            RecordKind::Checkpoint => {
+                group.checkpoint(GroupState::decode(header.flags, view.payload)?);
+            }
+            RecordKind::SnapshotInstall => {
+                group.install(InstalledSnapshot::decode(view.payload)?);
+            }
+            RecordKind::Tombstone => group.remove(decode_tombstone(view.payload)?, at),
+            RecordKind::Rewrite => return Err(RecordError::Unsupported),
         }
         Ok(())
     }
@@ -96,13 +106,15 @@ impl Replay {
     pub(super) fn finish(self, damage: &[Damage]) -> (Groups, Pins) {
         let mut pins = Pins::default();
         let mut groups = Groups::default();
-        for (id, mut group) in self.groups {
-            let hit = |hole: &Damage| match hole.group {
-                Some(hit) => hit == id,
-                None => group.seen < hole.end || group.is_cut_off_by(hole),
-            };
-            group.damaged |= damage.iter().any(hit);
-            groups.insert(id, group.finish(&mut pins));
+        for (id, group) in self.groups {
+            let is_hit = group.damaged_at > group.since()
+                || damage.iter().any(|hole| match hole.group {
+                    Some(hit) => hit == id && hole.start > group.since(),
+                    None => group.seen < hole.end || group.is_cut_off_by(hole),
+                });
+            let mut group = group.finish(&mut pins);
+            group.damaged |= is_hit;
+            groups.insert(id, group);
         }
         (groups, pins)
     }
@@ -129,7 +141,10 @@ struct ReplayedGroup {
     /// Records that a checkpoint names as the group's last before it, and that were not met: they
     /// were in segments that went, or are missing.
     unmet: Vec<Lsn>,
-    damaged: bool,
+    /// The newest record by which it was known that the group has lost something.
+    damaged_at: Lsn,
+    installed: Option<InstalledSnapshot>,
+    removed: Option<Removal>,
     /// Stretches without holes, ascending and not adjacent.
     parts: Vec<Part>,
 }
@@ -150,10 +165,14 @@ impl Part {
 }
 
 impl ReplayedGroup {
+    /// Where the present replica's life starts. What was lost before that is no loss.
+    fn since(&self) -> Lsn {
+        self.removed.map_or(Lsn::ZERO, |removal| removal.at)
+    }
+
     /// Goes on behind a checkpoint whose group had its last record at `previous`.
-    fn checkpoint_after(&mut self, previous: Lsn, damage: &[Damage]) {
+    fn checkpoint_after(&mut self, previous: Lsn) {
         if previous != self.link {
-            self.damaged |= damage.iter().any(|hole| contains(hole, previous));
             self.unmet.push(previous);
             self.link = previous;
         }
@@ -161,7 +180,31 @@ impl ReplayedGroup {
 
     /// Whether a record of the group was in `hole`.
     fn is_cut_off_by(&self, hole: &Damage) -> bool {
-        self.unmet.iter().any(|at| contains(hole, *at))
+        let mut unmet = self.unmet.iter().filter(|at| **at > self.since());
+        unmet.any(|at| contains(hole, *at))
+    }
+
+    fn checkpoint(&mut self, state: GroupState) {
+        self.hard_state = state.hard_state;
+        self.removed = state.removed;
+        self.installed = state.installed;
+        self.extent(&state.extent);
+    }
+
+    fn install(&mut self, snapshot: InstalledSnapshot) {
+        self.parts.clear();
+        self.compacted = snapshot.last;
+        self.last = snapshot.last;
+        self.installed = Some(snapshot);
+    }
+
+    fn remove(&mut self, replica: ReplicaId, at: Lsn) {
+        *self = Self {
+            link: self.link,
+            seen: self.seen,
+            removed: Some(Removal::of(self.removed, replica, at)),
+            ..Self::default()
+        };
     }
 
     fn entry(&mut self, position: LogPosition, at: Lsn) {
@@ -179,10 +222,8 @@ impl ReplayedGroup {
     }
 
     fn extent(&mut self, extent: &Extent) {
-        if extent.compacted.index > self.compacted.index {
-            self.compacted = extent.compacted;
-            self.forget_to(extent.compacted.index.0);
-        }
+        self.compacted = extent.compacted;
+        self.forget_to(extent.compacted.index.0);
         self.cut_from(extent.last.index.0 + 1);
         self.last = extent.last;
     }
@@ -229,8 +270,9 @@ impl ReplayedGroup {
         }
         group.hard_state = self.hard_state;
         group.link = self.link;
-        group.damaged = self.damaged
-            || !self.parts.is_empty()
+        group.installed = self.installed.map(Box::new);
+        group.removed = self.removed;
+        group.damaged = !self.parts.is_empty()
             || first != self.compacted.index.next()
             || group.last != self.last;
         group

@@ -1,8 +1,10 @@
 //! What the log should hold, as a plain map, and a run of changes drawn from a seed.
 
 use super::{IDENTITY, config, hard_state, position};
-use pontoon_types::{Entry, EntryKind, GroupId, HardState, LogIndex, LogPosition, Term};
-use pontoon_wal::{BatchBuilder, Directory, Log, LogReader, Recovered, SealedBatch, WalConfig};
+use pontoon_types::{Entry, EntryKind, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_wal::{
+    BatchBuilder, Directory, InstalledSnapshot, Log, LogReader, Recovered, SealedBatch, WalConfig,
+};
 use std::collections::BTreeMap;
 
 pub const SEGMENT: u64 = 32 << 10;
@@ -29,6 +31,8 @@ pub struct ModelGroup {
     pub hard_state: HardState,
     pub compacted: LogPosition,
     pub last: LogPosition,
+    pub installed: Option<InstalledSnapshot>,
+    pub removed: Option<ReplicaId>,
     pub entries: BTreeMap<u64, Entry>,
 }
 
@@ -100,15 +104,26 @@ impl Model {
                     };
                     compact(&mut batch, id, group, up_to);
                 }
-                _ if dice.roll(4) == 0 => {
-                    // What an installed snapshot does: beyond the log, or of another history.
-                    let ahead = group.last.index.0 + 1 + dice.roll(20);
-                    let term = group.last.term.0.max(group.hard_state.term.0);
-                    compact(&mut batch, id, group, position(term, ahead));
-                    group.entries.clear();
-                    group.last = group.compacted;
-                }
-                _ => append(&mut batch, id, group, dice),
+                _ => match dice.roll(10) {
+                    0 => {
+                        // Beyond the log.
+                        let ahead = group.last.index.0 + 1 + dice.roll(20);
+                        let term = group.last.term.0.max(group.hard_state.term.0);
+                        compact(&mut batch, id, group, position(term, ahead));
+                        group.entries.clear();
+                        group.last = group.compacted;
+                    }
+                    1..=3 => install(&mut batch, id, group, dice),
+                    4 => {
+                        let replica = ReplicaId(1 + dice.roll(20));
+                        batch.tombstone(GroupId(id), replica);
+                        *group = ModelGroup {
+                            removed: group.removed.max(Some(replica)),
+                            ..ModelGroup::default()
+                        };
+                    }
+                    _ => append(&mut batch, id, group, dice),
+                },
             }
         }
         batch.seal()
@@ -134,6 +149,8 @@ impl Model {
             if (found.hard_state, found.compacted, found.last)
                 != (group.hard_state, group.compacted, group.last.index)
                 || found.terms != group.terms()
+                || found.installed != group.installed
+                || found.removed != group.removed
             {
                 return Err(format!("group {id}: found {found:?}, not {group:?}"));
             }
@@ -173,8 +190,30 @@ fn append(batch: &mut BatchBuilder, id: u64, group: &mut ModelGroup, dice: &mut 
     group.entries.insert(index.0, entry);
 }
 
+/// Within the log or beyond it: it is empty afterwards.
+fn install(batch: &mut BatchBuilder, id: u64, group: &mut ModelGroup, dice: &mut Dice) {
+    let span = group.last.index.0 - group.compacted.index.0;
+    let index = group.compacted.index.0 + dice.roll(span + 20);
+    let term = group.last.term.0.max(group.hard_state.term.0);
+    let payload: Vec<u8> = (0..dice.roll(3_000))
+        .map(|_| dice.roll(256) as u8)
+        .collect();
+    let snapshot = InstalledSnapshot {
+        last: position(term, index),
+        payload: payload.into(),
+    };
+    batch.install_snapshot(GroupId(id), snapshot.last, snapshot.payload.clone());
+    group.entries.clear();
+    group.compacted = snapshot.last;
+    group.last = snapshot.last;
+    group.installed = Some(snapshot);
+}
+
 fn compact(batch: &mut BatchBuilder, id: u64, group: &mut ModelGroup, up_to: LogPosition) {
     batch.compact(GroupId(id), up_to);
+    group
+        .installed
+        .take_if(|installed| installed.last.index <= up_to.index);
     group.compacted = up_to;
     group.entries.retain(|index, _| *index > up_to.index.0);
 }
