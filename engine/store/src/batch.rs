@@ -13,7 +13,8 @@ use std::ops::Range;
 pub struct WriteBatch {
     bytes: Vec<u8>,
     rows: Vec<RowSpan>,
-    applied: Vec<(GroupId, LogIndex)>,
+    /// How far groups have come; `None`: the group has left the node.
+    applied: Vec<(GroupId, Option<LogIndex>)>,
     /// Where a key's last row is. Built by the first look-up of a batch and kept up to date from
     /// there on, so that batches without compare-and-swap never pay for it.
     index: Option<HashMap<Box<[u8]>, usize>>,
@@ -58,16 +59,25 @@ impl WriteBatch {
         self.push(tablet, space, key, None);
     }
 
+    /// Removes a row by its stored key.
+    pub(crate) fn delete_stored(&mut self, stored_key: &[u8]) {
+        self.append(&[], stored_key, None);
+    }
+
     fn push(&mut self, tablet: TabletId, space: Space, key: &[u8], value: Option<&[u8]>) {
         assert!(
             key.len() <= MAX_STORED_KEY_BYTES,
             "a key of {} bytes reached the store, {MAX_STORED_KEY_BYTES} is the most",
             key.len()
         );
+        self.append(&keys::prefix(tablet, space), key, value);
+    }
+
+    fn append(&mut self, prefix: &[u8], key: &[u8], value: Option<&[u8]>) {
         let start = self.bytes.len();
         self.bytes
             .reserve(MAX_KEY_PREFIX_BYTES + key.len() + value.map_or(0, <[u8]>::len));
-        self.bytes.extend_from_slice(&keys::prefix(tablet, space));
+        self.bytes.extend_from_slice(prefix);
         self.bytes.extend_from_slice(key);
         let key_end = self.bytes.len();
         let value_end = value.map(|value| {
@@ -87,9 +97,14 @@ impl WriteBatch {
     /// States that with this batch `group` has been applied up to `index`.
     pub fn set_applied(&mut self, group: GroupId, index: LogIndex) {
         match self.applied.last_mut() {
-            Some((last, at)) if *last == group => *at = index,
-            _ => self.applied.push((group, index)),
+            Some((last, Some(at))) if *last == group => *at = index,
+            _ => self.applied.push((group, Some(index))),
         }
+    }
+
+    /// States that with this batch `group` has left the node: it has no applied index any more, and may begin anew.
+    pub fn forget_applied(&mut self, group: GroupId) {
+        self.applied.push((group, None));
     }
 
     /// What the batch does to a row: `None` if nothing, `Some(None)` if it removes it.
@@ -137,7 +152,7 @@ impl WriteBatch {
         })
     }
 
-    pub(crate) fn applied(&self) -> &[(GroupId, LogIndex)] {
+    pub(crate) fn applied(&self) -> &[(GroupId, Option<LogIndex>)] {
         &self.applied
     }
 }

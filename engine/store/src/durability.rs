@@ -2,11 +2,19 @@
 
 use parking_lot::Mutex;
 use pontoon_types::{GroupId, LogIndex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The applied index of every group at one moment.
 pub type AppliedIndexes = BTreeMap<GroupId, LogIndex>;
+
+/// What a memtable brings the groups to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reached {
+    pub(crate) applied: Arc<AppliedIndexes>,
+    /// The groups that have left the node since the memtable before; they may be back.
+    pub(crate) left: BTreeSet<GroupId>,
+}
 
 /// A shared, cheap handle that tells up to where the state is durable, from any thread.
 ///
@@ -52,17 +60,17 @@ impl Durability {
         self.0.lock().generation
     }
 
-    /// A flush has finished that held everything up to `applied`.
-    pub(crate) fn advance(&self, applied: Arc<AppliedIndexes>) {
+    /// A flush has finished that held everything up to there.
+    pub(crate) fn advance(&self, reached: &Reached) {
         let mut state = self.0.lock();
         for (group, durable) in state.applied.iter() {
-            let new = applied.get(group).copied().unwrap_or_default();
+            let new = reached.applied.get(group).copied().unwrap_or_default();
             assert!(
-                new >= *durable,
+                new >= *durable || reached.left.contains(group),
                 "group {group} was durable up to {durable}, now only up to {new}"
             );
         }
-        state.applied = applied;
+        state.applied = Arc::clone(&reached.applied);
         state.generation += 1;
     }
 }

@@ -41,7 +41,7 @@ pub enum Space {
     Replica = b'r',
 }
 
-/// What the rows of one space of one tablet begin with.
+/// What the rows of a tablet, or of one space of it, begin with.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix {
     bytes: [u8; MAX_KEY_PREFIX_BYTES],
@@ -72,6 +72,34 @@ pub fn prefix(tablet: TabletId, space: Space) -> Prefix {
 #[must_use]
 pub fn prefix_end(tablet: TabletId, space: Space) -> Prefix {
     prefix_of(tablet, space as u8 + 1)
+}
+
+/// The prefix that all rows of a tablet share: its id.
+#[must_use]
+pub fn tablet_prefix(tablet: TabletId) -> Prefix {
+    let mut prefix = prefix_of(tablet, 0);
+    prefix.len -= 1;
+    prefix
+}
+
+/// The first key behind every row of a tablet.
+#[must_use]
+pub fn tablet_end(tablet: TabletId) -> Prefix {
+    prefix_of(tablet, u8::MAX)
+}
+
+/// The tablet of a stored key, or `None` if it cannot be one.
+#[must_use]
+pub fn tablet_of(stored: &[u8]) -> Option<TabletId> {
+    let (first, rest) = stored.split_first()?;
+    let Some(more) = first.checked_sub(LONG_IDS) else {
+        return Some(TabletId(u64::from(*first)));
+    };
+    let id = rest
+        .get(..usize::from(more) + 1)
+        .filter(|id| id.len() <= 8)?;
+    let id = id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte));
+    Some(TabletId(id))
 }
 
 fn prefix_of(tablet: TabletId, space: u8) -> Prefix {
@@ -145,6 +173,16 @@ mod tests {
             let stored = stored_key(tablet, Space::Data, &key);
             prop_assert!(*stored >= *prefix(tablet, Space::Data));
             prop_assert!(*stored < *prefix_end(tablet, Space::Data));
+            prop_assert!(*stored > *tablet_prefix(tablet) && *stored < *tablet_end(tablet));
+            prop_assert_eq!(tablet_of(&stored), Some(tablet));
+        }
+
+        #[test]
+        fn no_key_of_another_tablet_is_within_one(one in tablet(), other in tablet(), key: Vec<u8>) {
+            prop_assume!(one != other);
+            let stored = stored_key(TabletId(other), Space::Data, &key);
+            let (start, end) = (tablet_prefix(TabletId(one)), tablet_end(TabletId(one)));
+            prop_assert!(*stored < *start || *stored >= *end);
         }
     }
 

@@ -39,7 +39,10 @@ mod store;
 pub use batch::WriteBatch;
 pub use durability::{AppliedIndexes, Durability};
 pub use error::StoreError;
-pub use kv::{KvMachine, KvReader, Outcome, ReadError, ReplicaRecord, ScanLimits, ScanPage};
-pub use lsm::{Compression, LsmSettings, LsmStats, LsmStore, LsmView};
-pub use model::{ModelStore, ModelView};
+pub use kv::{
+    KvMachine, KvReader, KvSnapshot, Outcome, ReadError, ReplicaRecord, ScanLimits, ScanPage,
+    Stager, StateHash,
+};
+pub use lsm::{Compression, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView};
+pub use model::{ModelStager, ModelStore, ModelView};
 pub use store::{Row, Store, View};

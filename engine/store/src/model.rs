@@ -6,11 +6,12 @@
 //! simulation wants a disk to have been that fast; and [`ModelStore::crash`] loses exactly what no
 //! finished flush held.
 
-use crate::durability::AppliedIndexes;
-use crate::{Durability, Row, Store, StoreError, View, WriteBatch};
+use crate::durability::{AppliedIndexes, Reached};
+use crate::{Durability, Row, Stager, Store, StoreError, View, WriteBatch, keys};
 use bytes::Bytes;
-use pontoon_types::{GroupId, LogIndex};
-use std::collections::{BTreeMap, VecDeque};
+use parking_lot::Mutex;
+use pontoon_types::{GroupId, LogIndex, TabletId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -26,7 +27,10 @@ pub struct ModelStore {
     rows: Arc<Rows>,
     applied: AppliedIndexes,
     active: Memtable,
-    sealed: VecDeque<(Memtable, Arc<AppliedIndexes>)>,
+    sealed: VecDeque<(Memtable, Reached)>,
+    left: BTreeSet<GroupId>,
+    /// Rows that stagers have made durable and that are not in `rows` yet.
+    staged: Arc<Mutex<Vec<(Bytes, Bytes)>>>,
     /// What a crash leaves.
     durable_rows: Rows,
     durability: Durability,
@@ -53,6 +57,8 @@ impl ModelStore {
             applied: applied.clone(),
             active: Memtable::default(),
             sealed: VecDeque::new(),
+            left: BTreeSet::new(),
+            staged: Arc::default(),
             durable_rows: rows,
             durability: Durability::new(Arc::new(applied)),
         }
@@ -66,7 +72,7 @@ impl ModelStore {
         for (key, value) in memtable.changes {
             apply(&mut self.durable_rows, key, value);
         }
-        self.durability.advance(applied);
+        self.durability.advance(&applied);
         true
     }
 
@@ -78,7 +84,8 @@ impl ModelStore {
 
     /// The store as the next process finds it.
     #[must_use]
-    pub fn crash(self) -> Self {
+    pub fn crash(mut self) -> Self {
+        self.take_staged();
         let applied = (*self.durability.all()).clone();
         Self::recovered(self.memtable_bytes, self.durable_rows, applied)
     }
@@ -86,16 +93,28 @@ impl ModelStore {
     fn seal(&mut self) {
         if self.active.touched {
             let memtable = mem::take(&mut self.active);
-            self.sealed
-                .push_back((memtable, Arc::new(self.applied.clone())));
+            let reached = Reached {
+                applied: Arc::new(self.applied.clone()),
+                left: mem::take(&mut self.left),
+            };
+            self.sealed.push_back((memtable, reached));
+        }
+    }
+
+    fn take_staged(&mut self) {
+        for (key, value) in mem::take(&mut *self.staged.lock()) {
+            self.durable_rows.insert(key.clone(), value.clone());
+            Arc::make_mut(&mut self.rows).insert(key, value);
         }
     }
 }
 
 impl Store for ModelStore {
     type View = ModelView;
+    type Stager = ModelStager;
 
     fn write(&mut self, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        self.take_staged();
         if self.active.bytes >= self.memtable_bytes {
             self.seal();
         }
@@ -113,7 +132,15 @@ impl Store for ModelStore {
             self.active.changes.push((key, value));
         }
         for (group, index) in batch.applied() {
-            self.applied.insert(*group, *index);
+            match index {
+                Some(index) => {
+                    self.applied.insert(*group, *index);
+                }
+                None => {
+                    self.applied.remove(group);
+                    self.left.insert(*group);
+                }
+            }
         }
         self.active.bytes += bytes.len();
         self.active.touched = true;
@@ -149,6 +176,14 @@ impl Store for ModelStore {
         Ok(())
     }
 
+    fn stager(&mut self, tablet: TabletId) -> Result<ModelStager, StoreError> {
+        Ok(ModelStager {
+            prefix: keys::tablet_prefix(tablet).to_vec(),
+            rows: Vec::new(),
+            staged: Arc::clone(&self.staged),
+        })
+    }
+
     fn flush(&mut self) -> Result<(), StoreError> {
         self.seal();
         while self.finish_flush() {}
@@ -167,6 +202,29 @@ fn apply(rows: &mut Rows, key: Bytes, value: Option<Bytes>) {
     }
 }
 
+/// Takes in the rows of a tablet of a [`ModelStore`].
+pub struct ModelStager {
+    prefix: Vec<u8>,
+    rows: Vec<(Bytes, Bytes)>,
+    staged: Arc<Mutex<Vec<(Bytes, Bytes)>>>,
+}
+
+impl Stager for ModelStager {
+    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let stored = [&self.prefix[..], key].concat();
+        let is_next = self.rows.last().is_none_or(|(last, _)| **last < *stored);
+        assert!(is_next, "staged rows ascend");
+        self.rows
+            .push((stored.into(), Bytes::copy_from_slice(value)));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), StoreError> {
+        self.staged.lock().extend(self.rows);
+        Ok(())
+    }
+}
+
 /// An immutable version of a [`ModelStore`].
 #[derive(Clone)]
 pub struct ModelView(Arc<Rows>);
@@ -176,11 +234,11 @@ impl View for ModelView {
         Ok(self.0.get(stored_key).cloned())
     }
 
-    fn range(
-        &self,
+    fn range<'a>(
+        &'a self,
         from: &[u8],
         to: &[u8],
-    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send {
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'a> {
         let rows = (from < to).then(|| {
             self.0.range::<[u8], _>((
                 std::ops::Bound::Included(from),

@@ -1,8 +1,8 @@
 //! The two traits that the state machine stands on, and what every store keeps to.
 
-use crate::{Durability, StoreError, WriteBatch};
+use crate::{Durability, Stager, StoreError, WriteBatch};
 use bytes::Bytes;
-use pontoon_types::{GroupId, LogIndex};
+use pontoon_types::{GroupId, LogIndex, TabletId};
 
 /// A stored key and its value. Both share memory with the store and are cheap to clone.
 pub type Row = (Bytes, Bytes);
@@ -18,6 +18,8 @@ pub type Row = (Bytes, Bytes);
 pub trait Store: Send + 'static {
     /// A pinned version.
     type View: View;
+    /// What takes in the rows of a tablet that nothing refers to yet.
+    type Stager: Stager;
 
     /// Applies a batch and empties it. It is visible when this returns, and durable after a later
     /// flush has finished. May wait for a flush if too much memory waits for the disk.
@@ -53,6 +55,12 @@ pub trait Store: Send + 'static {
     /// If the store has failed.
     fn rotate(&mut self) -> Result<(), StoreError>;
 
+    /// Begins to take in the rows of a new tablet, beside everything else.
+    ///
+    /// # Errors
+    /// If the store has failed, or the process cannot do more.
+    fn stager(&mut self, tablet: TabletId) -> Result<Self::Stager, StoreError>;
+
     /// Makes everything written so far durable before it returns.
     ///
     /// # Errors
@@ -75,6 +83,9 @@ pub trait View: Clone + Send + 'static {
     ///
     /// # Errors
     /// An item is an error if the row there could not be read; what follows it is not to be trusted.
-    fn range(&self, from: &[u8], to: &[u8])
-    -> impl Iterator<Item = Result<Row, StoreError>> + Send;
+    fn range<'a>(
+        &'a self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'a, Self>;
 }

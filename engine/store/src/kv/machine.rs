@@ -1,6 +1,7 @@
 //! Applying committed entries.
 
-use super::{KvReader, ReplicaRecord};
+use super::tablets::Tablets;
+use super::{KvReader, KvSnapshot, ReplicaRecord};
 use crate::keys::{self, LOCAL_TABLET, MAX_STORED_KEY_BYTES, Space};
 use crate::{Durability, Store, StoreError, View, WriteBatch};
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub struct KvMachine<S> {
     touched: Vec<GroupId>,
     /// Counts calls, to tell whether a group is in `touched`.
     turn: u64,
+    pub(super) tablets: Tablets,
 }
 
 /// What applying needs of a group at hand. Within a call it is ahead of the store by what the batch holds.
@@ -98,10 +100,12 @@ impl<S: Store> KvMachine<S> {
             batch: WriteBatch::new(),
             touched: Vec::new(),
             turn: 0,
+            tablets: Tablets::default(),
         };
         for record in records.into_values() {
             machine.adopt(record);
         }
+        machine.open_tablets()?;
         Ok(machine)
     }
 
@@ -308,6 +312,64 @@ impl<S: Store> KvMachine<S> {
         Ok(())
     }
 
+    /// Puts a snapshot in a replica's place, or makes the replica with it: from here on this is its record, and what is in the
+    /// record's tablet its state, which has applied everything up to `applied`.
+    ///
+    /// It is as durable as whatever is written. Its commit point is a record in the log, from which the call is repeated
+    /// after a crash, if the store has not come that far.
+    ///
+    /// # Errors
+    /// If the record is invalid or the store cannot write; nothing has changed then.
+    ///
+    /// # Panics
+    /// If the replica that is here has applied as much already.
+    pub fn install(&mut self, record: ReplicaRecord, applied: LogIndex) -> Result<(), StoreError> {
+        let group = record.group;
+        record
+            .check()
+            .map_err(|what| StoreError::InvalidRecord { group, what })?;
+        let old = self.groups.get(&group);
+        assert!(
+            old.is_none_or(|old| old.applied < applied),
+            "group {group}: a snapshot at {applied} for a replica that is there already"
+        );
+        let old = old.map(|old| old.record.tablet);
+        let mut batch = WriteBatch::new();
+        put_record(&mut batch, &record);
+        batch.set_applied(group, applied);
+        self.store.write(&mut batch)?;
+        self.tablets.installed(record.tablet, old);
+        self.adopt(Arc::new(record));
+        Ok(())
+    }
+
+    /// Forgets a replica that has left the node. Its rows are reclaimed by and by.
+    ///
+    /// # Errors
+    /// If the store cannot write; nothing has changed then.
+    pub fn remove(&mut self, group: GroupId) -> Result<(), StoreError> {
+        let Some(state) = self.groups.get(&group) else {
+            return Ok(());
+        };
+        let tablet = state.record.tablet;
+        let mut batch = WriteBatch::new();
+        batch.delete(LOCAL_TABLET, Space::Replica, &group.0.to_be_bytes());
+        batch.forget_applied(group);
+        self.store.write(&mut batch)?;
+        self.groups.remove(&group);
+        Arc::make_mut(&mut self.records).remove(&group);
+        self.tablets.is_garbage(tablet);
+        Ok(())
+    }
+
+    /// Pins the state of a group's replica, for a snapshot.
+    #[must_use]
+    pub fn snapshot(&self, group: GroupId) -> Option<KvSnapshot<S::View>> {
+        let record = Arc::clone(&self.groups.get(&group)?.record);
+        let applied = self.store.applied(group);
+        Some(KvSnapshot::new(self.store.view(), record, applied))
+    }
+
     /// Pins the present version for reading.
     #[must_use]
     pub fn reader(&self) -> KvReader<S::View> {
@@ -352,6 +414,7 @@ impl Group {
     }
 }
 
+/// Writes a record into the node's own tablet.
 fn put_record(batch: &mut WriteBatch, record: &ReplicaRecord) {
     let mut value = Vec::new();
     record.encode(&mut value);

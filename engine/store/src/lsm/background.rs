@@ -4,7 +4,7 @@
 //! memory. Both stop when told to; a compaction under way is broken off (`CompactionStop`).
 
 use super::pins::Pins;
-use crate::durability::AppliedIndexes;
+use crate::durability::Reached;
 use crate::{Durability, StoreError};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
 use lsm_tree::{AbstractTree, AnyTree};
@@ -32,7 +32,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     /// For each sealed memtable that no flush has taken up: what it brings the groups to.
-    sealed: Vec<Arc<AppliedIndexes>>,
+    sealed: Vec<Reached>,
     /// How many sealed memtables the flush under way holds.
     flushing: usize,
     compaction_wanted: bool,
@@ -76,9 +76,9 @@ impl Shared {
         }
     }
 
-    /// A memtable was sealed; with it the groups are at `applied`.
-    pub(super) fn hand_over(&self, applied: Arc<AppliedIndexes>) {
-        self.state.lock().sealed.push(applied);
+    /// A memtable was sealed; with it the groups have come so far.
+    pub(super) fn hand_over(&self, reached: Reached) {
+        self.state.lock().sealed.push(reached);
         self.changed.notify_all();
     }
 
@@ -159,6 +159,12 @@ impl Shared {
         }
     }
 
+    /// There are new tables.
+    pub(super) fn want_compaction(&self) {
+        self.state.lock().compaction_wanted = true;
+        self.changed.notify_all();
+    }
+
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.state.lock().stop = true;
@@ -197,8 +203,8 @@ impl Shared {
             state.flushing = 0;
             match result {
                 Ok(bytes) => {
-                    if let Some(applied) = taken.last() {
-                        self.durability.advance(Arc::clone(applied));
+                    for reached in &taken {
+                        self.durability.advance(reached);
                     }
                     state.flushes += 1;
                     state.flush_trouble = None;
@@ -330,9 +336,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = shared(dir.path());
         let patience = Duration::from_millis(1);
-        shared.hand_over(Arc::default());
+        shared.hand_over(Reached::default());
         shared.wait_for_room(2, patience).unwrap();
-        shared.hand_over(Arc::default());
+        shared.hand_over(Reached::default());
         let error = shared.wait_for_room(2, patience).unwrap_err();
         assert!(
             matches!(error, StoreError::Stalled { sealed: 2, .. }),
@@ -344,7 +350,7 @@ mod tests {
     fn a_thread_that_dies_tells_those_who_wait_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let shared = shared(dir.path());
-        shared.hand_over(Arc::default());
+        shared.hand_over(Reached::default());
         let dying = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             let _guard = DeathWatch {

@@ -26,12 +26,14 @@ mod background;
 mod pins;
 mod preflight;
 mod settings;
+mod stager;
 mod view;
 
 pub use settings::{Compression, LsmSettings};
+pub use stager::LsmStager;
 pub use view::LsmView;
 
-use crate::durability::AppliedIndexes;
+use crate::durability::{AppliedIndexes, Reached};
 use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{Durability, Store, StoreError, WriteBatch};
 use background::Shared;
@@ -43,7 +45,7 @@ use lsm_tree::{
 };
 use pins::Pins;
 use pontoon_types::codec::DecodeError;
-use pontoon_types::{GroupId, LogIndex};
+use pontoon_types::{GroupId, LogIndex, TabletId};
 use settings::CompactionStop;
 use std::collections::BTreeSet;
 use std::io;
@@ -67,6 +69,8 @@ pub struct LsmStore {
     /// when it is sealed: it reaches the disk as a whole, so they need to be in it only then, and
     /// a batch costs no row per group.
     moved: BTreeSet<GroupId>,
+    /// The groups that have left the node since then.
+    left: BTreeSet<GroupId>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -124,6 +128,7 @@ impl LsmStore {
             memtable,
             applied,
             moved: BTreeSet::new(),
+            left: BTreeSet::new(),
             threads: Vec::new(),
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
@@ -187,7 +192,10 @@ impl LsmStore {
         self.write_applied();
         if self.tree.rotate_memtable().is_some() {
             self.memtable = self.tree.active_memtable();
-            self.shared.hand_over(Arc::new(self.applied.clone()));
+            self.shared.hand_over(Reached {
+                applied: Arc::new(self.applied.clone()),
+                left: std::mem::take(&mut self.left),
+            });
         }
     }
 }
@@ -200,8 +208,13 @@ impl LsmStore {
         let seqno = self.shared.pins.open_batch();
         for group in std::mem::take(&mut self.moved) {
             let key = keys::group_key(Space::Applied, group);
-            let value = self.applied(group).0.to_be_bytes();
-            let row = InternalValue::from_components(key, value, seqno, ValueType::Value);
+            let row = match self.applied.get(&group) {
+                Some(index) => {
+                    let value = index.0.to_be_bytes();
+                    InternalValue::from_components(key, value, seqno, ValueType::Value)
+                }
+                None => InternalValue::new_tombstone(key, seqno),
+            };
             self.memtable.insert(row);
         }
         self.shared.pins.publish();
@@ -210,6 +223,7 @@ impl LsmStore {
 
 impl Store for LsmStore {
     type View = LsmView;
+    type Stager = LsmStager;
 
     fn write(&mut self, batch: &mut WriteBatch) -> Result<(), StoreError> {
         let LsmSettings {
@@ -242,8 +256,16 @@ impl Store for LsmStore {
                 .insert(InternalValue::from_components(key, value, seqno, kind));
         }
         for (group, index) in batch.applied() {
-            self.applied.insert(*group, *index);
             self.moved.insert(*group);
+            match index {
+                Some(index) => {
+                    self.applied.insert(*group, *index);
+                }
+                None => {
+                    self.applied.remove(group);
+                    self.left.insert(*group);
+                }
+            }
         }
         self.shared.pins.publish();
         batch.clear();
@@ -280,6 +302,11 @@ impl Store for LsmStore {
         self.shared.check()?;
         self.seal();
         Ok(())
+    }
+
+    fn stager(&mut self, tablet: TabletId) -> Result<LsmStager, StoreError> {
+        self.shared.check()?;
+        LsmStager::new(&self.shared, tablet)
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

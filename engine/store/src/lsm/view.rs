@@ -30,11 +30,11 @@ impl View for LsmView {
         Ok(value.map(own))
     }
 
-    fn range(
-        &self,
+    fn range<'a>(
+        &'a self,
         from: &[u8],
         to: &[u8],
-    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send {
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'a> {
         let Inner { shared, pin } = &*self.0;
         // The tree takes an inverted range for a bug of its caller.
         let rows = (from < to).then(|| shared.tree.range(from..to, pin.seqno(), None));

@@ -1,0 +1,108 @@
+//! The state of one replica at one moment, to be sent to another.
+
+use super::ReplicaRecord;
+use crate::keys;
+use crate::{Row, StoreError, View};
+use pontoon_types::LogIndex;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A pinned version of a replica's state: its record, how far it has been applied, and its rows. Taking one copies nothing
+/// and stops nobody; while it lives it keeps the tables of its version on disk.
+#[derive(Clone)]
+pub struct KvSnapshot<V> {
+    view: V,
+    record: Arc<ReplicaRecord>,
+    applied: LogIndex,
+}
+
+impl<V: View> KvSnapshot<V> {
+    pub(super) const fn new(view: V, record: Arc<ReplicaRecord>, applied: LogIndex) -> Self {
+        Self {
+            view,
+            record,
+            applied,
+        }
+    }
+
+    /// The replica's record as of [`KvSnapshot::applied`].
+    #[must_use]
+    pub fn record(&self) -> &ReplicaRecord {
+        &self.record
+    }
+
+    /// Up to where the replica had been applied.
+    #[must_use]
+    pub const fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Its rows behind a key, or from the first on, in the order of their keys. A key is the space byte and the key
+    /// within it: what is the same on all replicas, whatever their tablets are called.
+    ///
+    /// An item is an error if the row could not be read; what follows it is not to be trusted.
+    pub fn rows(
+        &self,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'_, V> {
+        let prefix = keys::tablet_prefix(self.record.tablet);
+        let tablet_bytes = prefix.len();
+        let mut from = prefix.to_vec();
+        if let Some(after) = after {
+            from.extend_from_slice(after);
+            from.push(0);
+        }
+        let to = keys::tablet_end(self.record.tablet);
+        let rows = self.view.range(&from, &to);
+        rows.map(move |row| row.map(|(key, value)| (key.slice(tablet_bytes..), value)))
+    }
+
+    /// The hash of all rows, in their order: the same on all replicas that have applied the same.
+    ///
+    /// # Errors
+    /// If a row could not be read.
+    pub fn hash(&self) -> Result<u128, StoreError> {
+        let mut hash = StateHash::default();
+        for row in self.rows(None) {
+            let (key, value) = row?;
+            hash.push(&key, &value);
+        }
+        Ok(hash.finish())
+    }
+}
+
+/// The hash of a state, made row by row: 128 bits of XXH3 over key and value of each, with their lengths.
+#[derive(Clone, Default)]
+pub struct StateHash(Xxh3);
+
+impl StateHash {
+    /// Adds the next row.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        for bytes in [key, value] {
+            self.0.update(&(bytes.len() as u64).to_le_bytes());
+            self.0.update(bytes);
+        }
+    }
+
+    /// The hash of the rows so far.
+    #[must_use]
+    pub fn finish(&self) -> u128 {
+        self.0.digest128()
+    }
+}
+
+/// Takes in the rows of a snapshot, away from the apply thread. Dropped before it has finished, it leaves
+/// garbage at most.
+pub trait Stager: Send + 'static {
+    /// Takes the next row; keys ascend, and are as [`KvSnapshot::rows`] gives them.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+
+    /// All rows have come. They are durable when this returns.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
+    fn finish(self) -> Result<(), StoreError>;
+}
