@@ -6,7 +6,7 @@
 //! because a setting that is silently ignored is worse than none.
 
 use crate::error::Error;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pontoon_types::{Limits, NodeId};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -102,14 +102,39 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub memtable_bytes: Option<ByteSize>,
 
+    /// How many such tables there may be, the one that takes writes included, before writes wait for the disk.
+    ///
+    /// Times --memtable-bytes, this is the store's memory for writes. [default: 4]
+    #[arg(long, value_name = "N")]
+    pub max_memtables: Option<usize>,
+
     /// Size of the store's block cache. [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
     pub block_cache_bytes: Option<ByteSize>,
+
+    /// How the store's tables are compressed; of each as it is written, so it may be changed at any start.
+    /// [default: lz4]
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+
+    /// Bytes per second that the store merges in the background at most. [default: unbounded]
+    #[arg(long, value_name = "BYTES")]
+    pub compaction_rate: Option<ByteSize>,
 
     /// What to log, as in RUST_LOG: error, warn, info, debug or trace, also by part, for example
     /// "info,pontoon_transport=debug". Goes to stderr. [default: RUST_LOG, else info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// How the store's tables are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// With LZ4, but for those fresh from memory.
+    Lz4,
 }
 
 /// Defaults of the settings that have one.
@@ -152,6 +177,8 @@ pub mod defaults {
     pub const MAX_CLOCK_DRIFT_PERCENT: u8 = 10;
     /// Size of the store's table in memory.
     pub const MEMTABLE_BYTES: u64 = 32 << 20;
+    /// How many there may be.
+    pub const MAX_MEMTABLES: usize = 4;
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 }
@@ -204,7 +231,10 @@ impl NodeSettings {
                 .max_clock_drift_percent
                 .or(other.max_clock_drift_percent),
             memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
+            max_memtables: self.max_memtables.or(other.max_memtables),
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
+            compression: self.compression.or(other.compression),
+            compaction_rate: self.compaction_rate.or(other.compaction_rate),
             log: self.log.or(other.log),
         }
     }
@@ -389,7 +419,7 @@ mod tests {
             .filter_map(clap::Arg::get_long)
             .filter(|name| *name != "help")
             .collect();
-        assert!(flags.len() >= 19, "{flags:?}");
+        assert!(flags.len() >= 24, "{flags:?}");
         for flag in flags {
             // No setting is a table, so the key must be known and the value wrong.
             let error = toml(&format!("[{flag}]\n")).unwrap_err();
@@ -424,7 +454,8 @@ mod tests {
              max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
              max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
              lease-reads = true\nmax-clock-drift-percent = 5\n\
-             memtable-bytes = 8\nblock-cache-bytes = 9\nlog = 'debug'\n",
+             memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
+             compression = 'none'\ncompaction-rate = '64MiB'\nlog = 'debug'\n",
         )
         .unwrap();
         assert_eq!(NodeSettings::default().or(file.clone()), file);

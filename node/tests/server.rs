@@ -4,6 +4,7 @@
 
 use pontoon::server::{Server, ServerConfig};
 use pontoon_client::{Client, ClientConfig};
+use pontoon_store::Compression;
 use pontoon_transport::{TlsIdentity, Who, certs};
 use pontoon_types::{ClusterId, Limits, NodeId};
 use std::net::{SocketAddr, UdpSocket};
@@ -62,7 +63,10 @@ impl Nodes {
             lease_reads: false,
             max_clock_drift_percent: 10,
             memtable_bytes: 4 << 20,
+            max_memtables: 2,
             block_cache_bytes: 4 << 20,
+            compression: Compression::Lz4,
+            compaction_bytes_per_second: None,
         }
     }
 

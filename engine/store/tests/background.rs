@@ -7,6 +7,7 @@ use common::*;
 use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, Store};
 use pontoon_types::{GroupId, LogIndex};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 fn small(compression: Compression) -> LsmSettings {
     LsmSettings {
@@ -86,6 +87,33 @@ fn compression_makes_merged_tables_smaller_and_reads_back_under_either_setting()
     // Tables fresh from a flush are not compressed, and how many of them are still unmerged depends on
     // when the flushes came.
     assert!(packed < plain, "{packed} of {plain} bytes");
+}
+
+#[test]
+fn a_compaction_keeps_to_its_rate_and_still_ends_with_the_store() {
+    let fill_and_count_tables = |rate| {
+        let harness = Lsm::new();
+        let settings = LsmSettings {
+            compaction_bytes_per_second: rate,
+            ..small(Compression::Lz4)
+        };
+        let store = LsmStore::open(harness.0.path(), settings).unwrap();
+        let mut machine = KvMachine::open(store).unwrap();
+        machine.bootstrap(&[record(1)], &[]).unwrap();
+        for round in 0..20 {
+            fill(&mut machine, round * 500 + 1..=(round + 1) * 500);
+            machine.store_mut().flush().unwrap();
+        }
+        if rate.is_none() {
+            machine.store().wait_for_compaction().unwrap();
+        }
+        // At a byte per second the merge under way would take a day; dropping the store does not wait for it.
+        (machine.store().stats().tables, rows(&machine.reader(), 1))
+    };
+    let (merged, expected) = fill_and_count_tables(None);
+    let (piled_up, found) = fill_and_count_tables(NonZeroU64::new(1));
+    assert!(piled_up > merged + 10, "{piled_up} and {merged} tables");
+    assert_eq!(found, expected);
 }
 
 #[test]

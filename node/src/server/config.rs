@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use pontoon_engine::EngineConfig;
-use pontoon_store::LsmSettings;
+use pontoon_store::{Compression, LsmSettings};
 use pontoon_types::{Limits, NodeId};
 use pontoon_wal::WalConfig;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,8 +47,14 @@ pub struct ServerConfig {
     pub max_clock_drift_percent: u8,
     /// Size at which the store's table in memory is flushed.
     pub memtable_bytes: u64,
+    /// How many of them there may be, the one that takes writes included, before writes wait; at least 2.
+    pub max_memtables: usize,
     /// Size of the store's block cache.
     pub block_cache_bytes: u64,
+    /// How the store's tables are compressed.
+    pub compression: Compression,
+    /// Bytes per second that the store merges in the background at most.
+    pub compaction_bytes_per_second: Option<NonZeroU64>,
 }
 
 impl ServerConfig {
@@ -71,7 +78,10 @@ impl ServerConfig {
     pub(super) fn store(&self) -> LsmSettings {
         LsmSettings {
             memtable_bytes: self.memtable_bytes,
+            max_sealed_memtables: self.max_memtables - 1,
             block_cache_bytes: self.block_cache_bytes,
+            compression: self.compression,
+            compaction_bytes_per_second: self.compaction_bytes_per_second,
             ..LsmSettings::default()
         }
     }

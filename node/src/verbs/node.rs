@@ -1,13 +1,15 @@
 //! `pontoon node`: run a node.
 
-use crate::config::{ByteSize, NodeSettings, defaults};
+use crate::config::{self, ByteSize, NodeSettings, defaults};
 use crate::error::Error;
 use crate::output::Output;
 use crate::sample;
 use crate::server::{Server, ServerConfig};
 use clap::Args;
 use pontoon_shard_router::cut_at_samples;
+use pontoon_store::Compression;
 use pontoon_types::NodeId;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -116,6 +118,17 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             "--max-key-bytes is 0; then no key could be written".to_owned(),
         ));
     }
+    let max_memtables = settings.max_memtables.unwrap_or(defaults::MAX_MEMTABLES);
+    if max_memtables < 2 {
+        return Err(Error::Usage(format!(
+            "--max-memtables is {max_memtables}; one is written while another is flushed, so at least 2 are needed"
+        )));
+    }
+    let compaction_rate = settings.compaction_rate.map(|rate| {
+        NonZeroU64::new(rate.0).ok_or_else(|| {
+            Error::Usage("--compaction-rate is 0; leave it out for an unbounded rate".to_owned())
+        })
+    });
     let split_keys = match &settings.split_sample {
         Some(path) => {
             let sample = sample::keys_of_file(path, None)?;
@@ -156,7 +169,13 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             .max_clock_drift_percent
             .unwrap_or(defaults::MAX_CLOCK_DRIFT_PERCENT),
         memtable_bytes: size(settings.memtable_bytes, defaults::MEMTABLE_BYTES),
+        max_memtables,
         block_cache_bytes: size(settings.block_cache_bytes, defaults::BLOCK_CACHE_BYTES),
+        compression: match settings.compression {
+            Some(config::Compression::None) => Compression::None,
+            Some(config::Compression::Lz4) | None => Compression::Lz4,
+        },
+        compaction_bytes_per_second: compaction_rate.transpose()?,
     })
 }
 
@@ -220,6 +239,20 @@ mod tests {
             ..settings()
         };
         assert!(problem(greedy).contains("--replication is 3, with 2 nodes"));
+    }
+
+    #[test]
+    fn settings_that_would_stop_the_store_are_refused() {
+        let one_memtable = NodeSettings {
+            max_memtables: Some(1),
+            ..settings()
+        };
+        assert!(problem(one_memtable).contains("--max-memtables is 1"));
+        let no_compaction = NodeSettings {
+            compaction_rate: Some(ByteSize(0)),
+            ..settings()
+        };
+        assert!(problem(no_compaction).contains("--compaction-rate is 0"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The two threads behind the store: one flushes, one compacts.
 //!
 //! They are two so that a compaction, which may take many seconds, never keeps a full memtable in
-//! memory. Both stop when told to; a compaction under way is broken off (`CompactionStop`).
+//! memory. Both stop when told to; a compaction under way is broken off (`CompactionPace`).
 
 use super::pins::Pins;
 use crate::durability::Reached;

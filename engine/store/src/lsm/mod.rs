@@ -20,9 +20,10 @@
 //!   bit there ends in a panic, an abort or a wrong list of tables. So they are verified first
 //!   (`preflight`). Blocks of tables are verified by the tree whenever they are read.
 //! - A tree that is dropped while a compaction runs would commit half of it. The compacting thread
-//!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionStop`).
+//!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionPace`).
 
 mod background;
+mod pace;
 mod pins;
 mod preflight;
 mod settings;
@@ -46,7 +47,6 @@ use lsm_tree::{
 use pins::Pins;
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{GroupId, LogIndex, TabletId};
-use settings::CompactionStop;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,8 +105,7 @@ impl LsmStore {
         let stopping = Arc::new(AtomicBool::new(false));
         let (seqno, visible) = <(SequenceNumberCounter, SequenceNumberCounter)>::default();
         let tree = settings
-            .configure(path, seqno.clone(), visible.clone())
-            .with_compaction_filter_factory(Some(Arc::new(CompactionStop(Arc::clone(&stopping)))))
+            .configure(path, seqno.clone(), visible.clone(), Arc::clone(&stopping))
             .open()
             .map_err(|error| classify("open its tables", path.into(), error))?;
         // One above everything on disk, and never 0: the tree takes 0 for "the oldest there is".

@@ -1,13 +1,12 @@
 //! What can be set of the store on disk, and how the tree is told.
 
-use lsm_tree::compaction::filter::{Context, Factory};
-use lsm_tree::compaction::{CompactionFilter, ItemAccessor, Verdict};
+use super::pace::CompactionPace;
 use lsm_tree::config::CompressionPolicy;
 use lsm_tree::{Cache, CompressionType, Config, SequenceNumberCounter};
-use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How blocks of tables are compressed.
@@ -36,6 +35,9 @@ pub struct LsmSettings {
     pub block_cache_bytes: u64,
     /// How blocks of tables are compressed.
     pub compression: Compression,
+    /// How many bytes of rows compactions merge in a second at most. Too few, and tables pile up: reads look into more
+    /// of them, and the disk holds more of what is out of date.
+    pub compaction_bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Default for LsmSettings {
@@ -46,6 +48,7 @@ impl Default for LsmSettings {
             max_stall: Duration::from_secs(10),
             block_cache_bytes: 64 << 20,
             compression: Compression::default(),
+            compaction_bytes_per_second: None,
         }
     }
 }
@@ -56,6 +59,7 @@ impl LsmSettings {
         path: &Path,
         seqno: SequenceNumberCounter,
         visible: SequenceNumberCounter,
+        stopping: Arc<AtomicBool>,
     ) -> Config {
         let policy = match self.compression {
             Compression::None => CompressionPolicy::disabled(),
@@ -66,32 +70,9 @@ impl LsmSettings {
         Config::new(path, seqno, visible)
             .use_cache(Arc::new(Cache::with_capacity_bytes(self.block_cache_bytes)))
             .data_block_compression_policy(policy)
-    }
-}
-
-/// Breaks off a compaction under way when the store stops. A merge of some gigabytes takes longer
-/// than anyone wants to wait for a shutdown, and the tree offers no other way: its own stop signal
-/// makes it commit what it has merged so far, without the rest.
-pub(super) struct CompactionStop(pub(super) Arc<AtomicBool>);
-
-impl Factory for CompactionStop {
-    fn name(&self) -> &'static str {
-        "stop"
-    }
-
-    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(StopFilter(Arc::clone(&self.0)))
-    }
-}
-
-struct StopFilter(Arc<AtomicBool>);
-
-impl CompactionFilter for StopFilter {
-    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
-        if self.0.load(Ordering::Relaxed) {
-            Err(io::Error::new(io::ErrorKind::Interrupted, "the store stops").into())
-        } else {
-            Ok(Verdict::Keep)
-        }
+            .with_compaction_filter_factory(Some(Arc::new(CompactionPace {
+                stopping,
+                bytes_per_second: self.compaction_bytes_per_second,
+            })))
     }
 }
