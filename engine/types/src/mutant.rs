@@ -145,6 +145,10 @@ mutants! {
     NamesUnsynced,
     /// Segments are given back before it is durable that the log is without them.
     SegmentsGoEarly,
+    /// A rewritten entry cuts its group's log, as a new one does.
+    RewriteCuts,
+    /// A rewritten entry takes the place of a newer one.
+    RewriteOutranks,
     /// Leaving a segment forgets to sync its end.
     LeavesUnsynced,
     /// A sync that failed is tried again as if it could work.

@@ -14,6 +14,13 @@ pub struct WalConfig {
     /// The bound on all segments that hold something needed. Two segments below it the log reports
     /// [`Pressure::Full`](crate::Pressure::Full), so that what was accepted before still has room.
     pub max_bytes: u64,
+    /// What a recovery should have to read at most, so that it takes no longer than that. Above it, and above
+    /// half of `max_bytes`, the log writes again what little is needed of old segments, so that they can go;
+    /// of a segment of which more than half is needed, only its groups' owners can free anything.
+    pub recovery_bytes: u64,
+    /// How much of the log the entries of one group may take before it is
+    /// [reported](crate::Wal::over_quota).
+    pub group_quota_bytes: u64,
     /// How many files that hold nothing needed any more are kept for reuse.
     pub max_recycled: usize,
     /// How long after the last batch the durable mark is written a second time, at the latest.
@@ -25,6 +32,8 @@ impl Default for WalConfig {
         Self {
             segment_bytes: 64 << 20,
             max_bytes: 8 << 30,
+            recovery_bytes: 1 << 30,
+            group_quota_bytes: 256 << 20,
             max_recycled: 2,
             mark_after_idle: Duration::from_millis(500),
         }

@@ -4,8 +4,10 @@
 //! only writer; it holds a shard's lock for the records that a batch has of one group, never over a sync.
 
 mod group;
+mod spans;
 
 pub(crate) use group::{GroupLog, Sequenced};
+use spans::Spans;
 
 use parking_lot::{Mutex, MutexGuard};
 use pontoon_types::GroupId;
@@ -44,6 +46,15 @@ impl Index {
         }
         all.sort_unstable_by_key(|(id, _)| *id);
         all
+    }
+
+    /// Calls `f` with every group, shard by shard.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(GroupId, &mut GroupLog)) {
+        for shard in &self.shards {
+            for (id, group) in shard.lock().iter_mut() {
+                f(*id, group);
+            }
+        }
     }
 
     /// The sum of something over all groups.

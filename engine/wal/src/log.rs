@@ -5,6 +5,7 @@
 
 mod append;
 mod open;
+mod rewrite;
 
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
@@ -13,9 +14,10 @@ use crate::index::Pins;
 use crate::reader::Shared;
 use crate::space::{Chore, Done, MARK_FILE, Recycled, Segment};
 use crate::stats::{Pressure, WalStats};
-use crate::{LogIdentity, LogReader, Lsn, WalConfig};
+use crate::{LogIdentity, LogReader, Lsn, OverQuota, WalConfig};
 use pontoon_types::mutant;
-use std::collections::VecDeque;
+use rewrite::Rewriting;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -67,6 +69,9 @@ pub struct Log<D: Directory> {
     unlisted_from: Option<Lsn>,
     /// Segments that recovery missed. They stay listed, so that it is known for good.
     lost: Vec<u32>,
+    /// Segments that stay, because they are the witnesses of a loss or cannot be read.
+    kept: BTreeSet<u32>,
+    rewriting: Rewriting,
     /// Segments that nothing needs; some may still be read.
     unneeded: VecDeque<Arc<Segment<D::File>>>,
     /// Retirements that are under way and will give a file to recycle.
@@ -104,6 +109,12 @@ impl<D: Directory> Log<D> {
     #[must_use]
     pub fn reader(&self) -> LogReader<D::File> {
         LogReader::new(Arc::clone(&self.shared))
+    }
+
+    /// The groups that hold more of the log than their quota, and what of it.
+    #[must_use]
+    pub fn over_quota(&self) -> Vec<OverQuota> {
+        self.shared.quota.over(&self.shared.index)
     }
 
     /// What was counted since the log was opened.
@@ -195,6 +206,7 @@ impl<D: Directory> Log<D> {
     /// it has.
     pub fn maintain(&mut self) -> Result<(), WalError> {
         self.retry_chores();
+        self.lay_rewritten()?;
         while let Some(chore) = self.poll_chore() {
             self.handle_chore(chore.run())?;
         }
@@ -205,7 +217,11 @@ impl<D: Directory> Log<D> {
     /// again after a while.
     #[must_use]
     pub fn has_chores(&self) -> bool {
-        self.poisoned.is_none() && (matches!(self.spare, Spare::Wanted) || self.has_unneeded())
+        let any = matches!(self.spare, Spare::Wanted)
+            || self.has_unneeded()
+            || self.wants_to_gather()
+            || self.wants_to_rewrite();
+        any && self.poisoned.is_none()
     }
 
     /// The next chore, if there is one; its result must come back by [`Log::handle_chore`].
@@ -242,7 +258,7 @@ impl<D: Directory> Log<D> {
             self.spare = Spare::Coming;
             return Some(chore);
         }
-        None
+        self.gather_chore()
     }
 
     fn prepare_chore(&mut self, bytes: u64) -> Result<Chore<D>, WalError> {
@@ -305,6 +321,7 @@ impl<D: Directory> Log<D> {
                 self.retiring = self.retiring.saturating_sub(1);
                 return Err(error);
             }
+            Done::Gathered(gathered) => self.handle_gathered(gathered),
         }
         self.update_pressure();
         Ok(())

@@ -5,6 +5,7 @@ use crate::error::{Operation, WalError};
 use crate::file::LogFile;
 use crate::format::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::index::Index;
+use crate::quota::{OverQuota, Quota};
 use crate::space::{Segment, segment_name};
 use crate::stats::{Counters, Pressure, WalStats};
 use bytes::Bytes;
@@ -28,11 +29,17 @@ pub(crate) struct Shared<F> {
     pub(crate) counters: Counters,
     pub(crate) no_room: AtomicBool,
     pub(crate) over_bound: AtomicBool,
+    pub(crate) quota: Quota,
 }
 
 impl<F> Shared<F> {
-    pub(crate) fn new(index: Index, segments: BTreeMap<u32, Arc<Segment<F>>>) -> Self {
+    pub(crate) fn new(
+        index: Index,
+        segments: BTreeMap<u32, Arc<Segment<F>>>,
+        quota_bytes: u64,
+    ) -> Self {
         Self {
+            quota: Quota::new(quota_bytes, &index),
             index,
             segments: RwLock::new(segments),
             counters: Counters::default(),
@@ -61,6 +68,8 @@ impl<F> Shared<F> {
             segments_recycled: counters.segments_recycled.load(Relaxed),
             live_bytes: counters.live_bytes.load(Relaxed),
             groups: self.index.len() as u64,
+            groups_over_quota: self.quota.groups_over() as u64,
+            entries_rewritten: counters.rewritten.load(Relaxed),
         }
     }
 }
@@ -90,6 +99,10 @@ impl<F: LogFile> LogReader<F> {
 
     pub(crate) fn pressure(&self) -> Pressure {
         self.shared.pressure()
+    }
+
+    pub(crate) fn over_quota(&self) -> Vec<OverQuota> {
+        self.shared.quota.over(&self.shared.index)
     }
 
     /// Reads a group's entries from `from` to `to`, both included: as many as fit in `max_bytes` of
@@ -167,24 +180,23 @@ impl<F: LogFile> LogReader<F> {
         &self,
         group: GroupId,
         index: LogIndex,
-        at: Lsn,
+        mut at: Lsn,
         cold: &mut Cold<F>,
     ) -> Result<Entry, WalError> {
-        let segment = {
+        let segment = loop {
             let segments = self.shared.segments.read();
             let newest = segments.keys().next_back().copied().unwrap_or_default();
             let Some(segment) = segments.get(&at.generation()) else {
-                // Compacted between the look into the index and here.
-                let first = index.next();
-                return Err(WalError::Compacted { group, first });
-            };
-            if at.generation().saturating_add(HOT_SEGMENTS) > newest {
-                Arc::clone(segment)
-            } else {
-                let segment = Arc::clone(segment);
                 drop(segments);
-                return cold.entry(group, index, at, segment);
+                at = self.moved(group, index, at)?;
+                continue;
+            };
+            let segment = Arc::clone(segment);
+            if at.generation().saturating_add(HOT_SEGMENTS) > newest {
+                break segment;
             }
+            drop(segments);
+            return cold.entry(group, index, at, segment);
         };
         let mut header = [0; RECORD_HEADER_BYTES];
         let offset = u64::from(at.offset());
@@ -199,8 +211,21 @@ impl<F: LogFile> LogReader<F> {
     }
 }
 
+impl<F> LogReader<F> {
+    /// Where an entry is now whose segment went between a look into the index and one for the segment: it was
+    /// written again, or it is compacted.
+    fn moved(&self, group: GroupId, index: LogIndex, from: Lsn) -> Result<Lsn, WalError> {
+        let shard = self.shared.index.shard(group);
+        let position = shard.get(&group).and_then(|log| log.position_of(index));
+        position.filter(|at| *at != from).ok_or_else(|| {
+            let first = index.next();
+            WalError::Compacted { group, first }
+        })
+    }
+}
+
 /// Reads from the disk, a stretch at a time.
-struct Cold<F> {
+pub(crate) struct Cold<F> {
     segment: Option<Arc<Segment<F>>>,
     offset: u64,
     bytes: Vec<u8>,
@@ -217,7 +242,7 @@ impl<F> Default for Cold<F> {
 }
 
 impl<F: LogFile> Cold<F> {
-    fn entry(
+    pub(crate) fn entry(
         &mut self,
         group: GroupId,
         index: LogIndex,
@@ -296,5 +321,65 @@ fn damaged(group: GroupId, at: Lsn) -> WalError {
         file: segment_name(at.generation()),
         offset: at.offset(),
         groups: vec![group],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, Log, LogIdentity, MemoryDisk, WalConfig};
+    use pontoon_types::{ClusterId, EntryKind, LogPosition, NodeId, Term};
+
+    const SEGMENT: u64 = 16 << 10;
+
+    fn entry(group: u64, index: u64) -> Entry {
+        let (group, index) = (GroupId(group), LogIndex(index));
+        Entry::encode(group, Term(1), index, EntryKind::Command, &[7; 2_000])
+    }
+
+    #[test]
+    fn an_entry_that_was_written_again_is_found_from_where_it_was() {
+        let config = WalConfig {
+            segment_bytes: SEGMENT,
+            max_bytes: 16 * SEGMENT,
+            recovery_bytes: 2 * SEGMENT,
+            ..WalConfig::default()
+        };
+        let identity = LogIdentity {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+        };
+        let (mut log, _) = Log::open(MemoryDisk::new(), config, identity).unwrap();
+        let reader = log.reader();
+        let mut batch = BatchBuilder::new();
+        batch.append(&entry(1, 1));
+        log.append(&batch.seal()).unwrap();
+        let first = LogIndex(1);
+        let old = reader.positions(GroupId(1), first, first).unwrap()[0];
+        for index in 1..40 {
+            batch.append(&entry(2, index));
+            let up_to = entry(2, index).position();
+            batch.compact(GroupId(2), up_to);
+            // Something stays in each segment, so that there is too much.
+            batch.append(&entry(10 + index, 1));
+            log.append(&batch.seal()).unwrap();
+            log.sync().unwrap();
+            log.maintain().unwrap();
+        }
+        let segments = reader.shared.segments.read();
+        assert!(!segments.contains_key(&old.generation()), "it stays");
+        drop(segments);
+        let read = |at| reader.entry(GroupId(1), first, at, &mut Cold::default());
+        assert_eq!(read(old).unwrap(), entry(1, 1));
+        let mut batch = BatchBuilder::new();
+        batch.compact(
+            GroupId(1),
+            LogPosition {
+                term: Term(1),
+                index: first,
+            },
+        );
+        log.append(&batch.seal()).unwrap();
+        assert!(matches!(read(old), Err(WalError::Compacted { .. })));
     }
 }

@@ -1,6 +1,6 @@
 //! Segments come and go: names, preparing one ahead, and taking back what nobody needs.
 //!
-//! Preparing and retiring are slow, so they are **chores** that another thread can do: the log hands out a
+//! Preparing, retiring and searching are slow, so they are **chores** that another thread can do: the log hands out a
 //! [`Chore`] and gets its result back. A caller without threads runs them in place.
 
 use crate::LogIdentity;
@@ -8,6 +8,7 @@ use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::checksum::Seed;
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::gather::{Gathered, Search, Unreadable};
 use pontoon_types::mutant;
 use std::sync::Arc;
 
@@ -76,12 +77,15 @@ pub(crate) enum Chore<D: Directory> {
         file: D::File,
         keep: bool,
     },
+    /// Gather what is needed of a segment that could go without it.
+    Gather(Search<D::File>),
 }
 
 /// What came of a chore.
 pub(crate) enum Done<F> {
     Prepared(Result<Segment<F>, WalError>),
     Retired(Result<Option<Recycled<F>>, WalError>),
+    Gathered(Result<Option<Gathered>, Unreadable>),
 }
 
 impl<D: Directory> Chore<D> {
@@ -100,6 +104,7 @@ impl<D: Directory> Chore<D> {
                 file,
                 keep,
             } => Done::Retired(retire(&*directory, generation, file, keep)),
+            Self::Gather(search) => Done::Gathered(search.run()),
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct WalStats {
     pub live_bytes: u64,
     /// Groups with a record in the log.
     pub groups: u64,
+    /// Groups that hold more of the log than their quota.
+    pub groups_over_quota: u64,
+    /// Entries written again so that their old segment could go.
+    pub entries_rewritten: u64,
 }
 
 #[derive(Debug, Default)]
@@ -45,4 +49,5 @@ pub(crate) struct Counters {
     pub(crate) segments_live: AtomicU64,
     pub(crate) segments_recycled: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
+    pub(crate) rewritten: AtomicU64,
 }

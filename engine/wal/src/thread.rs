@@ -7,7 +7,8 @@ mod run;
 
 use crate::file::{FsDirectory, MappedFile};
 use crate::{
-    Log, LogIdentity, LogReader, Pressure, Recovered, SealedBatch, WalConfig, WalError, WalStats,
+    Log, LogIdentity, LogReader, OverQuota, Pressure, Recovered, SealedBatch, WalConfig, WalError,
+    WalStats,
 };
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
@@ -120,6 +121,13 @@ impl Wal {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.inner.reader.pressure()
+    }
+
+    /// The groups that hold more of the log than
+    /// [`WalConfig::group_quota_bytes`](crate::WalConfig::group_quota_bytes), and what of it.
+    #[must_use]
+    pub fn over_quota(&self) -> Vec<OverQuota> {
+        self.inner.reader.over_quota()
     }
 
     /// Lays and syncs what was submitted before, announces it, writes the durable mark and ends the

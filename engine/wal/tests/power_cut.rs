@@ -27,6 +27,7 @@ fn changes(seed: u64) -> u64 {
         run.log.end().generation() >= 6,
         "the run rolls over: {stats:?}"
     );
+    assert!(stats.entries_rewritten > 0, "{stats:?}");
     disk.operations()
 }
 

@@ -36,6 +36,8 @@ use std::time::Duration;
 const CLUSTER: ClusterId = ClusterId(0x5e_ed);
 /// Groups are shared out between so many workers, as in production.
 const WORKERS: usize = 2;
+/// From so many segments on the log writes again what little is needed of old ones.
+const SEGMENTS_TO_RECOVER: u64 = 3;
 /// So many segments a log may have beyond its bound: the spare, and what is kept to be used again.
 const LOG_EXTRA_SEGMENTS: u64 = 4;
 /// And so many bytes: what may still come until the keeper looks again and says that the log is full.
@@ -298,6 +300,7 @@ impl World {
             wal: WalConfig {
                 segment_bytes: profile.segment_bytes,
                 max_bytes: profile.segment_bytes * profile.max_segments,
+                recovery_bytes: profile.segment_bytes * SEGMENTS_TO_RECOVER,
                 ..WalConfig::default()
             },
             lease_reads: profile.lease_reads,

@@ -23,7 +23,7 @@ pub enum RecordKind {
     Checkpoint = 4,
     /// A snapshot took the place of a group's log, at this very point.
     SnapshotInstall = 6,
-    /// Reserved: an entry written again so that its old segment can go. It never cuts a log.
+    /// An entry written again so that its old segment can go. It never cuts a log.
     Rewrite = 7,
     /// A replica is gone for good, with all that the log held of its group.
     Tombstone = 8,
@@ -97,12 +97,17 @@ impl RecordHeader {
     /// How many bytes from the record's start the batch's checksum covers. `payload` is its length.
     pub(crate) fn checked_bytes(kind: u8, payload: usize) -> usize {
         RECORD_HEADER_BYTES
-            + if kind == RecordKind::Entry as u8 || kind == RecordKind::Rewrite as u8 {
+            + if holds_an_entry(kind) {
                 payload.min(ENTRY_CHECKED_BYTES)
             } else {
                 payload
             }
     }
+}
+
+/// Whether a record of this kind is the envelope of an entry.
+pub(crate) const fn holds_an_entry(kind: u8) -> bool {
+    kind == RecordKind::Entry as u8 || kind == RecordKind::Rewrite as u8
 }
 
 /// The room that a record takes.

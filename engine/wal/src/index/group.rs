@@ -1,10 +1,10 @@
 //! One group's log, as the index and the recovery see it.
 
-use super::Pins;
+use super::{Pins, Spans};
 use crate::Lsn;
 use crate::format::record::Extent;
 use crate::format::state::{GroupState, InstalledSnapshot, Removal};
-use pontoon_types::{HardState, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{HardState, LogIndex, LogPosition, ReplicaId, Term, mutant};
 use std::collections::VecDeque;
 
 /// What the log knows of a group.
@@ -30,8 +30,9 @@ pub(crate) struct GroupLog {
     positions: VecDeque<Lsn>,
     /// Where runs of one term start, ascending.
     terms: VecDeque<(u64, Term)>,
-    /// Where runs of one segment start, ascending. Each holds a pin on its segment.
-    spans: VecDeque<(u32, u64)>,
+    spans: Spans,
+    /// Whether it is listed among the groups that take more than their quota.
+    pub(crate) listed: bool,
 }
 
 /// Whether an entry follows its group's log.
@@ -55,7 +56,8 @@ impl Default for GroupLog {
             first: 1,
             positions: VecDeque::new(),
             terms: VecDeque::new(),
-            spans: VecDeque::new(),
+            spans: Spans::default(),
+            listed: false,
         }
     }
 }
@@ -132,8 +134,37 @@ impl GroupLog {
             .collect()
     }
 
-    /// Adds an entry and cuts what was at its index and above (Raft §5.3).
-    pub(crate) fn append(&mut self, position: LogPosition, at: Lsn, pins: &mut Pins) -> Sequenced {
+    /// What the entries take in the log.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.spans.bytes()
+    }
+
+    /// What the entries take in each segment.
+    pub(crate) fn bytes_by_segment(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.spans.by_segment()
+    }
+
+    /// Where the entries are that lie in a segment.
+    pub(crate) fn entries_in(&self, segment: u32) -> impl Iterator<Item = (LogIndex, Lsn)> {
+        let ranges = self.spans.ranges_in(segment, self.end());
+        ranges.flatten().filter_map(|index| {
+            let index = LogIndex(index);
+            Some((index, self.position_of(index)?))
+        })
+    }
+
+    const fn end(&self) -> u64 {
+        self.last.index.0 + 1
+    }
+
+    /// Adds an entry of so many bytes and cuts what was at its index and above (Raft §5.3).
+    pub(crate) fn append(
+        &mut self,
+        position: LogPosition,
+        at: Lsn,
+        bytes: u64,
+        pins: &mut Pins,
+    ) -> Sequenced {
         let index = position.index.0;
         if index < self.first || index > self.last.index.0 + 1 {
             return Sequenced::No;
@@ -147,11 +178,7 @@ impl GroupLog {
         {
             self.terms.push_back((index, position.term));
         }
-        let segment = at.generation();
-        if self.spans.back().is_none_or(|(held, _)| *held != segment) {
-            self.spans.push_back((segment, index));
-            pins.add(segment);
-        }
+        self.spans.push(index, at.generation(), bytes, pins);
         self.last = position;
         Sequenced::Yes
     }
@@ -166,12 +193,32 @@ impl GroupLog {
         while self.terms.back().is_some_and(|(first, _)| *first >= index) {
             self.terms.pop_back();
         }
-        while let Some((segment, first)) = self.spans.back()
-            && *first >= index
-        {
-            pins.release(*segment);
-            self.spans.pop_back();
+        self.spans.cut_from(index, self.end(), pins);
+    }
+
+    /// Takes it that the entry at `index`, which was at `from`, has been written again at `to`. Returns
+    /// `false`, and changes nothing, if another has taken its place meanwhile, or none: the copy then means
+    /// nothing.
+    pub(crate) fn rewrite(
+        &mut self,
+        index: LogIndex,
+        from: Lsn,
+        to: Lsn,
+        bytes: u64,
+        pins: &mut Pins,
+    ) -> bool {
+        let end = self.end();
+        let at = index.0.checked_sub(self.first);
+        let Some(position) = at.and_then(|at| self.positions.get_mut(at as usize)) else {
+            return false;
+        };
+        if *position != from && !mutant!(RewriteOutranks) {
+            return false;
         }
+        *position = to;
+        self.spans
+            .relocate(index.0, end, to.generation(), bytes, pins);
+        true
     }
 
     /// Forgets the entries up to `up_to`; all of them if it is beyond the log or of another history.
@@ -201,6 +248,7 @@ impl GroupLog {
         self.clear(LogPosition::ZERO, pins);
         *self = Self {
             link: self.link,
+            listed: self.listed,
             removed: Some(Removal::of(self.removed, replica, at)),
             ..Self::default()
         };
@@ -222,16 +270,7 @@ impl GroupLog {
         if let Some(run) = self.terms.front_mut() {
             run.0 = run.0.max(index);
         }
-        while let Some((segment, _)) = self.spans.front()
-            && (self.positions.is_empty()
-                || self.spans.get(1).is_some_and(|(_, next)| *next <= index))
-        {
-            pins.release(*segment);
-            self.spans.pop_front();
-        }
-        if let Some(span) = self.spans.front_mut() {
-            span.1 = span.1.max(index);
-        }
+        self.spans.forget_below(index, self.end(), pins);
         // A burst must not hold its memory for ever.
         if self.positions.capacity() > 64 && self.positions.len() < self.positions.capacity() / 4 {
             self.positions.shrink_to(2 * self.positions.len());
@@ -240,9 +279,7 @@ impl GroupLog {
 
     /// Empties the log, which then ends at `last`.
     fn clear(&mut self, last: LogPosition, pins: &mut Pins) {
-        for (segment, _) in self.spans.drain(..) {
-            pins.release(segment);
-        }
+        self.spans.clear(pins);
         self.positions = VecDeque::new();
         self.terms.clear();
         self.first = last.index.0 + 1;
@@ -266,7 +303,7 @@ mod tests {
         let mut group = GroupLog::default();
         for index in 1..=9 {
             let lsn = Lsn::new((index as u32 - 1) / 3 + 1, 64 * index as u32);
-            assert_eq!(group.append(at(1, index), lsn, pins), Sequenced::Yes);
+            assert_eq!(group.append(at(1, index), lsn, 64, pins), Sequenced::Yes);
         }
         group
     }
@@ -295,14 +332,14 @@ mod tests {
         let mut pins = Pins::default();
         let mut group = three_segments(&mut pins);
         let lsn = Lsn::new(4, 64);
-        assert_eq!(group.append(at(2, 5), lsn, &mut pins), Sequenced::Yes);
+        assert_eq!(group.append(at(2, 5), lsn, 64, &mut pins), Sequenced::Yes);
         assert_eq!(held(&pins), [1, 2, 4]);
         assert_eq!(
             group.terms(),
             [(LogIndex(1), Term(1)), (LogIndex(5), Term(2))]
         );
         assert_eq!(group.position_of(LogIndex(6)), None);
-        assert_eq!(group.append(at(2, 7), lsn, &mut pins), Sequenced::No);
+        assert_eq!(group.append(at(2, 7), lsn, 64, &mut pins), Sequenced::No);
     }
 
     #[test]
@@ -314,9 +351,32 @@ mod tests {
             assert_eq!((held(&pins), group.len(), group.last), (vec![], 0, up_to));
             let next = at(3, up_to.index.0 + 1);
             assert_eq!(
-                group.append(next, Lsn::new(5, 64), &mut pins),
+                group.append(next, Lsn::new(5, 64), 64, &mut pins),
                 Sequenced::Yes
             );
         }
+    }
+
+    #[test]
+    fn a_rewritten_entry_moves_only_if_nothing_has_taken_its_place() {
+        let mut pins = Pins::default();
+        let mut group = three_segments(&mut pins);
+        let rewrite = |group: &mut GroupLog, pins: &mut Pins, index: u32| {
+            let from = Lsn::new((index - 1) / 3 + 1, 64 * index);
+            let to = Lsn::new(8, 64 * index);
+            group.rewrite(LogIndex(u64::from(index)), from, to, 64, pins)
+        };
+        assert!(rewrite(&mut group, &mut pins, 1) && rewrite(&mut group, &mut pins, 2));
+        assert!(
+            !rewrite(&mut group, &mut pins, 2),
+            "it is not there any more"
+        );
+        assert_eq!(group.position_of(LogIndex(2)), Some(Lsn::new(8, 128)));
+        assert_eq!((group.len(), group.last), (9, at(1, 9)), "nothing is cut");
+        group.append(at(2, 5), Lsn::new(7, 64), 64, &mut pins);
+        assert!(!rewrite(&mut group, &mut pins, 5), "a newer one is there");
+        assert!(!rewrite(&mut group, &mut pins, 6), "it was cut");
+        assert_eq!(group.position_of(LogIndex(5)), Some(Lsn::new(7, 64)));
+        assert_eq!(group.last, at(2, 5));
     }
 }

@@ -1,5 +1,6 @@
 //! Laying batches: one pass over the records, and one write for all of them.
 
+use super::rewrite::Rewriting;
 use super::{Log, Spare};
 use crate::batch::{Record, SealedBatch};
 use crate::error::{Operation, WalError};
@@ -55,7 +56,7 @@ impl<D: Directory> Log<D> {
     /// # Errors
     /// As [`Log::append`], but for the want of room.
     pub fn try_append(&mut self, batch: &SealedBatch) -> Result<bool, WalError> {
-        if self.must_wait(batch) {
+        if self.must_wait(batch.bytes() as u64) {
             return Ok(false);
         }
         match self.append(batch) {
@@ -65,9 +66,9 @@ impl<D: Directory> Log<D> {
         }
     }
 
-    /// Whether a batch needs a new segment, and that will be ready without the owner waiting for it.
-    fn must_wait(&self, batch: &SealedBatch) -> bool {
-        u64::from(self.cursor) + batch.bytes() as u64 > self.active.bytes
+    /// Whether `bytes` need a new segment, and that will be ready without the owner waiting for it.
+    pub(super) fn must_wait(&self, bytes: u64) -> bool {
+        u64::from(self.cursor) + bytes > self.active.bytes
             && !matches!(self.spare, Spare::Ready(_))
             && self.poisoned.is_none()
     }
@@ -84,12 +85,13 @@ impl<D: Directory> Log<D> {
             while let Some(record) = records.next_if(|record| record.group() == group) {
                 lay.record(record, group, state, &mut self.pins)?;
             }
+            shared.quota.check(group, state);
         }
         self.finish_batch(lay, BatchKind::Records)
     }
 
     /// Puts the header before what was laid, and writes all of it at once.
-    fn finish_batch(
+    pub(super) fn finish_batch(
         &mut self,
         mut lay: Laying<'_, D::File>,
         kind: BatchKind,
@@ -183,7 +185,7 @@ impl<D: Directory> Log<D> {
     }
 
     /// Sees to it that `bytes` fit behind the cursor, if need be in a new segment.
-    fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
+    pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
         if u64::from(self.cursor) + bytes <= self.active.bytes {
             return Ok(());
         }
@@ -203,6 +205,9 @@ impl<D: Directory> Log<D> {
         }
         self.cursor = SEGMENT_HEADER_BYTES as u32;
         self.shared.segments.write().insert(next.generation, next);
+        if let Rewriting::Resting = self.rewriting {
+            self.rewriting = Rewriting::Due(None);
+        }
         self.update_pressure();
         let laid = self.lay_checkpoint_here();
         laid.map_err(|error| self.poison(error))
@@ -247,7 +252,7 @@ impl<D: Directory> Log<D> {
 
 /// A batch on its way into a segment: put together in memory, as it will lie there, and written by one
 /// call.
-struct Laying<'a, F> {
+pub(super) struct Laying<'a, F> {
     segment: &'a Segment<F>,
     buffer: Vec<u8>,
     start: u32,
@@ -257,7 +262,7 @@ struct Laying<'a, F> {
 }
 
 impl<'a, F: LogFile> Laying<'a, F> {
-    fn new(segment: &'a Segment<F>, start: u32, mut buffer: Vec<u8>) -> Self {
+    pub(super) fn new(segment: &'a Segment<F>, start: u32, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.resize(BATCH_HEADER_BYTES, 0);
         Self {
@@ -281,8 +286,9 @@ impl<'a, F: LogFile> Laying<'a, F> {
         let link = state.link;
         state.link = match record {
             Record::Entry(entry) => {
-                let at = self.entry(group, link, entry.as_bytes());
-                if state.append(entry.position(), at, pins) == Sequenced::No {
+                let at = self.entry(RecordKind::Entry, group, link, entry.as_bytes());
+                let bytes = record_bytes(entry.encoded_len()) as u64;
+                if state.append(entry.position(), at, bytes, pins) == Sequenced::No {
                     return Err(out_of_order(group, entry.position(), state));
                 }
                 at
@@ -319,10 +325,16 @@ impl<'a, F: LogFile> Laying<'a, F> {
     }
 
     #[inline]
-    fn entry(&mut self, group: GroupId, previous: Lsn, envelope: &[u8]) -> Lsn {
+    pub(super) fn entry(
+        &mut self,
+        kind: RecordKind,
+        group: GroupId,
+        previous: Lsn,
+        envelope: &[u8],
+    ) -> Lsn {
         let header = RecordHeader {
             length: envelope.len() as u32,
-            kind: RecordKind::Entry as u8,
+            kind: kind as u8,
             flags: 0,
             group,
             previous,
@@ -344,7 +356,7 @@ impl<'a, F: LogFile> Laying<'a, F> {
         self.small(RecordKind::Segments, 0, GroupId(0), Lsn::ZERO, &payload);
     }
 
-    fn small(
+    pub(super) fn small(
         &mut self,
         kind: RecordKind,
         flags: u8,
@@ -367,8 +379,13 @@ impl<'a, F: LogFile> Laying<'a, F> {
         self.advance(payload.len())
     }
 
+    /// Where the next record goes.
+    pub(super) fn position(&self) -> Lsn {
+        Lsn::new(self.segment.generation, self.cursor)
+    }
+
     fn advance(&mut self, payload: usize) -> Lsn {
-        let at = Lsn::new(self.segment.generation, self.cursor);
+        let at = self.position();
         self.cursor += (RECORD_HEADER_BYTES + aligned(payload)) as u32;
         self.buffer.resize((self.cursor - self.start) as usize, 0);
         self.records += 1;

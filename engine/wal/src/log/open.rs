@@ -1,5 +1,6 @@
 //! Opening: recovery, and making the disk agree with it before anybody speaks.
 
+use super::rewrite::Rewriting;
 use super::{Log, Spare, open_mark_file};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
@@ -15,7 +16,7 @@ use crate::space::{
 };
 use crate::{LogIdentity, Lsn, WalConfig};
 use pontoon_types::mutant;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl<D: Directory> Log<D> {
@@ -48,7 +49,7 @@ impl<D: Directory> Log<D> {
             groups,
             mut pins,
             mut segments,
-            kept,
+            kept: of_the_log,
             last_batch,
             lost,
             sealed,
@@ -56,13 +57,13 @@ impl<D: Directory> Log<D> {
             report,
             ..
         } = scan;
+        // The witnesses of a loss must not be recycled: what is unreadable, and the batch behind it that
+        // does not follow what is in front.
+        let mut kept = BTreeSet::new();
         for hole in &report.damage {
-            // The witnesses of a loss must not be recycled: what is unreadable, and the batch behind it
-            // that does not follow what is in front.
-            pins.add(hole.start.generation());
-            pins.add(hole.end.generation());
+            kept.extend([hole.start.generation(), hole.end.generation()]);
         }
-        discard(&*directory, segments.split_off(kept))?;
+        discard(&*directory, segments.split_off(of_the_log))?;
         let recovered = describe(&groups, report);
         let end = recovered.report.end;
         let mut table = BTreeMap::new();
@@ -100,10 +101,14 @@ impl<D: Directory> Log<D> {
             }
         };
         if sealed {
-            pins.add(active.generation);
+            kept.insert(active.generation);
         }
+        for segment in &kept {
+            pins.add(*segment);
+        }
+        let quota_bytes = config.group_quota_bytes;
         let mut log = Self {
-            shared: Arc::new(Shared::new(Index::new(groups), table)),
+            shared: Arc::new(Shared::new(Index::new(groups), table, quota_bytes)),
             durable: Lsn::new(active.generation, cursor),
             directory,
             config,
@@ -124,6 +129,8 @@ impl<D: Directory> Log<D> {
             unlisted: Vec::new(),
             unlisted_from: None,
             lost,
+            kept,
+            rewriting: Rewriting::Due(None),
             unneeded: VecDeque::new(),
             retiring: 0,
             mark: mark.unwrap_or(Mark {

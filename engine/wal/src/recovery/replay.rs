@@ -4,13 +4,14 @@ use super::Damage;
 use crate::Lsn;
 use crate::format::record::{
     Extent, Malformed, RecordKind, RecordView, decode_extent, decode_hard_state, decode_segments,
+    record_bytes,
 };
 use crate::format::state::{
     FLAG_DAMAGED, FLAG_INSTALLED, GroupState, InstalledSnapshot, Removal, decode_tombstone,
 };
 use crate::index::{GroupHasher, GroupLog, Pins, Sequenced};
 use pontoon_types::{
-    ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term,
+    ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term, mutant,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
@@ -72,8 +73,8 @@ impl Replay {
         }
         match kind {
             RecordKind::Segments => {}
-            RecordKind::Entry if rotten => {}
-            RecordKind::Entry => {
+            RecordKind::Entry | RecordKind::Rewrite if rotten => {}
+            RecordKind::Entry | RecordKind::Rewrite => {
                 let (owner, position) = entry_position(view.payload).ok_or(Malformed)?;
                 if owner != header.group
                     || position.index == LogIndex::ZERO
@@ -81,7 +82,16 @@ impl Replay {
                 {
                     return Err(RecordError::Malformed);
                 }
-                group.entry(position, at);
+                let found = Found {
+                    term: position.term,
+                    at,
+                    bytes: record_bytes(view.payload.len()) as u32,
+                };
+                if kind == RecordKind::Rewrite && !mutant!(RewriteCuts) {
+                    group.rewrite(position.index.0, found);
+                } else {
+                    group.entry(position, found);
+                }
             }
             RecordKind::HardState => group.hard_state = decode_hard_state(view.payload)?,
             RecordKind::Compact => {
@@ -97,7 +107,6 @@ impl Replay {
                 group.install(InstalledSnapshot::decode(view.payload)?);
             }
             RecordKind::Tombstone => group.remove(decode_tombstone(view.payload)?, at),
-            RecordKind::Rewrite => return Err(RecordError::Unsupported),
         }
         Ok(())
     }
@@ -155,7 +164,15 @@ fn contains(hole: &Damage, at: Lsn) -> bool {
 
 struct Part {
     first: u64,
-    entries: VecDeque<(Term, Lsn)>,
+    entries: VecDeque<Found>,
+}
+
+/// An entry: what of it the index needs.
+#[derive(Clone, Copy)]
+struct Found {
+    term: Term,
+    at: Lsn,
+    bytes: u32,
 }
 
 impl Part {
@@ -207,10 +224,9 @@ impl ReplayedGroup {
         };
     }
 
-    fn entry(&mut self, position: LogPosition, at: Lsn) {
+    fn entry(&mut self, position: LogPosition, entry: Found) {
         let index = position.index.0;
         self.cut_from(index);
-        let entry = (position.term, at);
         match self.parts.last_mut() {
             Some(part) if part.end() == index => part.entries.push_back(entry),
             _ => self.parts.push(Part {
@@ -219,6 +235,35 @@ impl ReplayedGroup {
             }),
         }
         self.last = position;
+    }
+
+    /// Takes in the copy of an entry that was the one at its index when the copy was made. What is known at
+    /// that index is the same one, or one that it had replaced; nothing else changes.
+    fn rewrite(&mut self, index: u64, entry: Found) {
+        let next = self.parts.partition_point(|part| part.first <= index);
+        let at = match next.checked_sub(1) {
+            Some(at) if index < self.parts[at].end() => {
+                let offset = index - self.parts[at].first;
+                self.parts[at].entries[offset as usize] = entry;
+                return;
+            }
+            Some(at) if index == self.parts[at].end() => {
+                self.parts[at].entries.push_back(entry);
+                at
+            }
+            _ => {
+                let entries = VecDeque::from([entry]);
+                let first = index;
+                self.parts.insert(next, Part { first, entries });
+                next
+            }
+        };
+        if let Some(next) = self.parts.get(at + 1)
+            && next.first == index + 1
+        {
+            let next = self.parts.remove(at + 1);
+            self.parts[at].entries.extend(next.entries);
+        }
     }
 
     fn extent(&mut self, extent: &Extent) {
@@ -259,9 +304,12 @@ impl ReplayedGroup {
                 .map_or(self.last.index.0 + 1, |part| part.first),
         );
         let mut group = GroupLog::starting_at(first, self.compacted);
-        for (offset, (term, at)) in last.into_iter().flat_map(|part| part.entries).enumerate() {
-            let index = LogIndex(first.0 + offset as u64);
-            let sequenced = group.append(LogPosition { term, index }, at, pins);
+        for (offset, entry) in last.into_iter().flat_map(|part| part.entries).enumerate() {
+            let position = LogPosition {
+                term: entry.term,
+                index: LogIndex(first.0 + offset as u64),
+            };
+            let sequenced = group.append(position, entry.at, u64::from(entry.bytes), pins);
             assert_eq!(
                 sequenced,
                 Sequenced::Yes,

@@ -6,7 +6,7 @@ use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, FOLLOWS_DAMAGE};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
-use crate::format::record::{RecordKind, RecordView, Records};
+use crate::format::record::{RecordView, Records, holds_an_entry};
 use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::{ALIGNMENT, PAGE_BYTES};
 use crate::index::Pins;
@@ -476,7 +476,7 @@ fn read_batch(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> Option<Whol
         let view = record.ok()?;
         body_checksum = crc32c::crc32c_append(body_checksum, view.checked);
         records += 1;
-        if view.header.kind == RecordKind::Entry as u8 && !entry_is_whole(&view) {
+        if holds_an_entry(view.header.kind) && !entry_is_whole(&view) {
             rotten.push(((body_at + view.offset) as u32, view.header.group));
         }
     }
@@ -572,7 +572,7 @@ mod tests {
             cluster: ClusterId(1),
             node: NodeId(1),
         };
-        for kind in [5, 7, 77] {
+        for kind in [5, 77] {
             let disk = MemoryDisk::new();
             let header = SegmentHeader {
                 identity,

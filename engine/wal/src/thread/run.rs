@@ -163,8 +163,12 @@ impl<D: Directory> LogThread<D> {
     }
 
     fn lay_waiting(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
         let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
         let laid = self.queue.lay_waiting(|batch| lay(log, batch, laid_bytes));
+        let laid = laid.and_then(|()| self.log.lay_rewritten());
         laid.unwrap_or_else(|error| self.fail(error));
     }
 

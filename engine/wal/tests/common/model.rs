@@ -9,8 +9,12 @@ use std::collections::BTreeMap;
 
 pub const SEGMENT: u64 = 32 << 10;
 
+/// So small that the log often writes again what it needs of old segments.
 pub fn small_config() -> WalConfig {
-    config(SEGMENT)
+    WalConfig {
+        recovery_bytes: 3 * SEGMENT,
+        ..config(SEGMENT)
+    }
 }
 
 /// SplitMix64, so that a run is a function of its seed.

@@ -1,0 +1,177 @@
+//! Writing forward what is still needed of an old segment, so that it can go.
+//!
+//! A rewritten entry is a record of its own kind. It says nothing new: it never cuts its group's log, and it
+//! is laid only if the entry that it copies is still the one at its index. So in the log's order it comes
+//! before everything that could replace it. A checkpoint of its group follows in the same batch: the segment
+//! that goes may be the one that tells where the log ends.
+
+use super::Log;
+use super::append::Laying;
+use crate::WalError;
+use crate::file::Directory;
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchKind};
+use crate::format::record::{RecordKind, record_bytes};
+use crate::gather::{Gathered, Rest, Search, Unreadable};
+use crate::space::Chore;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How far the rewriting is.
+pub(super) enum Rewriting {
+    /// There is nothing to do until the log has grown by a segment.
+    Resting,
+    /// The next portion is to be gathered, if the log is over its bound.
+    Due(Option<Rest>),
+    /// It is being gathered elsewhere.
+    Gathering,
+    /// It is there and waits for being laid.
+    Gathered(Gathered),
+}
+
+impl<D: Directory> Log<D> {
+    /// Whether a search is to be made: the log is more than a recovery should have to read.
+    pub(super) fn wants_to_gather(&self) -> bool {
+        match &self.rewriting {
+            Rewriting::Due(rest) => rest.is_some() || self.needed_bytes() > self.rewrite_above(),
+            _ => false,
+        }
+    }
+
+    /// Whether something was gathered, and there may be room for it.
+    pub(super) fn wants_to_rewrite(&self) -> bool {
+        matches!(self.rewriting, Rewriting::Gathered(_)) && !self.spare_failed()
+    }
+
+    fn rewrite_above(&self) -> u64 {
+        self.config.recovery_bytes.min(self.config.max_bytes / 2)
+    }
+
+    /// Bytes of the segments that will not go by themselves.
+    fn needed_bytes(&self) -> u64 {
+        let segments = self.shared.segments.read();
+        segments
+            .values()
+            .filter(|segment| {
+                let generation = segment.generation;
+                generation == self.active.generation || self.pins.holds(generation)
+            })
+            .map(|segment| segment.bytes)
+            .sum()
+    }
+
+    pub(super) fn gather_chore(&mut self) -> Option<Chore<D>> {
+        if !self.wants_to_gather() {
+            if let Rewriting::Due(None) = self.rewriting {
+                self.rewriting = Rewriting::Resting;
+            }
+            return None;
+        }
+        let Rewriting::Due(rest) = std::mem::replace(&mut self.rewriting, Rewriting::Gathering)
+        else {
+            return None;
+        };
+        Some(Chore::Gather(Search {
+            shared: Arc::clone(&self.shared),
+            active: self.active.generation,
+            kept: self.kept.clone(),
+            rest,
+        }))
+    }
+
+    pub(super) fn handle_gathered(&mut self, gathered: Result<Option<Gathered>, Unreadable>) {
+        self.rewriting = match gathered {
+            Ok(Some(gathered)) => Rewriting::Gathered(gathered),
+            Ok(None) => Rewriting::Resting,
+            Err(Unreadable { segment, error }) => {
+                tracing::error!(segment, %error, "a segment stays, because it cannot be read");
+                self.kept.insert(segment);
+                Rewriting::Due(None)
+            }
+        };
+    }
+
+    /// Lays what was gathered, unless it needs a segment that is not ready.
+    ///
+    /// # Errors
+    /// If the log has failed.
+    pub(crate) fn lay_rewritten(&mut self) -> Result<(), WalError> {
+        self.check()?;
+        let Rewriting::Gathered(gathered) = &self.rewriting else {
+            return Ok(());
+        };
+        let bytes = self.rewritten_bytes(gathered);
+        if self.must_wait(bytes) {
+            return Ok(());
+        }
+        match self.make_room(bytes) {
+            Ok(()) => {}
+            Err(WalError::NoSpace { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let before = std::mem::replace(&mut self.rewriting, Rewriting::Due(None));
+        let Rewriting::Gathered(Gathered { entries, rest }) = before else {
+            return Ok(());
+        };
+        self.rewriting = Rewriting::Due(rest);
+        let laid = self.lay_copies(&entries);
+        laid.map_err(|error| self.poison(error))
+    }
+
+    /// What it takes at most.
+    fn rewritten_bytes(&self, gathered: &Gathered) -> u64 {
+        let mut bytes = BATCH_HEADER_BYTES;
+        for (_, entry) in &gathered.entries {
+            bytes += record_bytes(entry.encoded_len());
+        }
+        let groups: BTreeSet<_> = gathered
+            .entries
+            .iter()
+            .map(|(_, entry)| entry.group())
+            .collect();
+        for group in groups {
+            if let Some(state) = self.shared.index.shard(group).get(&group) {
+                bytes += record_bytes(state.state_bytes());
+            }
+        }
+        bytes as u64
+    }
+
+    fn lay_copies(
+        &mut self,
+        entries: &[(crate::Lsn, pontoon_types::Entry)],
+    ) -> Result<(), WalError> {
+        let segment = Arc::clone(&self.active);
+        let shared = Arc::clone(&self.shared);
+        let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
+        let mut payload = Vec::new();
+        let mut copied = 0;
+        for of_group in entries.chunk_by(|one, other| one.1.group() == other.1.group()) {
+            let group = of_group[0].1.group();
+            let mut shard = shared.index.shard(group);
+            let Some(state) = shard.get_mut(&group) else {
+                continue;
+            };
+            let before = copied;
+            for (from, entry) in of_group {
+                let (to, bytes) = (lay.position(), record_bytes(entry.encoded_len()) as u64);
+                if state.rewrite(entry.index(), *from, to, bytes, &mut self.pins) {
+                    lay.entry(RecordKind::Rewrite, group, state.link, entry.as_bytes());
+                    state.link = to;
+                    copied += 1;
+                }
+            }
+            if copied > before {
+                let (link, state) = (state.link, state.state());
+                payload.clear();
+                state.encode(&mut payload);
+                lay.small(RecordKind::Checkpoint, state.flags(), group, link, &payload);
+            }
+        }
+        if copied == 0 {
+            return Ok(());
+        }
+        shared.counters.rewritten.fetch_add(copied, Relaxed);
+        self.finish_batch(lay, BatchKind::Checkpoint)
+    }
+}
