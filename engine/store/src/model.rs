@@ -184,6 +184,15 @@ impl Store for ModelStore {
         })
     }
 
+    /// There is nothing that could be given back without looking at rows.
+    fn drop_tablets(&mut self, _: &[TabletId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn is_dropping(&self) -> bool {
+        false
+    }
+
     fn flush(&mut self) -> Result<(), StoreError> {
         self.seal();
         while self.finish_flush() {}

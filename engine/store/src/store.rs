@@ -61,6 +61,17 @@ pub trait Store: Send + 'static {
     /// If the store has failed, or the process cannot do more.
     fn stager(&mut self, tablet: TabletId) -> Result<Self::Stager, StoreError>;
 
+    /// Begins to give back the space of tablets that nothing refers to any more, where it can be had without reading rows.
+    /// That goes on in the background, and not before everything written so far is durable: a crash must not bring
+    /// back a reference to what is gone by then. Some rows stay, and some that were deleted may be back.
+    ///
+    /// # Errors
+    /// If the store has failed.
+    fn drop_tablets(&mut self, tablets: &[TabletId]) -> Result<(), StoreError>;
+
+    /// Whether that is still going on.
+    fn is_dropping(&self) -> bool;
+
     /// Makes everything written so far durable before it returns.
     ///
     /// # Errors

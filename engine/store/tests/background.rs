@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, Store};
+use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, ReplicaRecord, Stager, Store};
 use pontoon_types::{GroupId, LogIndex};
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -145,6 +145,56 @@ fn a_store_dropped_amid_flushes_and_compactions_comes_back_whole() {
         let store = LsmStore::open(harness.0.path(), small(Compression::Lz4)).unwrap();
         assert!(store.applied(GroupId(1)) >= promised);
     }
+}
+
+#[test]
+fn a_stager_that_outlives_its_store_changes_nothing() {
+    let mut harness = Lsm::new();
+    let mut machine = machine(&mut harness, 1);
+    for life in 1..=10 {
+        let (_, mut stager) = machine.begin_install().unwrap();
+        // Enough to be sent on its way.
+        stager.push(b"dk", &vec![1; 100 << 10]).unwrap();
+        // Its thread must have ended by the time that the next life writes tables under the same names, and must
+        // not register its own: this life's list of tables would be back.
+        machine = reopen(&mut harness, machine);
+        apply(&mut machine, &[put(1, life, "1k", &life.to_string())]);
+        machine.store_mut().flush().unwrap();
+        assert!(stager.finish().is_err());
+        machine = reopen(&mut harness, machine);
+        assert_eq!(rows(&machine.reader(), 1)["1k"], life.to_string());
+    }
+}
+
+#[test]
+fn a_big_tablet_goes_without_a_look_at_its_rows() {
+    let mut harness = Lsm::new();
+    let mut machine = machine(&mut harness, 2);
+    for applied in [10, 20] {
+        let (tablet, mut stager) = machine.begin_install().unwrap();
+        for n in 0..20_000 {
+            let key = format!("d1key{n:05}");
+            stager.push(key.as_bytes(), &[7; 100]).unwrap();
+        }
+        stager.finish().unwrap();
+        let record = ReplicaRecord {
+            tablet,
+            ..record(1)
+        };
+        machine.install(record, LogIndex(applied)).unwrap();
+        apply(&mut machine, &[put(2, applied / 10, "2k", "v")]);
+    }
+    let before = machine.store().stats().disk_bytes;
+    assert!(before > 4_000_000, "{before} bytes");
+    let mut steps = 0;
+    while machine.reclaim(100).unwrap() {
+        steps += usize::from(!machine.store().is_dropping());
+    }
+    assert!(steps < 10, "{steps} steps");
+    let after = machine.store().stats().disk_bytes;
+    assert!(after < before * 6 / 10, "{after} of {before} bytes");
+    assert_eq!(rows(&machine.reader(), 1).len(), 20_000);
+    assert_eq!(rows(&machine.reader(), 2).len(), 1);
 }
 
 #[test]

@@ -213,6 +213,19 @@ fn tablets_stay_new_over_many_lives<H: Harness>() {
     }
 }
 
+fn the_tablet_of_a_replica_that_has_left_is_not_used_again<H: Harness>() {
+    let mut harness = H::new();
+    let mut machine = machine(&mut harness, 2);
+    apply(&mut machine, &[put(2, 1, "2old", "x")]);
+    machine.remove(GroupId(2)).unwrap();
+    machine.store_mut().flush().unwrap();
+    // The next life finds tablet 100 as the highest that a record refers to, and rows in 200.
+    let mut machine = reopen(&mut harness, machine);
+    let (tablet, stager) = machine.begin_install().unwrap();
+    assert!(tablet > TabletId(200), "{tablet:?}");
+    stager.finish().unwrap();
+}
+
 macro_rules! on_both_stores {
     ($($test:ident),* $(,)?) => {
         mod on_lsm { $(#[test] fn $test() { super::$test::<super::Lsm>(); })* }
@@ -227,4 +240,5 @@ on_both_stores! {
     what_was_begun_and_not_finished_leaves_nothing,
     a_replica_that_has_left_is_forgotten_and_may_come_back,
     tablets_stay_new_over_many_lives,
+    the_tablet_of_a_replica_that_has_left_is_not_used_again,
 }

@@ -1,6 +1,6 @@
 //! Applying committed entries.
 
-use super::tablets::Tablets;
+use super::tablets::{NEXT_TABLET, Tablets};
 use super::{KvReader, KvSnapshot, ReplicaRecord};
 use crate::keys::{self, LOCAL_TABLET, MAX_STORED_KEY_BYTES, Space};
 use crate::{Durability, Store, StoreError, View, WriteBatch};
@@ -139,8 +139,16 @@ impl<S: Store> KvMachine<S> {
         for (name, value) in named {
             batch.put(LOCAL_TABLET, Space::Named, name.as_bytes(), value);
         }
+        let highest = new.values().map(|record| record.tablet).max();
+        if let Some(end) = highest.and_then(|highest| self.tablets.end_above(highest)) {
+            let (name, value) = (NEXT_TABLET.as_bytes(), end.to_be_bytes());
+            batch.put(LOCAL_TABLET, Space::Named, name, &value);
+        }
         self.store.write(&mut batch)?;
         self.store.flush()?;
+        if let Some(highest) = highest {
+            self.tablets.skip(highest);
+        }
         for record in new.into_values() {
             self.adopt(Arc::new(record.clone()));
         }

@@ -2,15 +2,19 @@
 //!
 //! An id is used once for as long as rows of it may exist, also over crashes. Ids are therefore set aside in blocks,
 //! durably, before one of a block is used. What a tablet holds that no record refers to, and that is not being staged, is
-//! garbage: left by a crash, by a snapshot that took another's place, by a replica that has left. It is removed a little at
-//! a time. Nothing has to be noted about it, for it is found again by looking which tablets there are.
+//! garbage: left by a crash, by a snapshot that took another's place, by a replica that has left. Nothing has to be noted
+//! about it, for it is found again by looking which tablets there are.
+//!
+//! It goes in two steps. The store lets go of what it can without reading it, which is nearly all of a big tablet; that
+//! may bring rows back which had been deleted. Then the rows that are left are deleted, a few at a time. In this order nothing
+//! stays, and a crash in between only means that the tablet is found again.
 
 use super::KvMachine;
 use crate::keys::{self, LOCAL_TABLET};
 use crate::{Store, StoreError, View, WriteBatch};
 use pontoon_types::TabletId;
 use pontoon_types::codec::DecodeError;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// How many ids are set aside at once.
 const BLOCK: u64 = 1024;
@@ -19,7 +23,7 @@ const BLOCK: u64 = 1024;
 const LAST_KEY: [u8; 1] = [u8::MAX];
 
 /// The named row that holds the first id that was never set aside.
-const ROW: &str = "next-tablet";
+pub(super) const NEXT_TABLET: &str = "next-tablet";
 
 /// Which tablets there are, beside those that records refer to.
 #[derive(Debug, Default)]
@@ -30,9 +34,19 @@ pub(super) struct Tablets {
     end: u64,
     /// Those of snapshots on their way, until they are installed or discarded.
     staging: BTreeSet<TabletId>,
-    garbage: VecDeque<TabletId>,
+    garbage: BTreeSet<TabletId>,
+    /// Those that the store has let go of, with what is left of them.
+    leftovers: VecDeque<Leftover>,
     /// Up to which id it is known which tablets are garbage; `None`: all are.
     searched: Option<TabletId>,
+}
+
+/// What is left of a tablet.
+#[derive(Debug)]
+struct Leftover {
+    tablet: TabletId,
+    /// Before this, nothing is. Looking there again would lead over all the rows just deleted.
+    from: Vec<u8>,
 }
 
 impl Tablets {
@@ -44,13 +58,25 @@ impl Tablets {
 
     pub(super) fn is_garbage(&mut self, tablet: TabletId) {
         self.staging.remove(&tablet);
-        self.garbage.push_back(tablet);
+        self.garbage.insert(tablet);
+    }
+
+    /// The first id that may not be used without setting it aside, if tablets up to `highest` are in use from here on.
+    pub(super) fn end_above(&self, highest: TabletId) -> Option<u64> {
+        let end = highest.0 + 1;
+        (end > self.end).then_some(end)
+    }
+
+    /// Tablets up to `highest` are in use that did not come from here.
+    pub(super) fn skip(&mut self, highest: TabletId) {
+        self.next = self.next.max(highest.0 + 1);
+        self.end = self.end.max(self.next);
     }
 }
 
 impl<S: Store> KvMachine<S> {
     pub(super) fn open_tablets(&mut self) -> Result<(), StoreError> {
-        let set_aside = match self.get_local(ROW)? {
+        let set_aside = match self.get_local(NEXT_TABLET)? {
             None => 0,
             Some(row) => {
                 let damaged = StoreError::DamagedRow {
@@ -63,8 +89,8 @@ impl<S: Store> KvMachine<S> {
                 u64::from_be_bytes(bytes)
             }
         };
-        let used = self.replicas().map(|record| record.tablet.0 + 1).max();
-        self.tablets.next = set_aside.max(used.unwrap_or(1));
+        // To look at the records would not do: the replica with the highest tablet may have left, and not yet its rows.
+        self.tablets.next = set_aside.max(1);
         self.tablets.end = self.tablets.next;
         self.tablets.searched = Some(LOCAL_TABLET);
         Ok(())
@@ -79,12 +105,9 @@ impl<S: Store> KvMachine<S> {
     /// If the store cannot write.
     pub fn begin_install(&mut self) -> Result<(TabletId, S::Stager), StoreError> {
         if self.tablets.next == self.tablets.end {
-            // A replica that was made known since may have an id of its own.
-            let used = self.replicas().map(|record| record.tablet.0 + 1).max();
-            let next = self.tablets.next.max(used.unwrap_or(1));
-            let end = next + BLOCK;
-            self.put_local(ROW, &end.to_be_bytes())?;
-            (self.tablets.next, self.tablets.end) = (next, end);
+            let end = self.tablets.next + BLOCK;
+            self.put_local(NEXT_TABLET, &end.to_be_bytes())?;
+            self.tablets.end = end;
         }
         let tablet = TabletId(self.tablets.next);
         let stager = self.store_mut().stager(tablet)?;
@@ -93,7 +116,8 @@ impl<S: Store> KvMachine<S> {
         Ok((tablet, stager))
     }
 
-    /// A tablet that was begun is not needed.
+    /// A tablet that was begun is not needed. Its stager must have finished or been dropped: what it brings later
+    /// would stay until the next life of the node.
     ///
     /// # Errors
     /// None at present.
@@ -102,46 +126,79 @@ impl<S: Store> KvMachine<S> {
         Ok(())
     }
 
-    /// Removes up to `max_rows` rows that nobody needs. Returns whether there may be more. To be called again and
-    /// again while there is nothing better to do, and not before all that the log says was installed has been.
+    /// Goes on with removing what nobody needs, up to `max_rows` rows at once. Returns whether there is more to do, be it
+    /// only later. To be called again and again while there is nothing better to do, and not before all that the
+    /// log says was installed or removed has been.
     ///
     /// # Errors
     /// If the store cannot read or write.
     pub fn reclaim(&mut self, max_rows: usize) -> Result<bool, StoreError> {
-        let Some(&tablet) = self.tablets.garbage.front() else {
-            return self.search_garbage();
-        };
-        let view = self.store().view();
-        let (from, to) = (keys::tablet_prefix(tablet), keys::tablet_end(tablet));
-        let mut batch = WriteBatch::new();
-        for row in view.range(&from, &to).take(max_rows) {
-            let (key, _) = row?;
-            batch.delete_stored(&key);
+        if self.store().is_dropping() {
+            return Ok(true);
         }
-        if batch.len() < max_rows {
-            self.tablets.garbage.pop_front();
+        if !self.tablets.leftovers.is_empty() {
+            self.remove_leftovers(max_rows)?;
+            return Ok(true);
         }
-        self.store_mut().write(&mut batch)?;
+        if self.tablets.searched.is_some() {
+            self.search_garbage(max_rows)?;
+            return Ok(true);
+        }
+        // All at once, as each time takes a flush.
+        let garbage: Vec<_> = self.tablets.garbage.iter().copied().collect();
+        if garbage.is_empty() {
+            return Ok(false);
+        }
+        self.store_mut().drop_tablets(&garbage)?;
+        self.tablets.garbage.clear();
+        let leftovers = garbage.into_iter().map(|tablet| Leftover {
+            tablet,
+            from: keys::tablet_prefix(tablet).to_vec(),
+        });
+        self.tablets.leftovers.extend(leftovers);
         Ok(true)
     }
 
-    /// Looks at the next tablet that has rows. Returns whether there was one.
-    fn search_garbage(&mut self) -> Result<bool, StoreError> {
-        let Some(searched) = self.tablets.searched else {
-            return Ok(false);
+    fn remove_leftovers(&mut self, max_rows: usize) -> Result<(), StoreError> {
+        let Some(Leftover { tablet, from }) = self.tablets.leftovers.front() else {
+            return Ok(());
         };
         let view = self.store().view();
-        let from = keys::tablet_end(searched);
-        let next = view.range(&from, &LAST_KEY).next().transpose()?;
-        self.tablets.searched = next.and_then(|(key, _)| keys::tablet_of(&key));
-        let Some(tablet) = self.tablets.searched else {
-            return Ok(false);
-        };
-        let is_used = self.tablets.staging.contains(&tablet)
-            || self.replicas().any(|record| record.tablet == tablet);
-        if !is_used {
-            self.tablets.garbage.push_back(tablet);
+        let mut batch = WriteBatch::new();
+        let mut last = None;
+        for row in view.range(from, &keys::tablet_end(*tablet)).take(max_rows) {
+            let (key, _) = row?;
+            batch.delete_stored(&key);
+            last = Some(key);
         }
-        Ok(true)
+        let is_rest = batch.len() < max_rows;
+        self.store_mut().write(&mut batch)?;
+        if is_rest {
+            self.tablets.leftovers.pop_front();
+        } else if let (Some(last), Some(leftover)) = (last, self.tablets.leftovers.front_mut()) {
+            leftover.from = last.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Looks at the next tablets that have rows.
+    fn search_garbage(&mut self, max_tablets: usize) -> Result<(), StoreError> {
+        let used: HashSet<_> = self.replicas().map(|record| record.tablet).collect();
+        let view = self.store().view();
+        for _ in 0..max_tablets {
+            let Some(searched) = self.tablets.searched else {
+                return Ok(());
+            };
+            let from = keys::tablet_end(searched);
+            let next = view.range(&from, &LAST_KEY).next().transpose()?;
+            self.tablets.searched = next.and_then(|(key, _)| keys::tablet_of(&key));
+            if let Some(tablet) = self.tablets.searched
+                && !used.contains(&tablet)
+                && !self.tablets.staging.contains(&tablet)
+            {
+                self.tablets.garbage.insert(tablet);
+            }
+        }
+        Ok(())
     }
 }

@@ -5,10 +5,12 @@
 
 use super::pins::Pins;
 use crate::durability::Reached;
-use crate::{Durability, StoreError};
+use crate::{Durability, StoreError, keys};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
 use lsm_tree::{AbstractTree, AnyTree};
 use parking_lot::{Condvar, Mutex};
+use pontoon_types::TabletId;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,14 +31,29 @@ pub(super) struct Shared {
     pub(super) stopping: Arc<AtomicBool>,
 }
 
+/// What comes with a sealed memtable.
+#[derive(Default)]
+pub(super) struct Sealed {
+    /// What it brings the groups to.
+    pub(super) reached: Reached,
+    /// The tablets that nothing refers to any more, once it is durable.
+    pub(super) unneeded: Vec<TabletId>,
+}
+
 #[derive(Default)]
 struct State {
-    /// For each sealed memtable that no flush has taken up: what it brings the groups to.
-    sealed: Vec<Reached>,
+    /// For each sealed memtable that no flush has taken up.
+    sealed: Vec<Sealed>,
     /// How many sealed memtables the flush under way holds.
     flushing: usize,
+    /// The tablets whose tables may go.
+    unneeded: Vec<TabletId>,
+    /// How many tablets' tables are to go, or going, those that wait for a flush included.
+    dropping: usize,
     compaction_wanted: bool,
     compacting: bool,
+    /// How many threads write tables of their own.
+    stagings: usize,
     stop: bool,
     /// The store takes no more writes.
     failed: Option<StoreError>,
@@ -76,10 +93,18 @@ impl Shared {
         }
     }
 
-    /// A memtable was sealed; with it the groups have come so far.
-    pub(super) fn hand_over(&self, reached: Reached) {
-        self.state.lock().sealed.push(reached);
+    /// A memtable was sealed, or was empty and need not be.
+    pub(super) fn hand_over(&self, sealed: Sealed) {
+        let mut state = self.state.lock();
+        state.dropping += sealed.unneeded.len();
+        state.sealed.push(sealed);
         self.changed.notify_all();
+    }
+
+    /// Whether tables are still to go.
+    pub(super) fn is_dropping(&self) -> bool {
+        let state = self.state.lock();
+        state.dropping > 0 && state.failed.is_none()
     }
 
     /// The error that ended the store, if one did.
@@ -171,6 +196,28 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// A thread begins that writes tables of its own, and says so as long as it keeps what is returned.
+    pub(super) fn begin_staging(self: &Arc<Self>) -> Staging {
+        self.state.lock().stagings += 1;
+        Staging(Arc::clone(self))
+    }
+
+    /// Waits until the last of them has ended.
+    pub(super) fn wait_for_stagings(&self) {
+        let mut state = self.state.lock();
+        while state.stagings > 0 {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Fails once the store stops.
+    pub(super) fn check_running(&self) -> lsm_tree::Result<()> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the store stops").into());
+        }
+        Ok(())
+    }
+
     /// What the tree's error means to callers.
     pub(super) fn error(&self, operation: &'static str, error: lsm_tree::Error) -> StoreError {
         let path = self.path.clone();
@@ -203,8 +250,9 @@ impl Shared {
             state.flushing = 0;
             match result {
                 Ok(bytes) => {
-                    for reached in &taken {
-                        self.durability.advance(reached);
+                    for Sealed { reached, unneeded } in taken {
+                        self.durability.advance(&reached);
+                        state.unneeded.extend(unneeded);
                     }
                     state.flushes += 1;
                     state.flush_trouble = None;
@@ -267,10 +315,14 @@ impl Shared {
             }
             state.compaction_wanted = false;
             state.compacting = true;
+            let unneeded = std::mem::take(&mut state.unneeded);
             drop(state);
-            let result = self.compact_once(&strategy);
+            let dropped = self.drop_tables(&unneeded);
+            let result = dropped.and_then(|()| self.compact_once(&strategy));
             state = self.state.lock();
             state.compacting = false;
+            // If tables have stayed, their rows are removed like any others.
+            state.dropping -= unneeded.len();
             match result {
                 Ok(changed) => {
                     state.compaction_trouble = None;
@@ -290,6 +342,30 @@ impl Shared {
         }
     }
 
+    /// Lets go of every table that has rows of one of the tablets and no others.
+    ///
+    /// Rows of a tablet that had been deleted may be back afterwards, if a table with their deletion went and one with
+    /// their value had a neighbour's rows too and stayed. Nobody looks at them.
+    fn drop_tables(&self, tablets: &[TabletId]) -> Result<(), StoreError> {
+        for tablet in tablets {
+            let (from, to) = (keys::tablet_prefix(*tablet), keys::tablet_end(*tablet));
+            let version = self.tree.current_version();
+            // Dropping none would write and sync the manifest all the same.
+            let is_any_within = version.iter_tables().any(|table| {
+                let keys = &table.metadata.key_range;
+                **keys.min() >= *from && **keys.max() < *to
+            });
+            if is_any_within {
+                let dropped = self.tree.drop_range(&*from..&*to);
+                dropped.map_err(|error| self.error("drop tables", error))?;
+            }
+        }
+        if !tablets.is_empty() {
+            self.forget_versions();
+        }
+        Ok(())
+    }
+
     /// One step of the strategy; whether it changed anything.
     fn compact_once(&self, strategy: &Arc<dyn CompactionStrategy>) -> Result<bool, StoreError> {
         let before = self.tree.current_version().id();
@@ -299,6 +375,16 @@ impl Shared {
         result.map_err(|error| self.error("compact tables", error))?;
         self.forget_versions();
         Ok(self.tree.current_version().id() != before)
+    }
+}
+
+/// A thread that writes tables of its own.
+pub(super) struct Staging(Arc<Shared>);
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.0.state.lock().stagings -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -336,9 +422,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = shared(dir.path());
         let patience = Duration::from_millis(1);
-        shared.hand_over(Reached::default());
+        shared.hand_over(Sealed::default());
         shared.wait_for_room(2, patience).unwrap();
-        shared.hand_over(Reached::default());
+        shared.hand_over(Sealed::default());
         let error = shared.wait_for_room(2, patience).unwrap_err();
         assert!(
             matches!(error, StoreError::Stalled { sealed: 2, .. }),
@@ -347,10 +433,31 @@ mod tests {
     }
 
     #[test]
+    fn tables_do_not_go_before_the_flush_that_makes_them_unneeded() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = shared(dir.path());
+        let unneeded = vec![TabletId(7)];
+        shared.hand_over(Sealed {
+            unneeded: unneeded.clone(),
+            ..Sealed::default()
+        });
+        assert!(shared.is_dropping());
+        assert!(shared.state.lock().unneeded.is_empty());
+        shared.state.lock().stop = false;
+        let flushing = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || flushing.flush_until_stopped());
+        shared.wait_for_flush().unwrap();
+        assert_eq!(shared.state.lock().unneeded, unneeded);
+        assert!(shared.is_dropping());
+        shared.stop();
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_thread_that_dies_tells_those_who_wait_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let shared = shared(dir.path());
-        shared.hand_over(Reached::default());
+        shared.hand_over(Sealed::default());
         let dying = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             let _guard = DeathWatch {

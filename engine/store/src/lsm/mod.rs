@@ -19,8 +19,11 @@
 //! - Opening believes the manifest and the tables' directories before it has verified them; a flipped
 //!   bit there ends in a panic, an abort or a wrong list of tables. So they are verified first
 //!   (`preflight`). Blocks of tables are verified by the tree whenever they are read.
+//! - Whole tables are dropped only of tablets that nothing refers to, and not before a flush has made that durable: it
+//!   cannot be undone, and it can bring back rows whose deletion was in a table that went.
 //! - A tree that is dropped while a compaction runs would commit half of it. The compacting thread
-//!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionPace`).
+//!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionPace`). Threads that write a
+//!   snapshot's tables are waited for as well: the next life writes tables under the same names.
 
 mod background;
 mod pace;
@@ -37,7 +40,7 @@ pub use view::LsmView;
 use crate::durability::{AppliedIndexes, Reached};
 use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{Durability, Store, StoreError, WriteBatch};
-use background::Shared;
+use background::{Sealed, Shared};
 use bytes::Bytes;
 use byteview::ByteView;
 use lsm_tree::{
@@ -71,6 +74,8 @@ pub struct LsmStore {
     moved: BTreeSet<GroupId>,
     /// The groups that have left the node since then.
     left: BTreeSet<GroupId>,
+    /// The tablets whose tables are to go once the active memtable is durable.
+    unneeded: Vec<TabletId>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -128,6 +133,7 @@ impl LsmStore {
             applied,
             moved: BTreeSet::new(),
             left: BTreeSet::new(),
+            unneeded: Vec::new(),
             threads: Vec::new(),
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
@@ -189,11 +195,17 @@ impl LsmStore {
 
     fn seal(&mut self) {
         self.write_applied();
-        if self.tree.rotate_memtable().is_some() {
+        let is_sealed = self.tree.rotate_memtable().is_some();
+        if is_sealed {
             self.memtable = self.tree.active_memtable();
-            self.shared.hand_over(Reached {
-                applied: Arc::new(self.applied.clone()),
-                left: std::mem::take(&mut self.left),
+        }
+        if is_sealed || !self.unneeded.is_empty() {
+            self.shared.hand_over(Sealed {
+                reached: Reached {
+                    applied: Arc::new(self.applied.clone()),
+                    left: std::mem::take(&mut self.left),
+                },
+                unneeded: std::mem::take(&mut self.unneeded),
             });
         }
     }
@@ -308,6 +320,15 @@ impl Store for LsmStore {
         LsmStager::new(&self.shared, tablet)
     }
 
+    fn drop_tablets(&mut self, tablets: &[TabletId]) -> Result<(), StoreError> {
+        self.unneeded.extend_from_slice(tablets);
+        self.rotate()
+    }
+
+    fn is_dropping(&self) -> bool {
+        self.shared.is_dropping()
+    }
+
     fn flush(&mut self) -> Result<(), StoreError> {
         self.rotate()?;
         self.shared.wait_for_flush()
@@ -321,6 +342,7 @@ impl Drop for LsmStore {
             // A thread that panicked has said so in the log; there is nobody left to tell.
             let _ = thread.join();
         }
+        self.shared.wait_for_stagings();
     }
 }
 

@@ -10,13 +10,17 @@ use crate::{Stager, StoreError};
 use lsm_tree::{AbstractTree, InternalValue, Slice, ValueType};
 use pontoon_types::TabletId;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::vec;
 
 /// Bytes of rows that are handed to the thread at once.
 const PARCEL_BYTES: usize = 64 << 10;
 /// Parcels that wait for the thread, at most.
 const PARCELS: usize = 8;
+/// The longest that the end of the store goes unnoticed.
+const MAX_WAIT: Duration = Duration::from_millis(20);
 
 /// Takes in the rows of one tablet.
 pub struct LsmStager {
@@ -31,10 +35,13 @@ pub struct LsmStager {
 impl LsmStager {
     pub(super) fn new(shared: &Arc<Shared>, tablet: TabletId) -> Result<Self, StoreError> {
         let (parcels, received) = sync_channel(PARCELS);
-        let writer = Arc::clone(shared);
+        let (writer, staging) = (Arc::clone(shared), shared.begin_staging());
         let thread = thread::Builder::new()
             .name("pontoon-stage".into())
-            .spawn(move || write_tables(&writer, &received));
+            .spawn(move || {
+                let _staging = staging;
+                write_tables(&writer, received)
+            });
         let thread = thread.map_err(|source| StoreError::Io {
             operation: "start a thread",
             path: shared.path.clone(),
@@ -105,8 +112,12 @@ impl Drop for LsmStager {
     }
 }
 
-fn write_tables(shared: &Shared, parcels: &Receiver<Vec<InternalValue>>) -> Result<(), StoreError> {
-    let rows = parcels.iter().flatten().map(Ok);
+fn write_tables(shared: &Shared, parcels: Receiver<Vec<InternalValue>>) -> Result<(), StoreError> {
+    let rows = Rows {
+        shared,
+        parcels,
+        parcel: Vec::new().into_iter(),
+    };
     let failed = |error| shared.error("stage a snapshot", error);
     let written = shared.tree.flush_to_tables(rows).map_err(failed)?;
     let Some((tables, _)) = written.filter(|(tables, _)| !tables.is_empty()) else {
@@ -119,4 +130,32 @@ fn write_tables(shared: &Shared, parcels: &Receiver<Vec<InternalValue>>) -> Resu
         .map_err(failed)?;
     shared.want_compaction();
     Ok(())
+}
+
+/// The rows as they come, until the store stops: whoever sends them may take their time, and the directory must be
+/// left alone by then.
+struct Rows<'a> {
+    shared: &'a Shared,
+    parcels: Receiver<Vec<InternalValue>>,
+    parcel: vec::IntoIter<InternalValue>,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = lsm_tree::Result<InternalValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(row) = self.parcel.next() {
+                return Some(Ok(row));
+            }
+            if let Err(stopped) = self.shared.check_running() {
+                return Some(Err(stopped));
+            }
+            match self.parcels.recv_timeout(MAX_WAIT) {
+                Ok(parcel) => self.parcel = parcel.into_iter(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
 }
