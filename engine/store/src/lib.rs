@@ -9,8 +9,9 @@
 //!   exactly which entry of each group comes next, and replaying the log from there gives the state
 //!   that was lost. [`Durability`] says, from any thread, below which index a group's log may be cut.
 //!   [`LsmStore`] is on disk, [`ModelStore`] in memory for the simulator and for tests.
-//! - [`KvMachine`]: executes [`Command`](pontoon_types::Command)s of many groups in one batch, and
-//!   keeps the durable records of the replicas on this node. [`KvReader`] reads a pinned version.
+//! - A [`Machine`]: executes the commands of many groups in one batch, keeps the durable records of the replicas on this
+//!   node, and takes and installs snapshots of them. What a command does is a [`StateMachine`]'s to say: that of
+//!   [`KvMachine`] executes [`Command`](pontoon_types::Command)s. [`KvReader`] reads a pinned version.
 //!
 //! # How rows are named
 //!
@@ -40,8 +41,8 @@ pub use batch::WriteBatch;
 pub use durability::{AppliedIndexes, Durability};
 pub use error::StoreError;
 pub use kv::{
-    KvMachine, KvReader, KvSnapshot, Outcome, ReadError, ReplicaRecord, ScanLimits, ScanPage,
-    Stager, StateHash,
+    KeyValue, KvMachine, KvReader, KvSnapshot, Machine, Outcome, ReadError, ReplicaRecord,
+    ScanLimits, ScanPage, Stager, State, StateHash, StateMachine,
 };
 pub use lsm::{Compression, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView};
 pub use model::{ModelStager, ModelStore, ModelView};

@@ -246,6 +246,7 @@ fn response(reply: Reply, replica: &Replica) -> Response {
             Outcome::None
             | Outcome::MembersChanged(_)
             | Outcome::MembersUnchanged
+            | Outcome::Answered(_)
             | Outcome::AlreadyApplied => Response::UnknownOutcome,
         },
         Reply::Value(value) => Response::Value(value),

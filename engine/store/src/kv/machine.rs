@@ -1,55 +1,24 @@
 //! Applying committed entries.
 
 use super::tablets::{NEXT_TABLET, Tablets};
-use super::{KvReader, KvSnapshot, ReplicaRecord};
-use crate::keys::{self, LOCAL_TABLET, MAX_STORED_KEY_BYTES, Space};
+use super::{KeyValue, KvReader, KvSnapshot, Outcome, ReplicaRecord, State, StateMachine};
+use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{Durability, Store, StoreError, View, WriteBatch};
 use bytes::Bytes;
-use pontoon_types::{
-    Command, ConfChange, ConfState, Entry, EntryKind, GroupId, LogIndex, Mutation, Operation,
-    Request, TabletId, mutant,
-};
+use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogIndex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What an entry did, or why it did nothing. The same on every replica.
-///
-/// Whatever it says, the entry has been applied and its group's applied index has moved past it; only
-/// [`Outcome::AlreadyApplied`] has changed nothing at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The entry holds nothing for the state machine.
-    None,
-    /// The group has these members from here on.
-    MembersChanged(ConfState),
-    /// A change of members that makes no sense for those that there are. Nothing was changed.
-    MembersUnchanged,
-    /// All mutations were made.
-    Written,
-    /// The expected value was there, and the new one is.
-    Swapped,
-    /// Another value was there, and still is.
-    NotSwapped {
-        /// The value; `None`: there was none.
-        actual: Option<Bytes>,
-    },
-    /// The command was routed by another range epoch, or to another shard. Nothing was changed.
-    StaleEpoch,
-    /// A key is outside the shard's range. Nothing was changed, not for other keys either.
-    OutOfRange,
-    /// The payload is not a command that can be executed. Nothing was changed.
-    Malformed,
-    /// The entry was applied before, in this life of the process or an earlier one. It was skipped
-    /// (S10); what came of it then is not known here.
-    AlreadyApplied,
-}
+/// The key-value store as a state machine: what ships.
+pub type KvMachine<S> = Machine<S, KeyValue>;
 
-/// The key-value state machine over a store, for all groups of one apply thread.
+/// A state machine over a store, for all groups of one apply thread.
 ///
 /// Deterministic: the state after an entry, and the entry's outcome, follow from the entries applied
 /// so far, whatever batches they came in.
-pub struct KvMachine<S> {
+pub struct Machine<S, M> {
     store: S,
+    commands: M,
     /// Shared with readers; copied if one is alive while a record changes.
     records: Arc<BTreeMap<GroupId, Arc<ReplicaRecord>>>,
     groups: HashMap<GroupId, Group>,
@@ -70,12 +39,22 @@ struct Group {
     changed_in_turn: bool,
 }
 
-impl<S: Store> KvMachine<S> {
+impl<S: Store, M: StateMachine + Default> Machine<S, M> {
     /// Takes a store and reads the records of the replicas in it.
     ///
     /// # Errors
     /// If a record could not be read.
     pub fn open(store: S) -> Result<Self, StoreError> {
+        Self::open_with(store, M::default())
+    }
+}
+
+impl<S: Store, M: StateMachine> Machine<S, M> {
+    /// Takes a store and reads the records of the replicas in it; `commands` says what commands do.
+    ///
+    /// # Errors
+    /// If a record could not be read.
+    pub fn open_with(store: S, commands: M) -> Result<Self, StoreError> {
         let from = keys::prefix(LOCAL_TABLET, Space::Replica);
         let to = keys::prefix_end(LOCAL_TABLET, Space::Replica);
         let mut records = BTreeMap::new();
@@ -95,6 +74,7 @@ impl<S: Store> KvMachine<S> {
         }
         let mut machine = Self {
             store,
+            commands,
             records: Arc::new(BTreeMap::new()),
             groups: HashMap::new(),
             batch: WriteBatch::new(),
@@ -264,6 +244,7 @@ impl<S: Store> KvMachine<S> {
     fn stage(&mut self, entries: &[Entry], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
         let Self {
             store,
+            commands,
             groups,
             batch,
             touched,
@@ -298,7 +279,11 @@ impl<S: Store> KvMachine<S> {
                 outcomes.push(match entry.kind() {
                     EntryKind::Empty => Outcome::None,
                     EntryKind::ConfChange => state.change_members(entry.payload()),
-                    EntryKind::Command => execute(entry.payload(), &state.record, store, batch)
+                    EntryKind::Command => commands
+                        .execute(
+                            entry.payload(),
+                            &mut State::new(store, batch, &state.record),
+                        )
                         .map_err(|source| StoreError::Execute {
                             group,
                             index,
@@ -428,69 +413,4 @@ fn put_record(batch: &mut WriteBatch, record: &ReplicaRecord) {
     record.encode(&mut value);
     let key = record.group.0.to_be_bytes();
     batch.put(LOCAL_TABLET, Space::Replica, &key, &value);
-}
-
-/// Executes one command. An error is the store's; whatever is wrong with the command is an outcome.
-fn execute<S: Store>(
-    payload: &[u8],
-    record: &ReplicaRecord,
-    store: &S,
-    batch: &mut WriteBatch,
-) -> Result<Outcome, StoreError> {
-    let Ok(Command {
-        request: Request { shard, epoch, .. },
-        operation,
-    }) = Command::decode(payload)
-    else {
-        return Ok(Outcome::Malformed);
-    };
-    let checks = !mutant!(AppliesAstray);
-    if checks && !record.is_current(shard, epoch) {
-        return Ok(Outcome::StaleEpoch);
-    }
-    for key in operation.keys() {
-        if key.is_empty() || key.len() > MAX_STORED_KEY_BYTES {
-            return Ok(Outcome::Malformed);
-        }
-        if checks && !record.contains(key) {
-            return Ok(Outcome::OutOfRange);
-        }
-    }
-    let tablet = record.tablet;
-    match operation {
-        Operation::Write(mutations) => {
-            for mutation in mutations {
-                match mutation {
-                    Mutation::Put { key, value } => batch.put(tablet, Space::Data, key, value),
-                    Mutation::Delete { key } => batch.delete(tablet, Space::Data, key),
-                }
-            }
-            Ok(Outcome::Written)
-        }
-        Operation::CompareAndSwap { key, expect, set } => {
-            let actual = newest(store, batch, tablet, key)?;
-            if actual.as_deref() != expect {
-                return Ok(Outcome::NotSwapped { actual });
-            }
-            match set {
-                Some(value) => batch.put(tablet, Space::Data, key, value),
-                None => batch.delete(tablet, Space::Data, key),
-            }
-            Ok(Outcome::Swapped)
-        }
-    }
-}
-
-/// The value of a key as the commands before this one left it, those of the same batch included.
-fn newest<S: Store>(
-    store: &S,
-    batch: &mut WriteBatch,
-    tablet: TabletId,
-    key: &[u8],
-) -> Result<Option<Bytes>, StoreError> {
-    let stored = keys::stored_key(tablet, Space::Data, key);
-    match batch.staged(&stored) {
-        Some(value) => Ok(value.map(Bytes::copy_from_slice)),
-        None => store.get(&stored),
-    }
 }

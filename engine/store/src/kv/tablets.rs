@@ -9,7 +9,7 @@
 //! may bring rows back which had been deleted. Then the rows that are left are deleted, a few at a time. In this order nothing
 //! stays, and a crash in between only means that the tablet is found again.
 
-use super::KvMachine;
+use super::{Machine, StateMachine};
 use crate::keys::{self, LOCAL_TABLET};
 use crate::{Store, StoreError, View, WriteBatch};
 use pontoon_types::TabletId;
@@ -74,7 +74,7 @@ impl Tablets {
     }
 }
 
-impl<S: Store> KvMachine<S> {
+impl<S: Store, M: StateMachine> Machine<S, M> {
     pub(super) fn open_tablets(&mut self) -> Result<(), StoreError> {
         let set_aside = match self.get_local(NEXT_TABLET)? {
             None => 0,
@@ -97,7 +97,7 @@ impl<S: Store> KvMachine<S> {
     }
 
     /// Makes a tablet for a snapshot that comes in, and what takes in its rows. Nothing refers to it until it is
-    /// [installed](KvMachine::install); if that does not come, it is to be [discarded](KvMachine::discard).
+    /// [installed](Machine::install); if that does not come, it is to be [discarded](Machine::discard).
     ///
     /// Now and then this waits for the disk, to set aside more ids.
     ///
