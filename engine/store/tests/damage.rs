@@ -39,8 +39,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Opens a copy of the store in which one file is `bytes` (`None`: it is gone), and reads all rows.
-fn read_with(dir: &Path, file: &Path, bytes: Option<&[u8]>) -> Result<Rows, StoreError> {
+/// A copy of the store in which one file is `bytes` (`None`: it is gone).
+fn copy_with(dir: &Path, file: &Path, bytes: Option<&[u8]>) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for other in files(dir) {
         let target = copy.path().join(other.strip_prefix(dir).unwrap());
@@ -51,6 +51,12 @@ fn read_with(dir: &Path, file: &Path, bytes: Option<&[u8]>) -> Result<Rows, Stor
             None => {}
         }
     }
+    copy
+}
+
+/// Opens such a copy, and reads all rows.
+fn read_with(dir: &Path, file: &Path, bytes: Option<&[u8]>) -> Result<Rows, StoreError> {
+    let copy = copy_with(dir, file, bytes);
     let machine = KvMachine::open(LsmStore::open(copy.path(), LsmSettings::default())?)?;
     let range = (&b"1"[..], &b""[..]);
     let reader = machine.reader();
@@ -161,6 +167,39 @@ fn damage_in_one_block_costs_the_rows_in_it_and_no_others() {
         "{error:?}"
     );
     apply(&mut machine, &[put(1, 3001, &key(lost[0]), "x")]);
+}
+
+#[test]
+fn damage_wherever_it_is_does_not_stop_the_reclaiming_of_what_can_be_read() {
+    let mut harness = Lsm::new();
+    let mut machine = machine(&mut harness, 3);
+    for group in 1..=3 {
+        let key = |i| format!("{group}key{i:05}");
+        let put = |i| put(group, i, &key(i), "some value");
+        apply(&mut machine, &(1..=300).map(put).collect::<Vec<_>>());
+    }
+    // One is known to be garbage from here on, the others are in use.
+    machine.store_mut().flush().unwrap();
+    machine.remove(GroupId(2)).unwrap();
+    machine.into_store().shutdown().unwrap();
+    let tables = files(&harness.0.path().join("tables"));
+    let mut opened = 0;
+    for table in tables {
+        let whole = fs::read(&table).unwrap();
+        for at in (0..whole.len()).step_by(131) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            let copy = copy_with(harness.0.path(), &table, Some(&bytes));
+            let store = LsmStore::open(copy.path(), LsmSettings::default());
+            let Ok(mut machine) = store.and_then(KvMachine::open) else {
+                continue;
+            };
+            opened += 1;
+            machine.remove(GroupId(3)).unwrap();
+            while machine.reclaim(50).unwrap() {}
+        }
+    }
+    assert!(opened > 50, "{opened} damaged stores could be opened");
 }
 
 #[test]

@@ -130,9 +130,16 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// only later. To be called again and again while there is nothing better to do, and not before all that the
     /// log says was installed or removed has been.
     ///
+    /// What cannot be read stays, until the node's next life: nobody needs it, and damage is not to cost more than whom it
+    /// befell.
+    ///
     /// # Errors
-    /// If the store cannot read or write.
+    /// If the store cannot write.
+    ///
+    /// # Panics
+    /// If `max_rows` is 0: nothing would ever be done.
     pub fn reclaim(&mut self, max_rows: usize) -> Result<bool, StoreError> {
+        assert!(max_rows > 0, "reclaiming 0 rows at once never ends");
         if self.store().is_dropping() {
             return Ok(true);
         }
@@ -141,7 +148,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
             return Ok(true);
         }
         if self.tablets.searched.is_some() {
-            self.search_garbage(max_rows)?;
+            self.search_garbage(max_rows);
             return Ok(true);
         }
         // All at once, as each time takes a flush.
@@ -165,13 +172,21 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         };
         let view = self.store().view();
         let mut batch = WriteBatch::new();
-        let mut last = None;
+        let (mut last, mut is_readable) = (None, true);
         for row in view.range(from, &keys::tablet_end(*tablet)).take(max_rows) {
-            let (key, _) = row?;
-            batch.delete_stored(&key);
-            last = Some(key);
+            match row {
+                Ok((key, _)) => {
+                    batch.delete_stored(&key);
+                    last = Some(key);
+                }
+                Err(error) => {
+                    tracing::warn!(%tablet, %error, "what is left of a tablet stays, it cannot be read");
+                    is_readable = false;
+                    break;
+                }
+            }
         }
-        let is_rest = batch.len() < max_rows;
+        let is_rest = !is_readable || batch.len() < max_rows;
         self.store_mut().write(&mut batch)?;
         if is_rest {
             self.tablets.leftovers.pop_front();
@@ -182,16 +197,21 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     }
 
     /// Looks at the next tablets that have rows.
-    fn search_garbage(&mut self, max_tablets: usize) -> Result<(), StoreError> {
+    fn search_garbage(&mut self, max_tablets: usize) {
         let used: HashSet<_> = self.replicas().map(|record| record.tablet).collect();
         let view = self.store().view();
         for _ in 0..max_tablets {
             let Some(searched) = self.tablets.searched else {
-                return Ok(());
+                return;
             };
             let from = keys::tablet_end(searched);
-            let next = view.range(&from, &LAST_KEY).next().transpose()?;
-            self.tablets.searched = next.and_then(|(key, _)| keys::tablet_of(&key));
+            self.tablets.searched = match view.range(&from, &LAST_KEY).next().transpose() {
+                Ok(next) => next.and_then(|(key, _)| keys::tablet_of(&key)),
+                Err(error) => {
+                    tracing::warn!(%error, "tablets that nobody needs are not looked for further");
+                    None
+                }
+            };
             if let Some(tablet) = self.tablets.searched
                 && !used.contains(&tablet)
                 && !self.tablets.staging.contains(&tablet)
@@ -199,6 +219,5 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 self.tablets.garbage.insert(tablet);
             }
         }
-        Ok(())
     }
 }
