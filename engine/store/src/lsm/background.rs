@@ -8,7 +8,7 @@ use crate::durability::Reached;
 use crate::{Durability, StoreError, keys};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
 use lsm_tree::{AbstractTree, AnyTree};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use pontoon_types::TabletId;
 use std::io;
 use std::path::PathBuf;
@@ -29,6 +29,10 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Read by compactions on their way, which hold no lock.
     pub(super) stopping: Arc<AtomicBool>,
+    /// Held for reading by all that write tables.
+    pub(super) writing: RwLock<()>,
+    /// Some of that has failed, and what it left has not been removed (`litter`).
+    pub(super) is_littered: AtomicBool,
 }
 
 /// What comes with a sealed memtable.
@@ -90,6 +94,8 @@ impl Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             stopping,
+            writing: RwLock::default(),
+            is_littered: AtomicBool::new(false),
         }
     }
 
@@ -246,6 +252,7 @@ impl Shared {
             drop(state);
             let started = Instant::now();
             let result = self.flush_sealed();
+            self.tidy();
             state = self.state.lock();
             state.flushing = 0;
             match result {
@@ -278,10 +285,14 @@ impl Shared {
     }
 
     fn flush_sealed(&self) -> Result<u64, StoreError> {
+        let _writing = self.writing.read();
         let lock = self.tree.get_flush_lock();
         let flushed = self.tree.flush(&lock, self.pins.watermark());
         drop(lock);
-        let bytes = flushed.map_err(|error| self.error("flush a memtable", error))?;
+        let bytes = flushed.map_err(|error| {
+            self.note_litter();
+            self.error("flush a memtable", error)
+        })?;
         self.forget_versions();
         Ok(bytes.unwrap_or(0))
     }
@@ -289,7 +300,7 @@ impl Shared {
     /// Lets go of versions that nobody can look at any more. The tree does so within a flush, but
     /// for lack of a newer number not yet of the version, and so the memtables, just replaced; on a
     /// node that falls idle they would stay in memory.
-    fn forget_versions(&self) {
+    pub(super) fn forget_versions(&self) {
         let watermark = self.pins.watermark();
         let mut versions = self.tree.get_version_history_lock();
         if let Err(error) = versions.maintenance(&self.path, watermark) {
@@ -319,6 +330,7 @@ impl Shared {
             drop(state);
             let dropped = self.drop_tables(&unneeded);
             let result = dropped.and_then(|()| self.compact_once(&strategy));
+            self.tidy();
             state = self.state.lock();
             state.compacting = false;
             // If tables have stayed, their rows are removed like any others.
@@ -368,11 +380,15 @@ impl Shared {
 
     /// One step of the strategy; whether it changed anything.
     fn compact_once(&self, strategy: &Arc<dyn CompactionStrategy>) -> Result<bool, StoreError> {
+        let _writing = self.writing.read();
         let before = self.tree.current_version().id();
         let result = self
             .tree
             .compact(Arc::clone(strategy), self.pins.watermark());
-        result.map_err(|error| self.error("compact tables", error))?;
+        result.map_err(|error| {
+            self.note_litter();
+            self.error("compact tables", error)
+        })?;
         self.forget_versions();
         Ok(self.tree.current_version().id() != before)
     }

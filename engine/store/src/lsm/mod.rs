@@ -21,11 +21,14 @@
 //!   (`preflight`). Blocks of tables are verified by the tree whenever they are read.
 //! - Whole tables are dropped only of tablets that nothing refers to, and not before a flush has made that durable: it
 //!   cannot be undone, and it can bring back rows whose deletion was in a table that went.
+//! - What a failed flush or merge has begun to write stays until the next opening, and on a full disk takes the space that
+//!   the next try needs. So it is removed, as soon as it can be told from what is needed (`litter`).
 //! - A tree that is dropped while a compaction runs would commit half of it. The compacting thread
 //!   holds the tree until it has ended, and is ended by an error of the filter (`CompactionPace`). Threads that write a
 //!   snapshot's tables are waited for as well: the next life writes tables under the same names.
 
 mod background;
+mod litter;
 mod pace;
 mod pins;
 mod preflight;
@@ -284,8 +287,8 @@ impl Store for LsmStore {
     }
 
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let seqno = self.shared.pins.visible();
-        let found = self.tree.get(stored_key, seqno);
+        let pin = self.shared.pins.pin();
+        let found = self.tree.get(stored_key, pin.seqno());
         let value = found.map_err(|error| self.shared.error("read a row", error))?;
         Ok(value.map(view::own))
     }

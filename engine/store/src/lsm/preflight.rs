@@ -28,7 +28,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 const TRAILER_BYTES: u64 = 38;
-const TABLE_DIRECTORY: &str = "tables";
+pub(super) const TABLE_DIRECTORY: &str = "tables";
 
 /// Verifies the manifest and the directory of every table it names.
 pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
@@ -54,6 +54,19 @@ pub(super) fn verify(path: &Path) -> Result<(), StoreError> {
         verify_table(&path)?;
     }
     Ok(())
+}
+
+/// The version that the next opening goes by; `None`: there is none yet.
+pub(super) fn newest_version(path: &Path) -> Result<Option<u64>, StoreError> {
+    let current = path.join("current");
+    match fs::read(&current) {
+        Ok(bytes) => match read_pointer(&bytes) {
+            Ok((version, _)) => Ok(Some(version)),
+            Err(what) => Err(damaged(&current, what)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&current, error)),
+    }
 }
 
 fn read_pointer(bytes: &[u8]) -> Result<(u64, u128), &'static str> {

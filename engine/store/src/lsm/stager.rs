@@ -40,7 +40,12 @@ impl LsmStager {
             .name("pontoon-stage".into())
             .spawn(move || {
                 let _staging = staging;
-                write_tables(&writer, received)
+                let written = write_tables(&writer, received);
+                if written.is_err() {
+                    writer.note_litter();
+                }
+                writer.tidy();
+                written
             });
         let thread = thread.map_err(|source| StoreError::Io {
             operation: "start a thread",
@@ -113,6 +118,7 @@ impl Drop for LsmStager {
 }
 
 fn write_tables(shared: &Shared, parcels: Receiver<Vec<InternalValue>>) -> Result<(), StoreError> {
+    let _writing = shared.writing.read();
     let rows = Rows {
         shared,
         parcels,
