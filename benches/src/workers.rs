@@ -34,7 +34,7 @@ impl Workers {
             for group in &groups {
                 let record = record(*group, ReplicaId(node), 3);
                 let restored = Restored::blank(record.conf_state.clone());
-                let added = worker.add_group(record, restored, &config, now);
+                let added = worker.add_group(record, restored, now);
                 added.expect("a new replica is valid");
             }
             worker

@@ -4,9 +4,12 @@
 //! the only one that writes to the store.
 
 use crate::reply::{Reply, Waiter};
-use crate::worker::{ApplyBatch, Read, ReadQuery};
-use pontoon_store::{KvMachine, KvReader, Outcome, ReadError, ScanLimits, Store, StoreError, View};
+use crate::worker::{ApplyBatch, Read, ReadQuery, Switch};
+use pontoon_store::{
+    KvMachine, KvReader, KvSnapshot, Outcome, ReadError, ScanLimits, Store, StoreError, View,
+};
 use pontoon_types::{Entry, GroupId, LogIndex};
+use std::collections::VecDeque;
 
 /// Gathers what the workers handed over and applies it as one batch.
 pub struct ApplyStage<S: Store> {
@@ -14,6 +17,10 @@ pub struct ApplyStage<S: Store> {
     entries: Vec<Entry>,
     waiters: Vec<(usize, Waiter)>,
     reads: Vec<(GroupId, Read)>,
+    /// What happens to states other than by entries, and before which of `entries`.
+    switches: VecDeque<(usize, Switch)>,
+    /// So many of `entries` are applied.
+    applied: usize,
     outcomes: Vec<Outcome>,
     progress: Vec<Progress>,
 }
@@ -44,6 +51,8 @@ impl<S: Store> ApplyStage<S> {
             entries: Vec::new(),
             waiters: Vec::new(),
             reads: Vec::new(),
+            switches: VecDeque::new(),
+            applied: 0,
             outcomes: Vec::new(),
             progress: Vec::new(),
         }
@@ -57,12 +66,18 @@ impl<S: Store> ApplyStage<S> {
     /// Takes in what a worker handed over.
     pub fn gather(&mut self, worker: usize, mut batch: ApplyBatch) {
         let start = self.entries.len();
-        if !batch.entries.is_empty() {
+        if !batch.entries.is_empty() || !batch.switches.is_empty() {
             let mut progress = Progress {
                 worker,
                 bytes: batch.bytes,
                 indexes: Vec::new(),
             };
+            for switch in batch.switches.drain(..) {
+                if let Switch::Install { record, applied } = &switch {
+                    progress.indexes.push((record.group, *applied));
+                }
+                self.switches.push_back((start, switch));
+            }
             for entry in &batch.entries {
                 let (group, index) = (entry.group(), entry.index());
                 match progress.indexes.last_mut() {
@@ -82,25 +97,63 @@ impl<S: Store> ApplyStage<S> {
         self.reads.append(&mut batch.reads);
     }
 
-    /// Applies what was gathered, then answers. Returns how far each worker's groups have come.
+    /// Applies what was gathered, then answers. How far each worker's groups have come by that tells
+    /// [`ApplyStage::progress`].
     ///
     /// # Errors
-    /// If the store failed. Nobody has been answered then, and the node must stop.
-    pub fn run(&mut self) -> Result<std::vec::Drain<'_, Progress>, StoreError> {
-        if !self.entries.is_empty() {
-            self.machine.apply(&self.entries, &mut self.outcomes)?;
-            assert_eq!(
-                self.outcomes.len(),
-                self.entries.len(),
-                "every entry has an outcome"
-            );
-            for (at, waiter) in self.waiters.drain(..) {
-                let outcome = std::mem::replace(&mut self.outcomes[at], Outcome::None);
-                waiter.reply(Reply::Applied(outcome));
-            }
-            self.entries.clear();
+    /// If the store failed, and the node must stop; who has not been answered then gets no answer. After
+    /// [`StoreError::Stalled`] the call may be repeated, and goes on where it was.
+    pub fn run(&mut self) -> Result<(), StoreError> {
+        while let Some((at, switch)) = self.switches.front().cloned() {
+            self.apply(at)?;
+            self.switch(switch)?;
+            self.switches.pop_front();
         }
-        Ok(self.progress.drain(..))
+        self.apply(self.entries.len())?;
+        self.entries.clear();
+        self.applied = 0;
+        Ok(())
+    }
+
+    /// How far each worker's groups have come with the last [`ApplyStage::run`].
+    pub fn progress(&mut self) -> std::vec::Drain<'_, Progress> {
+        self.progress.drain(..)
+    }
+
+    /// Applies the entries up to a place, and answers those who wait for them.
+    fn apply(&mut self, to: usize) -> Result<(), StoreError> {
+        let from = self.applied;
+        if from == to {
+            return Ok(());
+        }
+        let entries = &self.entries[from..to];
+        self.machine.apply(entries, &mut self.outcomes)?;
+        assert_eq!(
+            self.outcomes.len(),
+            entries.len(),
+            "every entry has an outcome"
+        );
+        let due = self.waiters.partition_point(|(at, _)| *at < to);
+        for (at, waiter) in self.waiters.drain(..due) {
+            let outcome = std::mem::replace(&mut self.outcomes[at - from], Outcome::None);
+            waiter.reply(Reply::Applied(outcome));
+        }
+        self.applied = to;
+        Ok(())
+    }
+
+    fn switch(&mut self, switch: Switch) -> Result<(), StoreError> {
+        match switch {
+            Switch::Install { record, applied } => self.machine.install(*record, applied),
+            Switch::Remove(group) => self.machine.remove(group),
+            Switch::Discard(tablet) => self.machine.discard(tablet),
+        }
+    }
+
+    /// Pins the state of a group as it is now, for a snapshot. `None` if there is no replica of it.
+    #[must_use]
+    pub fn pin(&self, group: GroupId) -> Option<KvSnapshot<S::View>> {
+        self.machine.snapshot(group)
     }
 
     /// The reads that became due with the last [`ApplyStage::run`], if there are any.

@@ -1,6 +1,7 @@
 //! The engine's settings.
 
 use crate::error::EngineError;
+use crate::snapshot::SnapshotSettings;
 use pontoon_wal::WalConfig;
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ pub struct EngineConfig {
     pub max_queued_bytes: usize,
     /// How often the store's progress is taken to cut the log.
     pub compaction_interval: Duration,
+    /// Per group: entries that are kept for followers who lag, after the store has them durably. Who is further
+    /// behind gets a snapshot. A full log keeps none.
+    pub log_tail_entries: u64,
+    /// How snapshots travel.
+    pub snapshots: SnapshotSettings,
     /// The log's settings.
     pub wal: WalConfig,
     /// Seeds the election jitter, so that a run can be repeated. No two lives of a node may have the same: it
@@ -54,6 +60,8 @@ impl Default for EngineConfig {
             max_queued_inputs: 64 << 10,
             max_queued_bytes: 64 << 20,
             compaction_interval: Duration::from_secs(1),
+            log_tail_entries: 4096,
+            snapshots: SnapshotSettings::default(),
             wal: WalConfig::default(),
             seed: 0,
         }

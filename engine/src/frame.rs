@@ -13,6 +13,9 @@
 //! entries           (append only) a count, then that many whole envelopes
 //! ```
 //!
+//! A notice that a replica is lost or gone, or the question whether it is, has the kind, the group and the replica; that it is
+//! gone also what is committed.
+//!
 //! Entries are the envelopes that the leader encoded; they are not encoded again. A small one is copied
 //! into the frame, a large one travels as a slice of its own. The receiver's entries are slices of the
 //! frame that came in, and each is verified before Raft sees it.
@@ -43,6 +46,9 @@ mod kind {
     pub(super) const TIMEOUT_NOW: u8 = 9;
     pub(super) const READ_INDEX: u8 = 10;
     pub(super) const READ_INDEX_RESPONSE: u8 = 11;
+    pub(super) const LOST: u8 = 12;
+    pub(super) const GONE: u8 = 13;
+    pub(super) const QUESTION: u8 = 14;
 }
 
 /// How a frame travels. Frames on one lane arrive in order; those on the other do not wait for them.
@@ -52,6 +58,8 @@ pub enum Lane {
     Control,
     /// Entries, and the answers to them.
     Append,
+    /// Snapshots, which have frames of their own ([`crate::snapshot`]).
+    Snapshot,
 }
 
 impl Lane {
@@ -163,12 +171,40 @@ impl FrameBuilder {
         self.chunk_bytes + self.tail.len()
     }
 
-    /// Adds a message of `group`.
-    pub fn push(&mut self, group: GroupId, message: &Message) {
+    fn begin(&mut self) {
         if self.is_empty() {
             self.tail
                 .extend([VERSION, self.origin.worker, self.origin.workers]);
         }
+    }
+
+    /// Adds the notice that `replica` of `group` is lost: its node cannot vouch for what it has promised.
+    pub fn push_lost(&mut self, group: GroupId, replica: ReplicaId) {
+        self.push_notice(kind::LOST, group, replica);
+    }
+
+    /// Adds the notice that `replica` of `group` is no member any more.
+    /// Up to `committed`, which its removal is not behind, the log is committed.
+    pub fn push_gone(&mut self, group: GroupId, replica: ReplicaId, committed: LogPosition) {
+        self.push_notice(kind::GONE, group, replica);
+        self.position(committed);
+    }
+
+    /// Adds the question whether `replica` of `group`, which is the sender's, still is a member.
+    pub fn push_question(&mut self, group: GroupId, replica: ReplicaId) {
+        self.push_notice(kind::QUESTION, group, replica);
+    }
+
+    fn push_notice(&mut self, kind: u8, group: GroupId, replica: ReplicaId) {
+        self.begin();
+        self.tail.push(kind);
+        put_varint(&mut self.tail, group.0);
+        put_varint(&mut self.tail, replica.0);
+    }
+
+    /// Adds a message of `group`.
+    pub fn push(&mut self, group: GroupId, message: &Message) {
+        self.begin();
         match &message.body {
             MessageBody::RequestVote {
                 last,
@@ -303,6 +339,19 @@ impl FrameBuilder {
     }
 }
 
+/// What a frame holds of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A message of Raft.
+    Message(Message),
+    /// The sender's replica is lost: what it has promised may be forgotten, and it takes no part any more.
+    Lost(ReplicaId),
+    /// This replica was removed, as of what the sender has applied: everything up to the position, which is committed.
+    Gone(ReplicaId, LogPosition),
+    /// The sender's replica wants to know whether it still is a member.
+    Question(ReplicaId),
+}
+
 /// Reads the messages of a frame that came in, one by one.
 ///
 /// After an error the rest of the frame cannot be read: the messages before it stand, what follows is
@@ -326,24 +375,47 @@ impl FrameReader {
         })
     }
 
-    /// The next message and its group; `None` at the end.
+    /// The next item and its group; `None` at the end.
     ///
     /// # Errors
-    /// If what follows is not a whole message, or one of its entries is damaged or not its group's.
-    pub fn next_message(&mut self) -> Result<Option<(GroupId, Message)>, FrameError> {
+    /// If what follows is not a whole item, or an entry in it is damaged or not its group's.
+    pub fn next_item(&mut self) -> Result<Option<(GroupId, Item)>, FrameError> {
         if self.at == self.frame.len() {
             return Ok(None);
         }
         let mut reader = Reader::new(&self.frame[self.at..]);
-        let message = read_message(&self.frame, &mut reader)?;
+        let item = read_item(&self.frame, &mut reader)?;
         self.at += reader.position();
-        Ok(Some(message))
+        Ok(Some(item))
+    }
+
+    /// The next message of Raft and its group; `None` at the end. Notices are passed over.
+    ///
+    /// # Errors
+    /// As for [`FrameReader::next_item`].
+    pub fn next_message(&mut self) -> Result<Option<(GroupId, Message)>, FrameError> {
+        loop {
+            match self.next_item()? {
+                Some((group, Item::Message(message))) => return Ok(Some((group, message))),
+                Some((_, Item::Lost(_) | Item::Gone(..) | Item::Question(_))) => {}
+                None => return Ok(None),
+            }
+        }
     }
 }
 
-fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Message), FrameError> {
+fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), FrameError> {
     let kind = reader.u8()?;
     let group = GroupId(reader.varint()?);
+    match kind {
+        kind::LOST => return Ok((group, Item::Lost(ReplicaId(reader.varint()?)))),
+        kind::GONE => {
+            let replica = ReplicaId(reader.varint()?);
+            return Ok((group, Item::Gone(replica, read_position(reader)?)));
+        }
+        kind::QUESTION => return Ok((group, Item::Question(ReplicaId(reader.varint()?)))),
+        _ => {}
+    }
     let (from, to) = (ReplicaId(reader.varint()?), ReplicaId(reader.varint()?));
     let term = Term(reader.varint()?);
     let body = match kind {
@@ -395,15 +467,13 @@ fn read_message(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Mess
         },
         kind => return Err(FrameError::UnknownKind { kind }),
     };
-    Ok((
-        group,
-        Message {
-            from,
-            to,
-            term,
-            body,
-        },
-    ))
+    let message = Message {
+        from,
+        to,
+        term,
+        body,
+    };
+    Ok((group, Item::Message(message)))
 }
 
 fn read_position(reader: &mut Reader<'_>) -> Result<LogPosition, DecodeError> {

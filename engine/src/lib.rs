@@ -20,12 +20,13 @@ pub mod frame;
 mod reply;
 mod restore;
 pub mod runtime;
+pub mod snapshot;
 mod status;
 pub mod worker;
 
 pub use config::EngineConfig;
 pub use error::{EngineError, FrameError};
 pub use reply::{Reply, Waiter};
-pub use restore::restore;
+pub use restore::{redo, restore};
 pub use runtime::{Engine, Host, Opened};
-pub use status::{GroupStatus, RoleName};
+pub use status::{GroupStatus, MemberStatus, RoleName};

@@ -73,6 +73,11 @@ pub enum Reply {
         /// Why, in words for a person.
         reason: &'static str,
     },
+    /// Not done: what was asked makes no sense for the group as it is.
+    Refused {
+        /// Why, in words for a person.
+        reason: String,
+    },
     /// A command that may or may not be done one day. Only a write ends like this; a read that ends so
     /// has simply not been served.
     Unknown,

@@ -20,6 +20,8 @@ pub struct GroupStatus {
     pub term: Term,
     /// The node of the leader it knows.
     pub leader: Option<NodeId>,
+    /// The members of the group, as far as they are known here.
+    pub members: Vec<MemberStatus>,
     /// Its commit index.
     pub commit: LogIndex,
     /// Its applied index.
@@ -40,12 +42,24 @@ impl GroupStatus {
             role: RoleName::Stopped,
             term: Term::ZERO,
             leader: None,
+            members: Vec::new(),
             commit: LogIndex::ZERO,
             applied: LogIndex::ZERO,
             first: LogIndex::ZERO,
             last: LogIndex::ZERO,
         }
     }
+}
+
+/// A member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// Its node, if that is known.
+    pub node: Option<NodeId>,
+    /// Whether it votes; otherwise it is a learner.
+    pub is_voter: bool,
 }
 
 /// What a replica is doing.

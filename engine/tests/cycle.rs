@@ -3,11 +3,11 @@
 mod common;
 
 use common::Cluster;
-use pontoon_engine::frame::Lane;
+use pontoon_engine::frame::{FrameReader, Item, Lane};
 use pontoon_engine::worker::Input;
 use pontoon_engine::{EngineConfig, Reply, RoleName};
 use pontoon_store::Outcome;
-use pontoon_types::{GroupId, LogIndex, NodeId};
+use pontoon_types::{GroupId, LogIndex, NodeId, ReplicaId};
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
@@ -468,7 +468,16 @@ fn a_replica_whose_log_cannot_be_read_never_speaks_again() {
     worker.handle(Input::LogUnreadable { group }, now);
     worker.handle(Input::PeerLost { node: NodeId(2) }, now);
     worker.handle(Input::Campaign { group }, now);
-    assert_eq!(cluster.cycle(1), common::Summary::default());
+    let summary = cluster.cycle(1);
+    assert_eq!((summary.log_batches, summary.applied), (0, 0));
+    // All it still has to say is that it is lost, to each of the others.
+    assert_eq!(summary.frames, 2);
+    for (_, _, _, frame) in &cluster.wire {
+        let mut reader = FrameReader::new(frame.clone()).unwrap();
+        let item = reader.next_item().unwrap();
+        assert_eq!(item, Some((group, Item::Lost(ReplicaId(1)))));
+        assert_eq!(reader.next_item().unwrap(), None);
+    }
 }
 
 #[test]

@@ -123,6 +123,8 @@ pub(crate) enum ProfileName {
     Disk,
     /// The network fails and processes are suspended; disks are well and nothing dies.
     Network,
+    /// Members of groups change all the time, while everything else fails.
+    Membership,
 }
 
 impl From<ProfileName> for Theme {
@@ -132,6 +134,7 @@ impl From<ProfileName> for Theme {
             ProfileName::Calm => Self::Calm,
             ProfileName::Disk => Self::Disk,
             ProfileName::Network => Self::Network,
+            ProfileName::Membership => Self::Membership,
         }
     }
 }

@@ -92,6 +92,8 @@ faults! {
     Process Drift = "drifting clock",
     /// Somebody wants leaderships elsewhere, wherever that may be.
     Outside Transfer = "leaderships handed over",
+    /// Somebody changes the members of a group.
+    Outside Members = "change of members",
     /// Bytes that no correct peer or client sends.
     Outside HostileBytes = "hostile bytes",
     /// Requests to those who do not own what they are for.

@@ -36,6 +36,7 @@
 mod clock;
 mod faults;
 pub mod invariants;
+pub mod members;
 mod network;
 mod profile;
 mod random;

@@ -27,6 +27,14 @@ const LEFT_TO_THE_SCENARIOS: &[Mutant] = &[
     Mutant::ReadsOutliveProcess,
 ];
 
+/// Rules about members are looked at where members change.
+const fn theme_of(mutant: Option<Mutant>) -> Theme {
+    match mutant {
+        Some(Mutant::GoneStaySilent | Mutant::GoneComeBack) => Theme::Membership,
+        _ => Theme::Swarm,
+    }
+}
+
 /// How a mutant, or the code without one, came through.
 struct Outcome {
     mutant: Option<Mutant>,
@@ -96,7 +104,7 @@ fn try_seeds(mutant: Option<Mutant>, within: u64) -> Outcome {
     mutant::choose(mutant);
     let started = Instant::now();
     let caught = (1..=within).find_map(|seed| {
-        let report = simulate(seed, Theme::Swarm, Scale::default(), false);
+        let report = simulate(seed, theme_of(mutant), Scale::default(), false);
         let (_, violation) = report.violation?;
         Some(Caught {
             seed,

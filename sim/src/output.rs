@@ -20,6 +20,8 @@ pub(crate) fn print_summary(summary: &Summary, real: Duration) {
         summary.fetches.to_string(),
     );
     row("replicas quarantined", summary.quarantined.to_string());
+    row("snapshots put in place", summary.snapshots.to_string());
+    row("changes of members", summary.changes.to_string());
     row("log segments given back", summary.compactions.to_string());
     row("faults", summary.faults.total().to_string());
     for fault in Fault::ALL {
@@ -65,6 +67,8 @@ pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration) {
         "restarts": summary.restarts,
         "log_reads": summary.fetches,
         "quarantined": summary.quarantined,
+        "snapshots": summary.snapshots,
+        "member_changes": summary.changes,
         "segments_given_back": summary.compactions,
         "faults": faults,
         "faults_total": summary.faults.total(),

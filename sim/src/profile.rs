@@ -17,6 +17,8 @@ pub enum Theme {
     Disk,
     /// The network fails and processes are suspended, disks are well and nothing dies.
     Network,
+    /// Members change all the time, while everything else fails as well; but no disk is damaged for good.
+    Membership,
 }
 
 impl Theme {
@@ -26,6 +28,7 @@ impl Theme {
             Self::Swarm => true,
             Self::Calm => false,
             Self::Disk => fault.class() != Class::Network && fault != Fault::Pause,
+            Self::Membership => fault != Fault::FlippedBit,
             Self::Network => match fault.class() {
                 Class::Network | Class::Outside => true,
                 Class::Process => matches!(fault, Fault::Pause | Fault::Drift),
@@ -91,6 +94,12 @@ pub struct Profile {
     pub max_uncommitted_bytes: usize,
     /// Bytes of a worker that may wait for the disk.
     pub max_backlog_bytes: usize,
+    /// Entries of a group that are kept for followers who lag.
+    pub log_tail_entries: u64,
+    /// How many bytes of snapshots a node may move.
+    pub snapshot_bytes_per_second: u64,
+    /// Bytes of rows in a chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
     /// The time between two injected faults.
     pub fault_gap: Duration,
     /// How likely each of the injected faults is against the others.
@@ -106,7 +115,7 @@ pub struct Profile {
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
-const INJECTED: [(Fault, u32); 19] = [
+const INJECTED: [(Fault, u32); 20] = [
     (Fault::Partition, 20),
     (Fault::OneWay, 15),
     (Fault::StaleNews, 15),
@@ -121,6 +130,7 @@ const INJECTED: [(Fault, u32); 19] = [
     (Fault::FullDisk, 4),
     (Fault::Pause, 10),
     (Fault::Transfer, 10),
+    (Fault::Members, 10),
     (Fault::HungSync, 6),
     (Fault::FlippedBit, 8),
     (Fault::HostileBytes, 12),
@@ -134,6 +144,11 @@ impl Profile {
     pub fn draw(theme: Theme, dice: &mut Dice) -> Self {
         let mut profile = Self::draw_swarm(dice);
         profile.weights.retain(|(fault, _)| theme.has(*fault));
+        if theme == Theme::Membership {
+            let others = profile.weights.iter().map(|(_, weight)| weight).sum();
+            profile.weights.push((Fault::Members, others));
+            profile.fault_gap /= 2;
+        }
         for (fault, chance) in [
             (Fault::Drop, &mut profile.drop_chance),
             (Fault::Duplicate, &mut profile.duplicate_chance),
@@ -185,6 +200,9 @@ impl Profile {
             drift_ppm: *dice.pick(&[0, 100, 10_000, 50_000]),
             max_uncommitted_bytes: *dice.pick(&[16 << 10, 256 << 10, 16 << 20]),
             max_backlog_bytes: *dice.pick(&[32 << 10, 256 << 10, 64 << 20]),
+            log_tail_entries: *dice.pick(&[0, 4, 64, 100_000]),
+            snapshot_bytes_per_second: *dice.pick(&[20_000, 1 << 20, 64 << 20]),
+            snapshot_chunk_bytes: *dice.pick(&[1, 300, 4 << 10]),
             fault_gap: Duration::from_millis(*dice.pick(&[600, 1_000, 1_500])),
             weights,
             clients: dice.between(3, 8) as usize,

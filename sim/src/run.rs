@@ -71,6 +71,10 @@ pub struct Summary {
     pub fetches: u64,
     /// Starts of replicas that found their log damaged.
     pub quarantined: u64,
+    /// Snapshots that were put in place.
+    pub snapshots: u64,
+    /// Changes of members that were made.
+    pub changes: u64,
     /// The fewest faults that a seed had.
     pub fewest_faults: Option<u64>,
 }
@@ -90,6 +94,8 @@ impl Summary {
         self.compactions += report.compactions;
         self.fetches += report.fetches;
         self.quarantined += report.quarantined;
+        self.snapshots += report.snapshots;
+        self.changes += report.changes;
         let faults = report.faults.total();
         self.fewest_faults = Some(
             self.fewest_faults

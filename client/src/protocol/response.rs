@@ -95,6 +95,8 @@ pub enum RefusalCode {
     OutOfRange,
     /// The certificate's owner may not do this.
     Forbidden,
+    /// The members of the shard's group cannot be changed like that.
+    Members,
     /// A code that this build does not know.
     Other(u8),
 }
@@ -107,6 +109,7 @@ impl RefusalCode {
             Self::TooLarge => 3,
             Self::OutOfRange => 4,
             Self::Forbidden => 5,
+            Self::Members => 6,
             Self::Other(code) => code,
         }
     }
@@ -118,6 +121,7 @@ impl RefusalCode {
             3 => Self::TooLarge,
             4 => Self::OutOfRange,
             5 => Self::Forbidden,
+            6 => Self::Members,
             code => Self::Other(code),
         }
     }
@@ -131,6 +135,7 @@ impl fmt::Display for RefusalCode {
             Self::TooLarge => f.write_str("too large"),
             Self::OutOfRange => f.write_str("out of range"),
             Self::Forbidden => f.write_str("forbidden"),
+            Self::Members => f.write_str("other members"),
             Self::Other(code) => write!(f, "code {code}"),
         }
     }

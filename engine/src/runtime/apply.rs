@@ -1,12 +1,17 @@
 //! The apply thread: the only one that writes to the store.
 
 use super::Shared;
-use super::mailbox::Inbox;
+use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
+use super::snapshots::CarrierJob;
 use crate::apply::ApplyStage;
+use crate::snapshot::CarrierInput;
 use crate::worker::{ApplyBatch, Input};
 use crossbeam_channel::Sender;
 use pontoon_store::{LsmStore, Store, StoreError};
+use pontoon_types::{GroupId, TabletId};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Entry bytes applied at once, at most, so that answers do not wait for a long queue behind them.
 const BATCH_BYTES: usize = 1 << 20;
@@ -16,11 +21,23 @@ const BATCH_BYTES: usize = 1 << 20;
 /// outstanding, so that nothing ever waits for the news.
 const WAKE_BYTES: usize = 64 << 10;
 
+/// How long the thread has nothing to do before it removes rows that nobody needs, and how many at once.
+const IDLE: Duration = Duration::from_millis(5);
+const RECLAIM_ROWS: usize = 256;
+/// A thread that always has something to do does it all the same, once in so many turns.
+const RECLAIM_TURNS: u64 = 64;
+
 /// Something for the apply thread to do.
 #[derive(Debug)]
 pub(super) enum ApplyJob {
     /// What a worker handed over.
     Batch { worker: usize, batch: ApplyBatch },
+    /// Pin the state of a group for the carrier.
+    Pin { group: GroupId, transfer: u64 },
+    /// Make a tablet for a snapshot that is to come in.
+    Open { group: GroupId },
+    /// A staged snapshot is not needed.
+    Discard { tablet: TabletId },
     /// Start a flush, so that the log can be cut.
     Flush,
     /// Everything was handed over: flush, and end.
@@ -35,20 +52,46 @@ pub(super) fn run(
     mut stage: ApplyStage<LsmStore>,
     inbox: &Inbox<ApplyJob>,
     readers: &Sender<ReadJob>,
+    carrier: &Mailbox<CarrierJob>,
     shared: &Shared,
 ) -> Result<(), StoreError> {
     let mut jobs = Vec::new();
     let mut unheard = vec![0; shared.mailboxes.len()];
     let mut finish = false;
+    let mut has_garbage = true;
+    let mut turns = 0_u64;
     while !finish {
         // Those who wait for what is applied are the ones who bring more: no courtesies.
-        inbox.wait(None, 0, &mut jobs);
+        inbox.wait(has_garbage.then_some(IDLE), 0, &mut jobs);
+        turns += 1;
+        if has_garbage && (jobs.is_empty() || turns.is_multiple_of(RECLAIM_TURNS)) {
+            has_garbage = patiently(shared, || stage.machine().reclaim(RECLAIM_ROWS))?;
+        }
         let (mut bytes, mut flush) = (0, false);
         for job in jobs.drain(..) {
             match job {
                 ApplyJob::Batch { worker, batch } => {
+                    has_garbage |= !batch.switches.is_empty();
                     bytes += batch.bytes;
                     stage.gather(worker, batch);
+                }
+                ApplyJob::Pin { group, transfer } => {
+                    // The worker hears what is applied before it hears of the snapshot.
+                    apply(&mut stage, &mut unheard, readers, shared)?;
+                    bytes = 0;
+                    let snapshot = stage.pin(group);
+                    carrier.tell(CarrierJob::Input(CarrierInput::Pinned {
+                        transfer,
+                        snapshot,
+                    }));
+                }
+                ApplyJob::Open { group } => {
+                    let opened = stage.machine().begin_install();
+                    carrier.tell(CarrierJob::Input(CarrierInput::Opened { group, opened }));
+                }
+                ApplyJob::Discard { tablet } => {
+                    stage.machine().discard(tablet)?;
+                    has_garbage = true;
                 }
                 ApplyJob::Flush => flush = true,
                 ApplyJob::Finish => finish = true,
@@ -66,13 +109,30 @@ pub(super) fn run(
     stage.machine().store_mut().flush()
 }
 
+/// Does something again and again as long as the disk has no room for it. What waits for it grows up to its bounds
+/// meanwhile, and then proposals are refused; nothing is lost, and it goes on by itself.
+fn patiently<T>(
+    shared: &Shared,
+    mut attempt: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    loop {
+        match attempt() {
+            Err(error @ StoreError::Stalled { .. }) if !shared.halting.load(Ordering::Acquire) => {
+                tracing::warn!(%error, "the store waits for the disk");
+            }
+            result => return result,
+        }
+    }
+}
+
 fn apply(
     stage: &mut ApplyStage<LsmStore>,
     unheard: &mut [usize],
     readers: &Sender<ReadJob>,
     shared: &Shared,
 ) -> Result<(), StoreError> {
-    for progress in stage.run()? {
+    patiently(shared, || stage.run())?;
+    for progress in stage.progress() {
         let mailbox = &shared.mailboxes[progress.worker];
         let unheard = &mut unheard[progress.worker];
         *unheard += progress.bytes;

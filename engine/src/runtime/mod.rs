@@ -15,6 +15,7 @@ mod apply;
 pub mod clock;
 mod mailbox;
 mod readers;
+mod snapshots;
 mod work;
 
 use crate::apply::ApplyStage;
@@ -22,9 +23,10 @@ use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
 use crate::reply::{Reply, Waiter};
-use crate::restore::restore;
+use crate::restore::{redo, restore};
+use crate::snapshot::{Carrier, CarrierInput, SnapshotCounters};
 use crate::status::GroupStatus;
-use crate::worker::{Input, Read, Worker};
+use crate::worker::{Input, MemberStep, Read, Worker};
 use apply::ApplyJob;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -36,6 +38,7 @@ use pontoon_wal::{
     DurabilityListener, LogIdentity, Pressure, Recovered, Ticket, Wal, WalError, WalStats,
 };
 use readers::ReadJob;
+use snapshots::CarrierJob;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -152,26 +155,29 @@ impl Opened {
             config,
             wal,
             mut recovered,
-            machine,
+            mut machine,
             news,
         } = self;
+        redo(&recovered, &mut machine)?;
         let replicas: Vec<_> = machine.replicas().cloned().collect();
         let mut workers: Vec<_> = (0..config.workers)
             .map(|index| Worker::new(node, index, &config))
             .collect();
-        let mut quarantined = Vec::new();
         for record in &replicas {
+            let worker = &mut workers[worker_of(record.group, config.workers)];
             let Some(restored) = restore(record, &mut recovered, &machine)? else {
                 tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
-                quarantined.push(GroupStatus::quarantined(record));
+                worker.quarantine(record.clone(), clock::now());
                 continue;
             };
-            let worker = &mut workers[worker_of(record.group, config.workers)];
-            let added = worker.add_group(record.clone(), restored, &config, clock::now());
+            let added = worker.add_group(record.clone(), restored, clock::now());
             added.map_err(|error| EngineError::Restore {
                 group: record.group,
                 message: error.to_string(),
             })?;
+        }
+        for worker in &mut workers {
+            worker.remember(&recovered);
         }
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = workers
             .iter()
@@ -190,6 +196,8 @@ impl Opened {
         let durability = machine.durability();
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
+        let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
+        let counters = Arc::new(Mutex::new(SnapshotCounters::default()));
         let mut threads = Threads::default();
 
         for reader in 0..READERS {
@@ -202,10 +210,11 @@ impl Opened {
         }
         let stage = ApplyStage::new(machine);
         let (host_, shared_, readers_) = (host.clone(), shared.clone(), readers.clone());
+        let carrier_ = carrier.clone();
         threads
             .apply
             .push(spawn("apply".to_owned(), &host, move || {
-                if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &shared_) {
+                if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &carrier_, &shared_) {
                     tracing::error!(%error, "the store failed; the node stops");
                     host_.failed(EngineError::Store(error));
                 }
@@ -216,6 +225,7 @@ impl Opened {
                 host: host.clone(),
                 apply: apply.clone(),
                 readers: readers.clone(),
+                carrier: carrier.clone(),
             };
             threads
                 .workers
@@ -223,6 +233,18 @@ impl Opened {
                     work::run(index, worker, &inbox, &exits);
                 })?);
         }
+        let exits = snapshots::Exits {
+            shared: shared.clone(),
+            host: host.clone(),
+            apply: apply.clone(),
+            counters: counters.clone(),
+        };
+        let snapshots = Carrier::new(config.snapshots, clock::now());
+        threads
+            .carrier
+            .push(spawn("snapshots".to_owned(), &host, move || {
+                snapshots::run(snapshots, &carrier_jobs, &exits);
+            })?);
         let keeper = Keeper {
             shared: shared.clone(),
             apply: apply.clone(),
@@ -236,9 +258,10 @@ impl Opened {
             shared,
             apply,
             readers,
+            carrier,
+            counters,
             threads: Mutex::new(threads),
             replicas,
-            quarantined,
         })
     }
 }
@@ -298,6 +321,7 @@ struct Threads {
     workers: Vec<JoinHandle<()>>,
     apply: Vec<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
+    carrier: Vec<JoinHandle<()>>,
     keeper: Vec<JoinHandle<()>>,
 }
 
@@ -306,10 +330,10 @@ pub struct Engine {
     shared: Arc<Shared>,
     apply: Mailbox<ApplyJob>,
     readers: Sender<ReadJob>,
+    carrier: Mailbox<CarrierJob>,
+    counters: Arc<Mutex<SnapshotCounters>>,
     threads: Mutex<Threads>,
     replicas: Vec<ReplicaRecord>,
-    /// The state of the replicas that no worker has, because their log is damaged.
-    quarantined: Vec<GroupStatus>,
 }
 
 impl Engine {
@@ -371,6 +395,29 @@ impl Engine {
         }
     }
 
+    /// Takes in a frame about a snapshot that the carrier of another node sent. Over the bound it is dropped.
+    pub fn receive_snapshot(&self, from: NodeId, frame: Bytes) {
+        let bytes = frame.len();
+        let input = CarrierInput::Frame { from, frame };
+        let _ = self.carrier.offer(CarrierJob::Input(input), bytes);
+    }
+
+    /// Changes the members of a group that is led here, in one step. The waiter is answered when the change is
+    /// applied.
+    pub fn change_members(&self, group: GroupId, steps: Vec<MemberStep>, waiter: Waiter) {
+        self.mailbox(group).tell(Input::ChangeMembers {
+            group,
+            steps,
+            waiter,
+        });
+    }
+
+    /// What was carried in snapshots.
+    #[must_use]
+    pub fn snapshot_counters(&self) -> SnapshotCounters {
+        *self.counters.lock()
+    }
+
     /// The connection to a node broke.
     pub fn peer_lost(&self, node: NodeId) {
         for mailbox in &self.shared.mailboxes {
@@ -404,7 +451,6 @@ impl Engine {
         }
         drop(sender);
         let mut groups: Vec<GroupStatus> = receiver.iter().flatten().collect();
-        groups.extend(self.quarantined.iter().cloned());
         groups.sort_unstable_by_key(|status| status.group);
         groups
     }
@@ -461,6 +507,8 @@ impl Engine {
         }
         join(&mut threads.keeper);
         join(&mut threads.workers);
+        self.carrier.tell(CarrierJob::Finish);
+        join(&mut threads.carrier);
         self.apply.tell(ApplyJob::Finish);
         join(&mut threads.apply);
         for _ in &threads.readers {

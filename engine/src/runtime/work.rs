@@ -4,6 +4,7 @@ use super::apply::ApplyJob;
 use super::clock;
 use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
+use super::snapshots::CarrierJob;
 use super::{Host, Shared};
 use crate::worker::{Input, LogBatch, Output, Worker};
 use crossbeam_channel::Sender;
@@ -24,6 +25,7 @@ pub(super) struct Exits {
     pub(super) host: Arc<dyn Host>,
     pub(super) apply: Mailbox<ApplyJob>,
     pub(super) readers: Sender<ReadJob>,
+    pub(super) carrier: Mailbox<CarrierJob>,
 }
 
 /// Runs until the engine halts.
@@ -78,6 +80,9 @@ fn hand_out(index: usize, out: &mut Output, exits: &Exits) {
             worker: index,
             batch,
         });
+    }
+    for order in out.snapshots.drain(..) {
+        exits.carrier.tell(CarrierJob::Input(order.into()));
     }
     for fetch in out.fetches.drain(..) {
         let _ = exits.readers.send(ReadJob::Fetch {

@@ -3,11 +3,12 @@
 use super::io::{Output, Read};
 use crate::config::EngineConfig;
 use crate::reply::{Reply, Waiter};
-use crate::status::{GroupStatus, RoleName};
-use pontoon_raft::{ConfigError, Raft, ReadError, Ready, Restored};
+use crate::status::{GroupStatus, MemberStatus, RoleName};
+use pontoon_raft::{ConfigError, ProposeError, Raft, ReadError, Ready, Restored};
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{
-    GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, mutant,
+    ConfChange, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId,
+    mutant,
 };
 use std::collections::VecDeque;
 
@@ -28,7 +29,8 @@ mod limits {
 #[derive(Debug)]
 pub(crate) struct Group {
     node: NodeId,
-    record: ReplicaRecord,
+    /// What the store notes of the replica, as far as it is known here; its members run ahead of what is applied.
+    pub(crate) record: ReplicaRecord,
     pub(crate) raft: Raft,
     /// Set once the replica must not take part any more.
     pub(crate) failure: Option<&'static str>,
@@ -50,6 +52,24 @@ pub(crate) struct Group {
     handed_over: LogIndex,
     /// The last index up to which the log was told to forget.
     compacted: LogIndex,
+    /// Where a snapshot took the log's place, until the log has been told that its record of that is not needed.
+    installed: Option<LogPosition>,
+    /// A snapshot that Raft has been given and has not taken yet.
+    pub(crate) staged: Option<(LogPosition, Box<ReplicaRecord>)>,
+    /// Changes of members that are handed to the apply stage and not applied yet.
+    changes: VecDeque<(LogIndex, ConfChange)>,
+    /// A lost replica, and the learner on the same node that takes its place.
+    pub(crate) repair: Option<(ReplicaId, ReplicaId)>,
+    /// When it leaves the node, if it was removed.
+    pub(crate) leave_at: Option<Instant>,
+    /// When it asks whether it still is a member, if nobody is heard until then.
+    pub(crate) ask_at: Option<Instant>,
+    /// It takes no part any more, and leaves.
+    pub(crate) is_leaving: bool,
+    /// What is known to be committed by one that leaves.
+    pub(crate) committed: LogPosition,
+    /// It has left; what is still on its way to it means nothing.
+    pub(crate) is_buried: bool,
 }
 
 impl Group {
@@ -60,7 +80,7 @@ impl Group {
         config: &EngineConfig,
         now: Instant,
     ) -> Result<Self, ConfigError> {
-        let (handed_over, compacted) = (restored.applied, restored.compacted.index);
+        let (handed_over, compacted) = (restored.applied, restored.compacted);
         let raft = pontoon_raft::Config {
             group: record.group,
             id: record.replica,
@@ -80,7 +100,7 @@ impl Group {
             max_cached_bytes: limits::CACHED_BYTES,
             seed: config.seed,
         };
-        Ok(Self {
+        let mut group = Self {
             node,
             record,
             raft: Raft::new(raft, restored, now)?,
@@ -93,8 +113,20 @@ impl Group {
             asked_at: now,
             confirmed: VecDeque::new(),
             handed_over,
-            compacted,
-        })
+            compacted: compacted.index,
+            // The store may have had no flush since; telling the log once too often costs nothing.
+            installed: (compacted.index > LogIndex::ZERO).then_some(compacted),
+            staged: None,
+            changes: VecDeque::new(),
+            repair: None,
+            leave_at: None,
+            ask_at: None,
+            is_leaving: false,
+            committed: LogPosition::ZERO,
+            is_buried: false,
+        };
+        group.find_repair();
+        Ok(group)
     }
 
     pub(crate) const fn id(&self) -> GroupId {
@@ -103,19 +135,45 @@ impl Group {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.failure.is_some() {
-            None
-        } else {
-            self.raft.next_deadline()
+            return None;
         }
+        let own = [self.leave_at, self.ask_at].into_iter().flatten();
+        own.chain(self.raft.next_deadline()).min()
     }
 
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
         self.record.members.node_of(replica)
     }
 
+    /// The replica on another node.
     pub(crate) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        let member = self.record.members.iter().find(|member| member.1 == node)?;
-        (node != self.node).then_some(member.0)
+        self.live_on(node).filter(|_| node != self.node)
+    }
+
+    pub(crate) const fn handed_over(&self) -> LogIndex {
+        self.handed_over
+    }
+
+    /// A snapshot takes the place of the log and of the state.
+    pub(crate) fn switched(&mut self, record: &ReplicaRecord, last: LogPosition) {
+        self.record = record.clone();
+        self.changes.clear();
+        self.handed_over = last.index;
+        self.compacted = last.index;
+        self.installed = Some(last);
+        // What was proposed here in an earlier leadership is decided by now, and how is not known here.
+        self.proposals
+            .retain(|(position, _)| position.index > last.index);
+        if mutant!(ReadsOutliveInstall) {
+            return;
+        }
+        // No read may be served from the old state as if it were the new one.
+        let leader = self.leader();
+        let asked = self.asked.drain(..).map(|asked| asked.1);
+        let confirmed = self.confirmed.drain(..).map(|confirmed| confirmed.1);
+        for read in asked.chain(confirmed).flatten() {
+            read.refuse(Reply::NotLeader { leader });
+        }
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -197,6 +255,11 @@ impl Group {
             );
             self.handed_over = position.index;
             bytes += entry.encoded_len();
+            if entry.kind() == EntryKind::ConfChange
+                && let Ok(change) = ConfChange::decode(entry.payload())
+            {
+                self.changes.push_back((position.index, change));
+            }
             while let Some((proposed, _)) = self.proposals.front()
                 && proposed.index <= position.index
             {
@@ -248,23 +311,72 @@ impl Group {
         bytes
     }
 
+    /// The members are others now, as of what is applied.
+    pub(crate) fn members_changed(&mut self) {
+        let applied = self.raft.applied();
+        while let Some((_, change)) = self.changes.pop_front_if(|(index, _)| *index <= applied) {
+            self.record.members.apply(&change, self.raft.conf_state());
+        }
+        self.find_repair();
+    }
+
+    /// The members, with their nodes.
+    fn members(&self) -> Vec<MemberStatus> {
+        let conf = self.raft.conf_state();
+        let members = conf.members().into_iter();
+        let status = |replica| MemberStatus {
+            replica,
+            node: self.node_of(replica),
+            is_voter: conf.is_voter(replica),
+        };
+        members.map(status).collect()
+    }
+
+    /// What to answer for a proposal that was refused.
+    pub(crate) fn refusal(&self, error: &ProposeError) -> Reply {
+        let node_of = |replica: Option<ReplicaId>| replica.and_then(|one| self.node_of(one));
+        match error {
+            ProposeError::NotLeader { leader } => Reply::NotLeader {
+                leader: node_of(*leader),
+            },
+            ProposeError::Transferring { to } => Reply::NotLeader {
+                leader: node_of(Some(*to)),
+            },
+            ProposeError::Overloaded { .. } => Reply::Overloaded {
+                reason: "too much waits to be committed",
+            },
+            ProposeError::TooLarge { .. } => Reply::Unavailable {
+                reason: "the command is too large for an entry",
+            },
+            ProposeError::ConfChange(refusal) => Reply::Refused {
+                reason: refusal.to_string(),
+            },
+            ProposeError::Stopped => Reply::Unavailable {
+                reason: "the replica has stopped",
+            },
+        }
+    }
+
     fn leader(&self) -> Option<NodeId> {
         self.raft.leader().and_then(|leader| self.node_of(leader))
     }
 
-    /// How far the log may forget: what is durable in the store here and matched by every replica.
-    /// `None` if that is nothing new.
-    pub(crate) fn compact(&mut self, applied: LogIndex) -> Option<LogPosition> {
+    /// How far the log may forget: what is durable in the store here, except for a tail that followers may need who
+    /// lag a little. `None` if that is nothing new.
+    pub(crate) fn compact(&mut self, applied: LogIndex, tail_entries: u64) -> Option<LogPosition> {
+        let installed = self
+            .installed
+            .take_if(|installed| installed.index <= applied);
         let applied = if mutant!(ForgetsUnflushed) {
             self.handed_over
         } else {
             applied
         };
         let index = applied
-            .min(self.raft.matched_by_all())
+            .min(self.raft.compactable(tail_entries))
             .min(self.handed_over);
         if index <= self.compacted {
-            return None;
+            return installed;
         }
         let term = self.raft.term_at(index)?;
         self.compacted = index;
@@ -296,6 +408,7 @@ impl Group {
             },
             term: self.raft.term(),
             leader: self.leader(),
+            members: self.members(),
             commit: self.raft.commit(),
             applied: self.raft.applied(),
             first: self.raft.first_index(),

@@ -4,8 +4,12 @@ use crate::frame::{Frame, Lane};
 use crate::reply::{Reply, Waiter};
 use crate::status::GroupStatus;
 use bytes::Bytes;
-use pontoon_raft::FetchPurpose;
-use pontoon_types::{Entry, Epoch, GroupId, LogIndex, NodeId, ShardId};
+use pontoon_raft::{FetchPurpose, Message};
+use pontoon_store::ReplicaRecord;
+use pontoon_types::{
+    ConfState, Entry, Epoch, GroupId, LogIndex, LogPosition, NodeId, ReplicaId, ShardId, TabletId,
+    Term,
+};
 use pontoon_wal::SealedBatch;
 use std::fmt;
 
@@ -87,6 +91,66 @@ pub enum Input {
         /// True if it has not.
         full: bool,
     },
+    /// Change the members of a group.
+    ChangeMembers {
+        /// The group.
+        group: GroupId,
+        /// What to change, in one step: several changes go through a joint configuration.
+        steps: Vec<MemberStep>,
+        /// Who waits for it. Answered when the change is applied; a joint configuration is left after that.
+        waiter: Waiter,
+    },
+    /// The carrier has a state of this group pinned, for a snapshot that [`SnapshotOrder::Wanted`] ordered.
+    SnapshotPinned {
+        /// The group.
+        group: GroupId,
+        /// The peer that is to get it.
+        peer: ReplicaId,
+        /// The carrier's number for it.
+        transfer: u64,
+        /// What that state has applied.
+        applied: LogIndex,
+        /// The members as of there.
+        conf_state: ConfState,
+    },
+    /// A peer has received its snapshot whole.
+    SnapshotDelivered {
+        /// The group.
+        group: GroupId,
+        /// The peer.
+        peer: ReplicaId,
+    },
+    /// A peer's snapshot was given up.
+    SnapshotFailed {
+        /// The group.
+        group: GroupId,
+        /// The peer.
+        peer: ReplicaId,
+    },
+    /// A snapshot is offered to a replica here: is it wanted? Answered with [`SnapshotOrder::Answered`].
+    SnapshotOffered {
+        /// The group.
+        group: GroupId,
+        /// The node that offers it.
+        from: NodeId,
+        /// Its replica.
+        sender: ReplicaId,
+        /// The replica that is to get it.
+        to: ReplicaId,
+        /// The sender's term.
+        term: Term,
+        /// What it is of.
+        last: LogPosition,
+    },
+    /// A snapshot is here, staged in a tablet of its own, durably.
+    SnapshotStaged {
+        /// The node that sent it.
+        from: NodeId,
+        /// The InstallSnapshot that it came with.
+        message: Box<Message>,
+        /// The record of the replica that this one becomes.
+        record: Box<ReplicaRecord>,
+    },
     /// Somebody wants to know the state of every group.
     Status {
         /// Takes the answer.
@@ -115,10 +179,67 @@ impl fmt::Debug for Input {
             }
             Self::Compact { applied } => write!(f, "Compact({applied:?})"),
             Self::LogPressure { full } => write!(f, "LogPressure({full})"),
+            Self::ChangeMembers { group, steps, .. } => {
+                write!(f, "ChangeMembers({group}, {steps:?})")
+            }
+            Self::SnapshotPinned { group, peer, .. } => {
+                write!(f, "SnapshotPinned({group}, for {peer})")
+            }
+            Self::SnapshotDelivered { group, peer } => {
+                write!(f, "SnapshotDelivered({group}, to {peer})")
+            }
+            Self::SnapshotFailed { group, peer } => write!(f, "SnapshotFailed({group}, to {peer})"),
+            Self::SnapshotOffered {
+                group, to, last, ..
+            } => {
+                write!(f, "SnapshotOffered({group}, to {to}, at {last:?})")
+            }
+            Self::SnapshotStaged { record, .. } => write!(f, "SnapshotStaged({})", record.group),
             Self::Status { .. } => write!(f, "Status"),
             Self::Stop => write!(f, "Stop"),
         }
     }
+}
+
+/// One step of a change of members, in terms of nodes: a node has at most one live replica of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemberStep {
+    /// The node gets a new replica, which follows without a vote.
+    AddLearner(NodeId),
+    /// The learner on the node gets a vote; or the node gets a new replica that has one at once.
+    AddVoter(NodeId),
+    /// The voter on the node loses its vote, and goes on as a learner.
+    Demote(NodeId),
+    /// The replica on the node is no member any more, and leaves the node.
+    Remove(NodeId),
+}
+
+/// What the carrier of snapshots is to do; see [`crate::snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOrder {
+    /// Take a snapshot of a group and bring it to a peer.
+    Wanted {
+        /// The group.
+        group: GroupId,
+        /// The peer.
+        peer: ReplicaId,
+        /// Its node.
+        to: NodeId,
+    },
+    /// The pinned snapshot is to travel with this message, or, without one, not at all.
+    Taken {
+        /// The carrier's number for it.
+        transfer: u64,
+        /// The InstallSnapshot.
+        message: Option<Box<Message>>,
+    },
+    /// Whether what was offered is wanted.
+    Answered {
+        /// The group.
+        group: GroupId,
+        /// Whether it is.
+        is_wanted: bool,
+    },
 }
 
 /// A read and who waits for it.
@@ -166,6 +287,8 @@ pub struct Output {
     pub apply: ApplyBatch,
     /// Entries that are no longer in memory and are wanted from the log.
     pub fetches: Vec<Fetch>,
+    /// For the carrier of snapshots.
+    pub snapshots: Vec<SnapshotOrder>,
 }
 
 /// A batch on its way to the log.
@@ -180,6 +303,8 @@ pub struct LogBatch {
 /// Committed entries of all groups of a worker, each group's in order, and reads to be served after.
 #[derive(Debug, Default)]
 pub struct ApplyBatch {
+    /// States that take a replica's place, before `entries`: the log has them, durably.
+    pub switches: Vec<Switch>,
     /// The entries.
     pub entries: Vec<Entry>,
     /// Who waits for which entry, as positions in `entries`, ascending.
@@ -194,8 +319,24 @@ impl ApplyBatch {
     /// Whether there is nothing to apply and nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.reads.is_empty()
+        self.entries.is_empty() && self.reads.is_empty() && self.switches.is_empty()
     }
+}
+
+/// What becomes of a replica's state, other than by entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// A snapshot takes its place.
+    Install {
+        /// The replica's record from now on; its tablet is the one in which the snapshot was staged.
+        record: Box<ReplicaRecord>,
+        /// What the snapshot has applied.
+        applied: LogIndex,
+    },
+    /// The replica has left the node.
+    Remove(GroupId),
+    /// A staged snapshot is not wanted.
+    Discard(TabletId),
 }
 
 /// Entries that a group wants from the log.

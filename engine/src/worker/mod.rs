@@ -25,23 +25,29 @@
 
 mod group;
 mod io;
+mod members;
+mod snapshots;
 mod timers;
 
-pub use io::{ApplyBatch, Fetch, Input, LogBatch, Output, Read, ReadQuery};
+pub use io::{
+    ApplyBatch, Fetch, Input, LogBatch, MemberStep, Output, Read, ReadQuery, SnapshotOrder, Switch,
+};
 
 use crate::config::EngineConfig;
-use crate::frame::{Frame, FrameBuilder, FrameReader, Lane, Origin};
+use crate::frame::{Frame, FrameBuilder, FrameReader, Item, Lane, Origin};
 use crate::reply::{Reply, Waiter};
 use crate::status::GroupStatus;
 use bytes::Bytes;
 use group::Group;
-use pontoon_raft::{
-    AppendSequence, Message, MessageBody, ProposeError, Ready, Restored, StepError,
-};
+use members::ASK_AFTER;
+use pontoon_raft::{AppendSequence, Message, MessageBody, Ready, Restored, StepError};
 use pontoon_store::ReplicaRecord;
-use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, Term, mutant};
-use pontoon_wal::BatchBuilder;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use pontoon_types::{
+    GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term, mutant,
+};
+use pontoon_wal::{BatchBuilder, Recovered};
+use snapshots::Offer;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use timers::Timers;
 
 /// A frame that has grown to this is closed, and what follows goes into the next: a transport refuses
@@ -53,7 +59,7 @@ const FRAME_BYTES: usize = 4 << 20;
 pub struct Worker {
     node: NodeId,
     origin: Origin,
-    limits: Limits,
+    config: EngineConfig,
     groups: Vec<Group>,
     slots: HashMap<GroupId, usize>,
     timers: Timers,
@@ -68,6 +74,27 @@ pub struct Worker {
     full_frames: Vec<(NodeId, Lane, Frame)>,
     /// What the log may forget and has not been told.
     compactions: Vec<(GroupId, LogPosition)>,
+    /// For the carrier of snapshots, from this cycle.
+    orders: Vec<SnapshotOrder>,
+    /// For the apply stage, from this cycle: the log is durable as far as they need it.
+    switches: Vec<Switch>,
+    /// Groups whose tombstones are in the batch that is being built.
+    buried: Vec<GroupId>,
+    /// Per group: the last replica that has left this node. It takes no part, and neither does an earlier one.
+    removed: HashMap<GroupId, Removed>,
+    /// What the log remembers of replicas that the store knows nothing of: they were made known here and got no
+    /// snapshot.
+    dormant: HashMap<GroupId, HardState>,
+    /// Groups without a record here whose logs are damaged: whoever is called on first there is lost.
+    condemned: HashSet<GroupId>,
+    /// The same for all groups of which the log knows nothing: they may be those that it has lost.
+    condemns_unknown: bool,
+    /// The replicas whose logs were found damaged.
+    quarantined: BTreeMap<GroupId, ReplicaRecord>,
+    /// When the others are told again which replicas are lost; `None` if none are.
+    notice_at: Option<Instant>,
+    /// Slots that are free once that batch is durable.
+    vacant: VecDeque<(u64, usize)>,
     unapplied_bytes: usize,
     /// Bytes of the batches in `in_flight`.
     unsynced_bytes: usize,
@@ -76,12 +103,6 @@ pub struct Worker {
     /// Reused from group to group.
     ready: Ready,
     counters: Counters,
-}
-
-/// The bounds that a worker holds its groups to.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_backlog_bytes: usize,
 }
 
 /// What a worker has counted since it started.
@@ -101,6 +122,16 @@ pub struct Counters {
     pub dropped_appends: u64,
 }
 
+/// A replica that has left the node.
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    replica: ReplicaId,
+    /// What it knew to be committed, for those whose votes hang on it; zero if nobody needs to know.
+    committed: LogPosition,
+    /// The batch with its tombstone; 0: an earlier life's.
+    batch: u64,
+}
+
 /// A batch that the log was handed: what Raft is owed, and what may leave, when it is durable.
 #[derive(Debug, Default)]
 struct InFlight {
@@ -108,6 +139,7 @@ struct InFlight {
     bytes: usize,
     acknowledgements: Vec<(usize, AppendSequence, Term)>,
     messages: Vec<(usize, Message)>,
+    switches: Vec<Switch>,
 }
 
 impl Worker {
@@ -124,9 +156,7 @@ impl Worker {
                 worker: number(index),
                 workers: number(config.workers),
             },
-            limits: Limits {
-                max_backlog_bytes: config.max_backlog_bytes,
-            },
+            config: config.clone(),
             groups: Vec::new(),
             slots: HashMap::new(),
             timers: Timers::default(),
@@ -137,6 +167,16 @@ impl Worker {
             frames: BTreeMap::new(),
             full_frames: Vec::new(),
             compactions: Vec::new(),
+            orders: Vec::new(),
+            switches: Vec::new(),
+            buried: Vec::new(),
+            removed: HashMap::new(),
+            dormant: HashMap::new(),
+            condemned: HashSet::new(),
+            condemns_unknown: false,
+            quarantined: BTreeMap::new(),
+            notice_at: None,
+            vacant: VecDeque::new(),
             unapplied_bytes: 0,
             unsynced_bytes: 0,
             log_is_full: false,
@@ -157,21 +197,76 @@ impl Worker {
         &mut self,
         record: ReplicaRecord,
         restored: Restored,
-        config: &EngineConfig,
         now: Instant,
     ) -> Result<(), pontoon_raft::ConfigError> {
-        let slot = self.groups.len();
         let id = record.group;
-        let group = Group::new(self.node, record, restored, config, now)?;
+        let group = Group::new(self.node, record, restored, &self.config, now)?;
+        // The batch with the tombstone is the last that speaks of a slot's former replica.
+        let oldest = self.oldest_in_flight();
+        let slot = match self.vacant.pop_front_if(|(batch, _)| *batch < oldest) {
+            Some((_, slot)) => slot,
+            None => self.groups.len(),
+        };
         let previous = self.slots.insert(id, slot);
         assert!(
             previous.is_none(),
             "group {id} has two replicas on node {}",
             self.node
         );
-        self.groups.push(group);
+        if slot == self.groups.len() {
+            self.groups.push(group);
+        } else {
+            self.groups[slot] = group;
+        }
+        self.leave_later(slot, now);
         self.touch(slot);
         Ok(())
+    }
+
+    /// The first batch that is not known to be durable.
+    fn oldest_in_flight(&self) -> u64 {
+        let oldest = self.in_flight.front();
+        oldest.map_or(self.next_batch, |oldest| oldest.sequence)
+    }
+
+    /// Takes note of a replica whose log is damaged. It takes no part; the others hear of it.
+    pub fn quarantine(&mut self, record: ReplicaRecord, now: Instant) {
+        self.condemned.remove(&record.group);
+        self.quarantined.insert(record.group, record);
+        self.note_lost(now);
+    }
+
+    /// Takes note of what the log remembers of groups beside the replicas that were added: the last ones that have
+    /// left, what those have promised that never got a snapshot, and which of them must not be trusted.
+    pub fn remember(&mut self, recovered: &Recovered) {
+        let (worker, workers) = (self.origin.worker, self.origin.workers);
+        let is_own = |group: &GroupId| group.0 % u64::from(workers) == u64::from(worker);
+        for (group, log) in recovered.groups.iter().filter(|(group, _)| is_own(group)) {
+            let HardState { term, commit, .. } = log.hard_state;
+            let is_sound = commit > LogIndex::ZERO && !recovered.is_quarantined(*group);
+            let committed = if is_sound {
+                LogPosition {
+                    term,
+                    index: commit,
+                }
+            } else {
+                LogPosition::ZERO
+            };
+            let removed = log.removed.map(|replica| Removed {
+                replica,
+                committed,
+                batch: 0,
+            });
+            self.removed
+                .extend(removed.map(|removed| (*group, removed)));
+            if log.hard_state != HardState::default() {
+                self.dormant.insert(*group, log.hard_state);
+            }
+        }
+        let damaged = recovered.damaged.iter().copied().filter(is_own);
+        let unknown = damaged.filter(|group| !self.quarantined.contains_key(group));
+        self.condemned.extend(unknown);
+        self.condemns_unknown = recovered.report.unattributed;
     }
 
     /// Takes in one thing that happened. What follows from it comes out of the next [`Worker::run`].
@@ -198,7 +293,7 @@ impl Worker {
             }
             Input::LogUnreadable { group } => {
                 if let Some(slot) = self.slot(group) {
-                    self.groups[slot].fail("its log cannot be read; the replica was stopped");
+                    self.fail(slot, "its log cannot be read; the replica was stopped", now);
                 }
             }
             Input::PeerLost { node } => self.peer_lost(node),
@@ -212,6 +307,42 @@ impl Worker {
             Input::LogPressure { full } => self.log_is_full = full,
             Input::Status { reply } => reply(self.status()),
             Input::TransferLeadership { group, to } => self.transfer(group, to, now),
+            Input::ChangeMembers {
+                group,
+                steps,
+                waiter,
+            } => self.change_members(group, &steps, waiter, now),
+            Input::SnapshotPinned {
+                group,
+                peer,
+                transfer,
+                applied,
+                conf_state,
+            } => self.snapshot_pinned(group, peer, transfer, applied, conf_state),
+            Input::SnapshotDelivered { group, peer } => self.snapshot_ended(group, peer, true),
+            Input::SnapshotFailed { group, peer } => self.snapshot_ended(group, peer, false),
+            Input::SnapshotOffered {
+                group,
+                from,
+                sender,
+                to,
+                term,
+                last,
+            } => {
+                let offer = Offer {
+                    from,
+                    sender,
+                    to,
+                    term,
+                    last,
+                };
+                self.snapshot_offered(group, &offer);
+            }
+            Input::SnapshotStaged {
+                from,
+                message,
+                record,
+            } => self.snapshot_staged(from, *message, record, now),
             Input::Stop => self.stop(now),
         }
     }
@@ -219,7 +350,11 @@ impl Worker {
     /// When the next deadline is, if any group has one.
     #[must_use]
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        self.timers.next(|slot| self.groups[slot].deadline())
+        let next = self.timers.next(|slot| self.groups[slot].deadline());
+        match (next, self.notice_at) {
+            (Some(next), Some(notice)) => Some(next.min(notice)),
+            (next, notice) => next.or(notice),
+        }
     }
 
     /// Whether every answer that was owed has been given and nothing waits for the log or the store.
@@ -245,9 +380,11 @@ impl Worker {
             .timers
             .pop_due(now, |slot| self.groups[slot].deadline())
         {
+            self.leave_if_due(slot, now);
             self.groups[slot].raft.handle_timeout(now);
             self.touch(slot);
         }
+        self.notify_lost(now);
         let has_frames =
             || !self.full_frames.is_empty() || self.frames.values().any(|frame| !frame.is_empty());
         if !self.has_work() && !has_frames() {
@@ -256,14 +393,19 @@ impl Worker {
         self.counters.cycles += 1;
         let mut in_flight = InFlight::default();
         let mut dirty = std::mem::take(&mut self.dirty);
+        // Before the entries that follow them.
+        out.apply.switches.append(&mut self.switches);
         for slot in dirty.drain(..) {
             self.groups[slot].is_dirty = false;
-            self.gather(slot, &mut in_flight, out);
+            self.gather(slot, &mut in_flight, now, out);
             self.timers.schedule(slot, self.groups[slot].deadline());
         }
         self.dirty = dirty;
         self.gather_compactions();
+        self.gather_buried(&mut in_flight);
         self.seal(in_flight, now, out);
+        out.apply.switches.append(&mut self.switches);
+        out.snapshots.append(&mut self.orders);
         out.frames.append(&mut self.full_frames);
         for ((node, lane), builder) in &mut self.frames {
             if !builder.is_empty() {
@@ -284,16 +426,20 @@ impl Worker {
     }
 
     /// Asks one group for all that it wants now.
-    fn gather(&mut self, slot: usize, in_flight: &mut InFlight, out: &mut Output) {
+    fn gather(&mut self, slot: usize, in_flight: &mut InFlight, now: Instant, out: &mut Output) {
         if self.groups[slot].failure.is_some() {
             return; // It says and promises nothing any more.
         }
+        self.repair(slot, now);
         let mut ready = std::mem::take(&mut self.ready);
         while self.groups[slot].raft.poll_ready(&mut ready) {
             for message in ready.messages.drain(..) {
                 self.send(slot, &message);
             }
             if let Some(persist) = &ready.persist {
+                if let Some(snapshot) = &persist.snapshot {
+                    self.put_in_place(slot, snapshot, in_flight);
+                }
                 let group = &mut self.groups[slot];
                 for entry in &persist.entries {
                     self.batch.append(entry);
@@ -316,16 +462,26 @@ impl Worker {
             let group = &mut self.groups[slot];
             self.unapplied_bytes += group.hand_over(&mut ready, out);
             for peer in ready.snapshots.drain(..) {
-                // Nothing carries snapshots between nodes yet; it is asked for again when the peer has
-                // answered another heartbeat.
-                group.raft.handle_snapshot_failed(peer);
+                match group.node_of(peer) {
+                    Some(to) => self.orders.push(SnapshotOrder::Wanted {
+                        group: group.id(),
+                        peer,
+                        to,
+                    }),
+                    None => group.raft.handle_snapshot_failed(peer),
+                }
             }
             for fetch in ready.fetches.drain(..) {
                 let group = group.id();
                 out.fetches.push(Fetch { group, fetch });
             }
+            if ready.conf_state.take().is_some() {
+                self.members_changed(slot, now);
+            }
         }
         self.ready = ready;
+        self.groups[slot].ask_if_alone(now, ASK_AFTER * self.config.election_timeout);
+        self.discard_unused(slot);
     }
 
     /// Where something belongs that must wait until all that was handed out so far is durable: with the
@@ -372,7 +528,7 @@ impl Worker {
 
     /// Whether so much waits for the disk, to be synced or to be applied, that no more is taken (S11).
     fn is_backed_up(&self) -> bool {
-        self.unapplied_bytes.max(self.unsynced_bytes) > self.limits.max_backlog_bytes
+        self.unapplied_bytes.max(self.unsynced_bytes) > self.config.max_backlog_bytes
             && !mutant!(BacklogUnbounded)
     }
 
@@ -386,6 +542,7 @@ impl Worker {
             self.groups[slot].raft.handle_durable(sequence, term, now);
             self.touch(slot);
         }
+        self.switches.extend(batch.switches);
     }
 
     fn slot(&self, group: GroupId) -> Option<usize> {
@@ -404,7 +561,11 @@ impl Worker {
     /// Whether [`Worker::run`] would find something to do without any input or deadline.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.compactions.is_empty()
+        !self.dirty.is_empty()
+            || !self.compactions.is_empty()
+            || !self.batch.is_empty()
+            || !self.orders.is_empty()
+            || !self.switches.is_empty()
     }
 
     fn send(&mut self, slot: usize, message: &Message) {
@@ -413,15 +574,18 @@ impl Worker {
             return;
         };
         self.counters.messages += 1;
-        let lane = Lane::of(message);
-        let builder = self
-            .frames
-            .entry((node, lane))
-            .or_insert_with(|| FrameBuilder::new(self.origin));
-        builder.push(group.id(), message);
+        let (id, lane) = (group.id(), Lane::of(message));
+        let builder = self.frame_to(node, lane);
+        builder.push(id, message);
         if builder.len() >= FRAME_BYTES {
-            self.full_frames.push((node, lane, builder.finish()));
+            let frame = builder.finish();
+            self.full_frames.push((node, lane, frame));
         }
+    }
+
+    fn frame_to(&mut self, node: NodeId, lane: Lane) -> &mut FrameBuilder {
+        let frame = self.frames.entry((node, lane));
+        frame.or_insert_with(|| FrameBuilder::new(self.origin))
     }
 
     fn propose(&mut self, group: GroupId, command: &Bytes, waiter: Waiter, now: Instant) {
@@ -453,33 +617,9 @@ impl Worker {
                 group.proposed(position, waiter);
                 self.touch(slot);
             }
-            Err(ProposeError::NotLeader { leader }) => {
-                let leader = leader.and_then(|leader| group.node_of(leader));
-                waiter.reply(Reply::NotLeader { leader });
-            }
-            Err(ProposeError::Transferring { to }) => {
-                let leader = group.node_of(to);
-                waiter.reply(Reply::NotLeader { leader });
-            }
-            Err(ProposeError::Overloaded { .. }) => {
-                waiter.reply(Reply::Overloaded {
-                    reason: "too much waits to be committed",
-                });
-            }
-            Err(ProposeError::TooLarge { .. }) => {
-                waiter.reply(Reply::Unavailable {
-                    reason: "the command is too large for an entry",
-                });
-            }
-            Err(ProposeError::ConfChange(_)) => {
-                waiter.reply(Reply::Unavailable {
-                    reason: "the members cannot be changed",
-                });
-            }
-            Err(ProposeError::Stopped) => {
-                waiter.reply(Reply::Unavailable {
-                    reason: "the replica has stopped",
-                });
+            Err(error) => {
+                let reply = group.refusal(&error);
+                waiter.reply(reply);
             }
         }
     }
@@ -523,8 +663,15 @@ impl Worker {
             Err(error) => return self.bad_frame(from, &error),
         };
         loop {
-            match reader.next_message() {
-                Ok(Some((group, message))) => self.step(from, group, message, now),
+            match reader.next_item() {
+                Ok(Some((group, Item::Message(message)))) => self.step(from, group, message, now),
+                Ok(Some((group, Item::Lost(replica)))) => self.hear_lost(from, group, replica, now),
+                Ok(Some((group, Item::Gone(replica, committed)))) => {
+                    self.hear_gone(from, group, replica, committed);
+                }
+                Ok(Some((group, Item::Question(replica)))) => {
+                    self.hear_question(from, group, replica);
+                }
                 Ok(None) => return,
                 Err(error) => return self.bad_frame(from, &error),
             }
@@ -537,18 +684,25 @@ impl Worker {
     }
 
     fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Instant) {
-        let Some(slot) = self.slot(group) else { return };
+        let Some(slot) = self.addressed(from, group, &message, now) else {
+            return;
+        };
         self.counters.messages += 1;
         let is_backed_up = self.is_backed_up();
         let group = &mut self.groups[slot];
         // A peer speaks for its own replicas only; its node is proven by its certificate.
-        let speaks_for_itself = group.node_of(message.from) == Some(from) || mutant!(AnyoneSpeaks);
-        if group.failure.is_some() || !speaks_for_itself {
+        if !group.speaks_for(message.from, from) && !mutant!(AnyoneSpeaks) {
             return;
         }
         if matches!(&message.body, MessageBody::InstallSnapshot { .. }) {
-            return; // It speaks of data that nothing has brought.
+            return; // It speaks of data that the carrier brings, together with it.
         }
+        group.record.members.learn(message.from, from);
+        if group.ask_at.is_some() {
+            group.ask_later(now, ASK_AFTER * self.config.election_timeout);
+        }
+        self.tell_if_gone(slot, from, &message);
+        let group = &mut self.groups[slot];
         let is_append =
             matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
         if is_append && is_backed_up {
@@ -557,18 +711,27 @@ impl Worker {
             return;
         }
         if let Err(error) = group.raft.step(message, now) {
-            self.refuse(slot, from, &error);
+            self.refuse(slot, from, &error, now);
         }
         self.touch(slot);
     }
 
+    fn fail(&mut self, slot: usize, reason: &'static str, now: Instant) {
+        self.groups[slot].fail(reason);
+        self.note_lost(now);
+    }
+
     /// A message that cannot be followed. One that contradicts what is committed stops the group, and
     /// only the group (scenario R3): its replica neither votes nor acknowledges any more.
-    fn refuse(&mut self, slot: usize, from: NodeId, error: &StepError) {
+    fn refuse(&mut self, slot: usize, from: NodeId, error: &StepError, now: Instant) {
         let group = &mut self.groups[slot];
         if error.is_fatal() {
             tracing::error!(group = %group.id(), %from, %error, "stopped a replica");
-            group.fail("a peer contradicted what is committed; the replica was stopped");
+            self.fail(
+                slot,
+                "a peer contradicted what is committed; the replica was stopped",
+                now,
+            );
         } else {
             tracing::debug!(group = %group.id(), %from, %error, "refused a message");
         }
@@ -583,6 +746,7 @@ impl Worker {
             let slot = self.slots[group];
             self.groups[slot].raft.handle_applied(*index);
             self.touch(slot);
+            self.bury_if_done(slot);
         }
     }
 
@@ -603,7 +767,12 @@ impl Worker {
                 continue;
             };
             let group = &mut self.groups[slot];
-            if let Some(position) = group.compact(*applied) {
+            let tail = if self.log_is_full {
+                0
+            } else {
+                self.config.log_tail_entries
+            };
+            if let Some(position) = group.compact(*applied, tail) {
                 self.compactions.push((group.id(), position));
             }
         }
@@ -612,6 +781,9 @@ impl Worker {
     /// The state of every group.
     #[must_use]
     pub fn status(&self) -> Vec<GroupStatus> {
-        self.groups.iter().map(Group::status).collect()
+        let known = |group: &&Group| !group.is_buried && group.is_initialised();
+        let groups = self.groups.iter().filter(known).map(Group::status);
+        let quarantined = self.quarantined.values().map(GroupStatus::quarantined);
+        groups.chain(quarantined).collect()
     }
 }

@@ -77,7 +77,7 @@ impl Cluster {
                     conf_state: record.conf_state.clone(),
                     ..Restored::default()
                 };
-                worker.add_group(record, restored, config, now).unwrap();
+                worker.add_group(record, restored, now).unwrap();
             }
             let stage = ApplyStage::new(machine);
             let (unsynced, logged) = Default::default();
@@ -130,7 +130,8 @@ impl Cluster {
             self.wire.push((node.id, to, lane, frame.to_bytes()));
         }
         node.stage.gather(0, out.apply);
-        let progress: Vec<_> = node.stage.run().unwrap().collect();
+        node.stage.run().unwrap();
+        let progress: Vec<_> = node.stage.progress().collect();
         for progress in progress {
             let (indexes, bytes) = (progress.indexes, progress.bytes);
             node.worker.handle(Input::Applied { indexes, bytes }, now);

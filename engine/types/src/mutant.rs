@@ -121,6 +121,16 @@ mutants! {
     AnyoneSpeaks,
     /// Damaged entries from the network are taken.
     DamagedEntriesPass,
+    /// A replica that has left does not tell candidates what is committed.
+    GoneStaySilent,
+    /// A replica that has left comes back when it is spoken to.
+    GoneComeBack,
+    /// A snapshot takes the state's place before the log says so durably.
+    InstallsEarly,
+    /// Reads that were confirmed before a snapshot took the state's place are served without it.
+    ReadsOutliveInstall,
+    /// Ids of tablets are not set aside before they are used.
+    TabletsUsedTwice,
     /// A write is repeated although its outcome is unknown.
     RepeatsUnknown,
     /// Commands are applied whatever range and epoch they were routed by.

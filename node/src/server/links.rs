@@ -21,6 +21,7 @@ impl Host for Outlet {
         let lane = match lane {
             Lane::Control => pontoon_transport::Lane::Control,
             Lane::Append => pontoon_transport::Lane::Append(worker as u8),
+            Lane::Snapshot => pontoon_transport::Lane::Snapshot,
         };
         let mut message = pontoon_transport::Frame::new();
         for chunk in frame.chunks {
@@ -59,10 +60,12 @@ impl NodeLinks {
 }
 
 impl NodeHandler for NodeLinks {
-    fn handle_frame(&self, from: NodeId, _lane: pontoon_transport::Lane, frame: Bytes) {
+    fn handle_frame(&self, from: NodeId, lane: pontoon_transport::Lane, frame: Bytes) {
         // A peer that was quicker at bootstrapping speaks before this node can listen.
-        if let Some(node) = self.node() {
-            node.engine().receive(from, frame);
+        let Some(node) = self.node() else { return };
+        match lane {
+            pontoon_transport::Lane::Snapshot => node.engine().receive_snapshot(from, frame),
+            _ => node.engine().receive(from, frame),
         }
     }
 

@@ -235,7 +235,11 @@ fn response(reply: Reply, replica: &Replica) -> Response {
     };
     match reply {
         Reply::Applied(outcome) => match outcome {
-            Outcome::Written => Response::Written,
+            Outcome::Written | Outcome::MembersChanged(_) => Response::Written,
+            Outcome::MembersUnchanged => refused(
+                RefusalCode::Members,
+                "the members are others by now, and the change makes no sense any more",
+            ),
             Outcome::Swapped => Response::Swapped,
             Outcome::NotSwapped { actual } => Response::NotSwapped { actual },
             Outcome::StaleEpoch => replica.stale(),
@@ -243,11 +247,9 @@ fn response(reply: Reply, replica: &Replica) -> Response {
             Outcome::Malformed => refused(RefusalCode::Malformed, "not a command"),
             // A proposal is applied by the life of the process that made it, so neither happens to one;
             // if it did, what came of it would not be known.
-            Outcome::None
-            | Outcome::MembersChanged(_)
-            | Outcome::MembersUnchanged
-            | Outcome::Answered(_)
-            | Outcome::AlreadyApplied => Response::UnknownOutcome,
+            Outcome::None | Outcome::Answered(_) | Outcome::AlreadyApplied => {
+                Response::UnknownOutcome
+            }
         },
         Reply::Value(value) => Response::Value(value),
         Reply::Rows(page) => Response::Rows {
@@ -263,6 +265,7 @@ fn response(reply: Reply, replica: &Replica) -> Response {
         Reply::Unavailable { reason } => Response::Unavailable {
             text: reason.to_owned(),
         },
+        Reply::Refused { reason } => refused(RefusalCode::Members, &reason),
         Reply::Unknown => Response::UnknownOutcome,
     }
 }

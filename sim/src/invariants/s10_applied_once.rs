@@ -78,6 +78,26 @@ impl AppliedOnce {
         Ok(())
     }
 
+    /// A snapshot that has applied everything up to `applied` takes the place of a node's state of a group.
+    ///
+    /// # Errors
+    /// If that state was as far already.
+    pub fn installed(&mut self, node: NodeId, group: GroupId, applied: LogIndex) -> Checked {
+        let last = self.applied.entry((node, group)).or_default();
+        let before = std::mem::replace(last, applied);
+        if applied > before {
+            return Ok(());
+        }
+        let what =
+            format!("group {group}: node {node} installs a snapshot at {applied} over {before}");
+        Err(Violation::new(Invariant::S10, what))
+    }
+
+    /// A node's replica of a group has left; another one may come.
+    pub fn left(&mut self, node: NodeId, group: GroupId) {
+        self.applied.remove(&(node, group));
+    }
+
     /// A client was told that its command was surely not done.
     ///
     /// # Errors

@@ -63,6 +63,7 @@ mod tests {
             role: RoleName::Follower,
             term: Term(term),
             leader: None,
+            members: Vec::new(),
             commit: LogIndex(3),
             applied: LogIndex(3),
             first: LogIndex(1),

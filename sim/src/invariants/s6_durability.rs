@@ -104,6 +104,11 @@ impl Promises {
         }
     }
 
+    /// The replica has left the node, and owes nothing any more.
+    pub fn left(&mut self, node: NodeId, group: GroupId) {
+        self.of.remove(&(node, group));
+    }
+
     /// After a crash, recovery has found `found`.
     ///
     /// # Errors

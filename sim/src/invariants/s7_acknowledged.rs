@@ -5,8 +5,9 @@
 //! must have applied what was acknowledged.
 
 use super::{Checked, Invariant, Violation};
+use crate::members::Membership;
 use crate::shadow::{ShadowLog, Stamp};
-use pontoon_types::{GroupId, LogIndex};
+use pontoon_types::{GroupId, LogIndex, ReplicaId};
 use std::collections::BTreeMap;
 
 /// Where the acknowledged writes are.
@@ -27,6 +28,8 @@ pub enum Disk<'a> {
     Blank,
     /// Nobody knows: it is damaged. It may have held an entry before.
     Damaged,
+    /// The replica has left. It may have held an entry before.
+    Gone,
 }
 
 impl Disk<'_> {
@@ -35,45 +38,33 @@ impl Disk<'_> {
             // What is compacted has been applied on this node, and is compared there (S4).
             Self::Holds(log) => index <= log.compacted.index || log.stamp_at(index) == Some(stamp),
             Self::Blank => false,
-            Self::Damaged => true,
+            Self::Damaged | Self::Gone => true,
         }
     }
 }
 
-/// How many of the disks may have held an entry, and how many there are.
-fn holders<'a>(
-    disks: impl IntoIterator<Item = Disk<'a>>,
-    index: LogIndex,
-    stamp: Stamp,
-) -> (usize, usize) {
-    disks.into_iter().fold((0, 0), |(holders, members), disk| {
-        let holds = disk.may_have_held(index, stamp);
-        (holders + usize::from(holds), members + 1)
-    })
-}
-
 impl Acknowledged {
-    /// A write that is the entry `stamp` at `index` is acknowledged; `disks` are what each member of
+    /// A write that is the entry `stamp` at `index` is acknowledged; `disk_of` tells what each member of
     /// the group has durably.
     ///
     /// # Errors
-    /// If it is not on a majority of them.
+    /// If it is not on the disks of a quorum.
     pub fn acknowledged<'a>(
         &mut self,
         group: GroupId,
         index: LogIndex,
         stamp: Stamp,
-        disks: impl IntoIterator<Item = Disk<'a>>,
+        members: &Membership,
+        disk_of: impl Fn(ReplicaId) -> Disk<'a>,
     ) -> Checked {
-        let (holders, members) = holders(disks, index, stamp);
         self.writes += 1;
         let last = self.last.entry(group).or_default();
         *last = index.max(*last);
-        if 2 * holders > members {
+        if members.is_quorum(|replica| disk_of(replica).may_have_held(index, stamp)) {
             return Ok(());
         }
         let what = format!(
-            "group {group}: the write at index {index} was acknowledged, and is on {holders} of {members} disks"
+            "group {group}: the write at index {index} was acknowledged, and is not on the disks of a quorum of {members:?}"
         );
         Err(Violation::new(Invariant::S7, what))
     }
@@ -81,25 +72,25 @@ impl Acknowledged {
     /// A leader, whose entry at `index` is `stamp`, says that it is committed.
     ///
     /// # Errors
-    /// If it is not on a majority of disks.
+    /// If it is not on the disks of a quorum.
     pub fn committed<'a>(
         &mut self,
         group: GroupId,
         index: LogIndex,
         stamp: Stamp,
-        disks: impl IntoIterator<Item = Disk<'a>>,
+        members: &Membership,
+        disk_of: impl Fn(ReplicaId) -> Disk<'a>,
     ) -> Checked {
         let last = self.committed.entry(group).or_default();
         if index <= *last {
             return Ok(());
         }
         *last = index;
-        let (holders, members) = holders(disks, index, stamp);
-        if 2 * holders > members {
+        if members.is_quorum(|replica| disk_of(replica).may_have_held(index, stamp)) {
             return Ok(());
         }
         let what = format!(
-            "group {group}: the leader says that {index} is committed, and it is on {holders} of {members} disks"
+            "group {group}: the leader says that {index} is committed, and it is not on the disks of a quorum of {members:?}"
         );
         Err(Violation::new(Invariant::S7, what))
     }
@@ -147,17 +138,20 @@ mod tests {
         };
         let (holder, other) = (disk(7), disk(8));
         let mut checker = Acknowledged::default();
-        let sound = [Disk::Holds(&holder), Disk::Blank, Disk::Holds(&holder)];
-        assert_eq!(checker.acknowledged(group, index, stamp(7), sound), Ok(()));
-        let damaged = [Disk::Holds(&holder), Disk::Damaged, Disk::Blank];
-        assert_eq!(
-            checker.acknowledged(group, index, stamp(7), damaged),
-            Ok(())
-        );
-        let few = [Disk::Holds(&holder), Disk::Blank, Disk::Holds(&other)];
-        let acknowledged = checker.acknowledged(group, index, stamp(7), few);
+        let members = Membership::of_voters([1, 2, 3].map(ReplicaId));
+        fn of<'a>(disks: [Disk<'a>; 3]) -> impl Fn(ReplicaId) -> Disk<'a> + Copy {
+            move |replica| disks[replica.0 as usize - 1]
+        }
+        let sound = of([Disk::Holds(&holder), Disk::Blank, Disk::Holds(&holder)]);
+        let checked = checker.acknowledged(group, index, stamp(7), &members, sound);
+        assert_eq!(checked, Ok(()));
+        let damaged = of([Disk::Holds(&holder), Disk::Damaged, Disk::Blank]);
+        let checked = checker.acknowledged(group, index, stamp(7), &members, damaged);
+        assert_eq!(checked, Ok(()));
+        let few = of([Disk::Holds(&holder), Disk::Blank, Disk::Holds(&other)]);
+        let acknowledged = checker.acknowledged(group, index, stamp(7), &members, few);
         assert_eq!(broken(&acknowledged), Invariant::S7);
-        let committed = checker.committed(group, index, stamp(7), few);
+        let committed = checker.committed(group, index, stamp(7), &members, few);
         assert_eq!(broken(&committed), Invariant::S7);
         assert_eq!(checker.survived(group, index), Ok(()));
         assert_eq!(

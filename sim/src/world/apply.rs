@@ -25,6 +25,10 @@ impl World {
         }
         process.apply_is_planned = false;
         for (worker, batch) in process.apply_queue.drain(..) {
+            for switch in &batch.switches {
+                self.observer.switches(id, switch)?;
+                self.trace.line(now, || format!("n{id} {switch:?}"));
+            }
             for entry in &batch.entries {
                 self.observer.applies(id, entry)?;
                 let numbers = [
@@ -39,9 +43,8 @@ impl World {
             process.stage.gather(worker, batch);
         }
         let applied = process.stage.run();
-        let applied =
-            applied.map_err(|error| unexpected(format!("node {id} cannot apply: {error}")))?;
-        let progress: Vec<_> = applied.collect();
+        applied.map_err(|error| unexpected(format!("node {id} cannot apply: {error}")))?;
+        let progress: Vec<_> = process.stage.progress().collect();
         let reads = process.stage.take_reads();
         let has_reads = reads.is_some();
         process.reads.extend(reads);
@@ -134,6 +137,12 @@ impl World {
                 purpose: fetch.purpose,
                 entries,
             },
+            // As in production: a snapshot has taken the log's place since.
+            Err(WalError::Compacted { .. } | WalError::Unavailable { .. }) => Input::Fetched {
+                group,
+                purpose: fetch.purpose,
+                entries: Vec::new(),
+            },
             // As in production: the group stops, and only the group.
             Err(WalError::Damaged { .. }) if self.nodes[at].is_damaged => {
                 Input::LogUnreadable { group }
@@ -167,6 +176,8 @@ impl World {
             Ok(())
         };
         rotated.map_err(|error| unexpected(format!("a store cannot rotate: {error}")))?;
+        let reclaimed = process.stage.machine().reclaim(16);
+        reclaimed.map_err(|error| unexpected(format!("a store cannot reclaim: {error}")))?;
         let changed = std::mem::replace(&mut process.log_was_full, full) != full;
         let generation = process.durability.generation();
         let cut = std::mem::replace(&mut process.generation, generation) != generation || full;

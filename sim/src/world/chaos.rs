@@ -1,11 +1,12 @@
 //! Injects the faults that a world has, one after the other.
 
-use super::process::worker_of;
+use super::process::{Asker, worker_of};
 use super::{Event, Healing, World};
 use crate::faults::Fault;
 use crate::invariants::Checked;
-use pontoon_engine::worker::Input;
-use pontoon_types::GroupId;
+use crate::random::Dice;
+use pontoon_engine::worker::{Input, MemberStep};
+use pontoon_types::{GroupId, NodeId};
 use pontoon_wal::Directory;
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ impl World {
             | Fault::PowerLoss
             | Fault::Pause
             | Fault::Transfer
+            | Fault::Members
             | Fault::Astray
             | Fault::Flood => is_up,
             Fault::Partition | Fault::OneWay | Fault::StaleNews | Fault::Disconnect => count > 1,
@@ -106,6 +108,7 @@ impl World {
                 self.plan(after, Event::Heal { what });
             }
             Fault::Transfer => self.transfer_leaderships(at),
+            Fault::Members => self.change_members(),
             Fault::HungSync => {
                 self.nodes[at].next_sync_hangs = Some(self.dice.micros(HANG_MICROS));
             }
@@ -145,7 +148,12 @@ impl World {
             .filter(|(other, _)| *other != at)
             .any(|(_, node)| node.is_damaged);
         let wal = &self.config.wal;
-        if is_second || self.nodes.len() < 3 || wal.max_bytes < ROOM_FOR_THE_DAMAGED {
+        // A group that has changed may be down to what it cannot lose.
+        if self.members_asked
+            || is_second
+            || self.nodes.len() < 3
+            || wal.max_bytes < ROOM_FOR_THE_DAMAGED
+        {
             return false;
         }
         let node = &mut self.nodes[at];
@@ -187,6 +195,41 @@ impl World {
                 let input = Input::TransferLeadership { group, to };
                 self.tell(at, worker_of(group), input);
             }
+        }
+    }
+
+    /// Asks for a change of some group's members, of whoever may lead it. A group keeps the replicas that it needs to
+    /// heal from damage, if there is some.
+    fn change_members(&mut self) {
+        let groups: Vec<GroupId> = self.map.shards().map(|shard| shard.group).collect();
+        let group = *self.dice.pick(&groups);
+        if self.nodes.iter().any(|node| node.is_damaged) {
+            return;
+        }
+        self.members_asked = true;
+        let count = self.nodes.len() as u64;
+        let node = |dice: &mut Dice| NodeId(1 + dice.below(count));
+        let one = node(&mut self.dice);
+        let other = node(&mut self.dice);
+        let steps = match self.dice.below(7) {
+            0 => vec![MemberStep::AddLearner(one)],
+            1 | 2 => vec![MemberStep::AddVoter(one)],
+            3 => vec![MemberStep::Demote(one)],
+            4 => vec![MemberStep::Remove(one)],
+            5 => vec![MemberStep::AddVoter(one), MemberStep::Remove(other)],
+            _ => vec![MemberStep::AddVoter(one), MemberStep::Demote(other)],
+        };
+        let leader = self.observer.recent_leaders(group).first().copied();
+        let at = leader.unwrap_or(one).0 as usize - 1;
+        self.trace.line(self.now, || format!("g{group}: {steps:?}"));
+        if let Some(process) = &self.nodes[at].process {
+            let waiter = process.waiter(Asker::Members);
+            let input = Input::ChangeMembers {
+                group,
+                steps,
+                waiter,
+            };
+            self.tell(at, worker_of(group), input);
         }
     }
 

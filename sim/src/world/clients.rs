@@ -339,9 +339,10 @@ impl World {
                 text: reason.to_owned(),
             },
             Reply::Unknown => Response::UnknownOutcome,
-            Reply::NoReplica { .. } if self.nodes[at].is_damaged => Response::NotHere,
+            // Replicas come and go.
+            Reply::NoReplica { .. } => Response::NotHere,
             // The ranges never change here, and every entry that somebody waits for is applied now.
-            Reply::Applied(_) | Reply::Rows(_) | Reply::StaleRead | Reply::NoReplica { .. } => {
+            Reply::Applied(_) | Reply::Rows(_) | Reply::StaleRead | Reply::Refused { .. } => {
                 return Err(unexpected(format!(
                     "node {} answers {command:?} with {reply:?}",
                     at + 1

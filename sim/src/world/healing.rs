@@ -3,7 +3,7 @@
 use super::World;
 use crate::invariants::{Checked, Invariant, Violation};
 use pontoon_engine::{GroupStatus, RoleName};
-use pontoon_types::{GroupId, NodeId};
+use pontoon_types::NodeId;
 use std::time::Duration;
 
 /// How long it may take. Restarts, elections and everything that had piled up need a few seconds.
@@ -36,13 +36,10 @@ impl World {
             }
         }
         self.check_states()?;
-        for (group, members) in self.observer.members() {
-            for node in members
-                .iter()
-                .filter(|node| self.takes_part(**node, *group))
-            {
-                let applied = self.observer.once.last(*node, *group);
-                self.observer.acknowledged.survived(*group, applied)?;
+        for (group, members) in self.observer.members.iter() {
+            for node in members.nodes() {
+                let applied = self.observer.once.last(node, group);
+                self.observer.acknowledged.survived(group, applied)?;
             }
         }
         Ok(())
@@ -53,14 +50,6 @@ impl World {
         process.map(|process| process.status()).unwrap_or_default()
     }
 
-    /// Whether a node's replica of a group may be expected to do anything: not if its log is damaged.
-    fn takes_part(&self, node: NodeId, group: GroupId) -> bool {
-        let is_running =
-            |status: &GroupStatus| status.group == group && status.role != RoleName::Stopped;
-        let is_damaged = self.nodes[node.0 as usize - 1].is_damaged;
-        !is_damaged || self.status_of(node).iter().any(is_running)
-    }
-
     /// In what the replicas of some group differ, if they do.
     fn difference(&self) -> Option<String> {
         let all: Vec<_> = self
@@ -68,21 +57,33 @@ impl World {
             .iter()
             .map(|node| self.status_of(node.id))
             .collect();
-        for (group, members) in self.observer.members() {
-            let members = members
-                .iter()
-                .filter(|node| self.takes_part(**node, *group));
-            let of_group = members.map(|node| {
-                let status = all[node.0 as usize - 1].iter();
-                status.clone().find(|status| status.group == *group)
+        for (group, members) in self.observer.members.iter() {
+            if members.latest().is_joint() {
+                return Some(format!("group {group} is between two configurations"));
+            }
+            let of_group = members.latest().members().into_iter().map(|replica| {
+                let node = members.node_of(replica)?;
+                let mut statuses = all[node.0 as usize - 1].iter();
+                statuses.find(|status| {
+                    (status.group, status.replica) == (group, replica)
+                        && status.role != RoleName::Stopped
+                })
             });
             let Some(replicas) = of_group.collect::<Option<Vec<_>>>() else {
-                return Some(format!("group {group} has a replica that does not run"));
+                return Some(format!(
+                    "group {group} has a replica that does not run: {members:?}"
+                ));
             };
+            let strays = all.iter().flatten().find(|status| {
+                status.group == group && !members.latest().is_member(status.replica)
+            });
+            if let Some(stray) = strays {
+                return Some(format!("a removed replica has not left: {stray:?}"));
+            }
             let leaders = replicas
                 .iter()
                 .filter(|replica| replica.role == RoleName::Leader);
-            let end = self.observer.machines.last(*group);
+            let end = self.observer.machines.last(group);
             let equal = replicas.iter().all(|replica| {
                 replica.applied == end && replica.last == end && replica.term == replicas[0].term
             });

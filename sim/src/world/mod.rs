@@ -11,6 +11,7 @@ mod log;
 mod observe;
 mod outsiders;
 mod process;
+mod snapshots;
 
 use crate::clock::Clock;
 use crate::faults::{Fault, FaultCounts};
@@ -24,6 +25,7 @@ use clients::{Client, TryId};
 use observe::Observer;
 use pontoon_client::protocol::Response;
 use pontoon_engine::EngineConfig;
+use pontoon_engine::snapshot::{CarrierInput, SnapshotSettings};
 use pontoon_shard_router::{ClusterMap, Manifest};
 use pontoon_store::ModelStore;
 use pontoon_types::{ClusterId, GroupId, Instant, NodeId};
@@ -72,6 +74,10 @@ pub struct Report {
     pub fetches: u64,
     /// Starts of replicas that found their log damaged.
     pub quarantined: u64,
+    /// Snapshots that were put in place.
+    pub snapshots: u64,
+    /// Changes of members that were made.
+    pub changes: u64,
     /// What went wrong, and when.
     pub violation: Option<(Instant, Violation)>,
 }
@@ -93,6 +99,8 @@ impl Report {
             compactions: 0,
             fetches: 0,
             quarantined: 0,
+            snapshots: 0,
+            changes: 0,
             violation: Some((at, violation)),
         }
     }
@@ -150,6 +158,16 @@ enum Event {
         to: usize,
         worker: usize,
         frame: Bytes,
+    },
+    SnapshotFrame {
+        from: usize,
+        to: usize,
+        frame: Bytes,
+    },
+    Carry {
+        node: usize,
+        life: u64,
+        input: Option<Box<CarrierInput<ModelStore>>>,
     },
     PeerLost {
         node: usize,
@@ -284,6 +302,8 @@ pub struct World {
     outsiders: u64,
     /// The next frame with entries is damaged on its way.
     tampering: bool,
+    /// Somebody has asked for other members.
+    members_asked: bool,
     /// Nothing fails any more.
     healed: bool,
 }
@@ -306,6 +326,15 @@ impl World {
             lease_reads: profile.lease_reads,
             max_uncommitted_bytes: profile.max_uncommitted_bytes,
             max_backlog_bytes: profile.max_backlog_bytes,
+            log_tail_entries: profile.log_tail_entries,
+            snapshots: SnapshotSettings {
+                bytes_per_second: profile.snapshot_bytes_per_second,
+                chunk_bytes: profile.snapshot_chunk_bytes,
+                max_outgoing: 2,
+                max_incoming: 2,
+                patience: Duration::from_secs(5),
+                ..SnapshotSettings::default()
+            },
             ..EngineConfig::default()
         };
         let bounds = Bounds {
@@ -366,6 +395,7 @@ impl World {
             bounds,
             outsiders: 0,
             tampering: false,
+            members_asked: false,
             healed: false,
             profile,
         }
@@ -392,6 +422,8 @@ impl World {
             compactions: self.compactions,
             fetches: self.fetches,
             quarantined: self.quarantined,
+            snapshots: self.observer.installs(),
+            changes: self.observer.members.changes(),
             violation,
         }
     }
@@ -469,6 +501,8 @@ impl World {
                 worker,
                 frame,
             } => self.receive(from, to, worker, frame),
+            Event::SnapshotFrame { from, to, frame } => self.receive_snapshot(from, to, frame),
+            Event::Carry { node, life, input } => self.carry(node, life, input),
             Event::PeerLost { node, peer } => self.peer_lost(node, peer),
             Event::ClientNext { client } => self.client_next(client),
             Event::ClientTry { client, id } => self.client_try(client, id),

@@ -5,26 +5,24 @@ use crate::invariants::{
     Acknowledged, AppliedOnce, Checked, Disk, Invariant, LeaderCompleteness, LogMatching,
     OneLeaderPerTerm, OwnTermCommit, Promises, StateMachineSafety, Violation,
 };
+use crate::members::{Membership, Memberships};
 use crate::shadow::{ShadowLog, ShadowNode, ShadowRecord};
 use bytes::Bytes;
 use pontoon_engine::frame::FrameReader;
+use pontoon_engine::worker::Switch;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_shard_router::ClusterMap;
-use pontoon_store::{ModelStore, Store, View, keys};
+use pontoon_store::StateHash;
 use pontoon_types::{
-    Command, Entry, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, TabletId, Term,
+    Command, Entry, EntryKind, GroupId, LogIndex, LogPosition, NodeId, ReplicaId, Term,
 };
 use pontoon_wal::{Recovered, SealedBatch};
 use std::collections::{BTreeMap, BTreeSet};
-use xxhash_rust::xxh3::Xxh3;
 
 /// The checkers, and the shadows of the logs that they look at.
 pub(super) struct Observer {
     shadows: BTreeMap<NodeId, ShadowNode>,
-    /// The nodes of each group.
-    members: BTreeMap<GroupId, Vec<NodeId>>,
-    /// The nodes of all replicas.
-    places: BTreeMap<(GroupId, ReplicaId), NodeId>,
+    pub(super) members: Memberships,
     leaders: OneLeaderPerTerm,
     matching: LogMatching,
     completeness: LeaderCompleteness,
@@ -36,28 +34,17 @@ pub(super) struct Observer {
     pub(super) acknowledged: Acknowledged,
     pub(super) once: AppliedOnce,
     applied_entries: u64,
+    installs: u64,
 }
 
 impl Observer {
     pub(super) fn new(map: &ClusterMap) -> Self {
-        let groups = || map.shards().chain([map.meta()]);
-        let places = groups().flat_map(|shard| {
-            let replicas = shard.replicas.iter();
-            replicas.map(|replica| ((shard.group, replica.replica), replica.node))
-        });
-        let members = groups()
-            .map(|shard| {
-                let nodes = shard.replicas.iter().map(|replica| replica.node);
-                (shard.group, nodes.collect())
-            })
-            .collect();
         Self {
             shadows: map
                 .nodes()
                 .map(|node| (node.node, ShadowNode::default()))
                 .collect(),
-            places: places.collect(),
-            members,
+            members: Memberships::new(map),
             leaders: OneLeaderPerTerm::default(),
             matching: LogMatching::default(),
             completeness: LeaderCompleteness::default(),
@@ -68,6 +55,7 @@ impl Observer {
             acknowledged: Acknowledged::default(),
             once: AppliedOnce::default(),
             applied_entries: 0,
+            installs: 0,
         }
     }
 
@@ -83,18 +71,19 @@ impl Observer {
         self.acknowledged.writes()
     }
 
-    pub(super) fn members(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
-        &self.members
+    pub(super) const fn installs(&self) -> u64 {
+        self.installs
     }
 
     /// The nodes that led a group last, the latest first.
     pub(super) fn recent_leaders(&self, group: GroupId) -> Vec<NodeId> {
         let replicas = self.leaders.recent(group);
-        let nodes = replicas.filter_map(|replica| self.places.get(&(group, replica)));
+        let members = self.members.of(group);
+        let nodes = replicas.filter_map(|replica| members?.node_of(replica));
         let mut recent: Vec<NodeId> = Vec::new();
         for node in nodes {
-            if recent.len() < 3 && !recent.contains(node) {
-                recent.push(*node);
+            if recent.len() < 3 && !recent.contains(&node) {
+                recent.push(node);
             }
         }
         recent
@@ -102,9 +91,7 @@ impl Observer {
 
     /// The groups that have a replica on a node.
     pub(super) fn groups_of(&self, node: NodeId) -> Vec<GroupId> {
-        let members = self.members.iter();
-        let of_node = members.filter(|(_, nodes)| nodes.contains(&node));
-        of_node.map(|(group, _)| *group).collect()
+        self.members.groups_of(node)
     }
 
     /// The term of a group's log on a node, and its end.
@@ -145,10 +132,51 @@ impl Observer {
                 self.promises.overwritten(node, group, index);
                 self.matching.laid(node, group, index, stamp, previous)?;
             }
+            match shadow {
+                ShadowRecord::Install(last) => self.installs_into_log(node, group, last)?,
+                ShadowRecord::Remove(_) => {
+                    self.promises.left(node, group);
+                    self.once.left(node, group);
+                    self.damaged.remove(&(node, group));
+                }
+                _ => {}
+            }
             self.shadow(node).lay(group, shadow);
         }
         self.shadow(node).end_batch();
         Ok(())
+    }
+
+    /// A snapshot takes the place of a group's log.
+    fn installs_into_log(&mut self, node: NodeId, group: GroupId, last: LogPosition) -> Checked {
+        let applied = self.machines.at(group, last.index);
+        if applied.is_none_or(|stamp| stamp.term != last.term) {
+            let what = format!(
+                "group {group}: node {node} takes a snapshot at {last:?}, where {applied:x?} was applied"
+            );
+            return Err(Violation::new(Invariant::S4, what));
+        }
+        // What it has acknowledged beyond that was another leader's.
+        self.promises.overwritten(node, group, last.index.next());
+        Ok(())
+    }
+
+    /// Something other than an entry happens to a state.
+    pub(super) fn switches(&mut self, node: NodeId, switch: &Switch) -> Checked {
+        let Switch::Install { record, applied } = switch else {
+            return Ok(());
+        };
+        self.installs += 1;
+        let durable = self.shadows.get(&node);
+        let durable = durable.and_then(|shadow| shadow.durable(record.group));
+        if durable.is_none_or(|log| log.last() < *applied) {
+            let what = format!(
+                "group {}: node {node} installs a snapshot at {applied} before its log says so durably",
+                record.group
+            );
+            return Err(Violation::new(Invariant::S6, what));
+        }
+        self.once.installed(node, record.group, *applied)
     }
 
     /// A node's log has synced all that was laid.
@@ -212,8 +240,10 @@ impl Observer {
                     }
                     self.commits.told(group, term, commit, laid)?;
                     if let Some(stamp) = laid.stamp_at(commit) {
-                        let disks = disks(&self.members, &self.shadows, &self.damaged, group);
-                        self.acknowledged.committed(group, commit, stamp, disks)?;
+                        let members = self.members.of(group).expect("a group has members");
+                        let disks = disks(members, &self.shadows, &self.damaged, group);
+                        self.acknowledged
+                            .committed(group, commit, stamp, members, disks)?;
                     }
                 }
                 MessageBody::Heartbeat { .. } => self.leaders.check(group, term, from)?,
@@ -227,6 +257,7 @@ impl Observer {
     pub(super) fn applies(&mut self, node: NodeId, entry: &Entry) -> Checked {
         let (group, index) = (entry.group(), entry.index());
         self.applied_entries += 1;
+        self.members.applied(entry);
         let shadow = self.shadows.get(&node);
         let durable = shadow.and_then(|shadow| shadow.durable(group));
         if durable.is_none_or(|log| log.last() < index) {
@@ -247,26 +278,34 @@ impl Observer {
             )));
         };
         let stamp = self.machines.at(group, index).expect("it was applied");
-        let disks = disks(&self.members, &self.shadows, &self.damaged, group);
-        self.acknowledged.acknowledged(group, index, stamp, disks)
+        let members = self.members.of(group).expect("a group has members");
+        let disks = disks(members, &self.shadows, &self.damaged, group);
+        self.acknowledged
+            .acknowledged(group, index, stamp, members, disks)
     }
 }
 
 /// What the members of a group have on their disks.
 fn disks<'a>(
-    members: &'a BTreeMap<GroupId, Vec<NodeId>>,
+    members: &'a Membership,
     shadows: &'a BTreeMap<NodeId, ShadowNode>,
     damaged: &'a BTreeSet<(NodeId, GroupId)>,
     group: GroupId,
-) -> impl Iterator<Item = Disk<'a>> {
-    let members = members.get(&group).into_iter().flatten();
-    members.map(move |node| {
-        if damaged.contains(&(*node, group)) {
+) -> impl Fn(ReplicaId) -> Disk<'a> {
+    move |replica| {
+        let Some(node) = members.node_of(replica) else {
+            return Disk::Blank;
+        };
+        if damaged.contains(&(node, group)) {
             return Disk::Damaged;
         }
-        let durable = shadows.get(node).and_then(|shadow| shadow.durable(group));
-        durable.map_or(Disk::Blank, Disk::Holds)
-    })
+        let durable = shadows.get(&node).and_then(|shadow| shadow.durable(group));
+        match durable {
+            None => Disk::Blank,
+            Some(log) if log.removed >= Some(replica) => Disk::Gone,
+            Some(log) => Disk::Holds(log),
+        }
+    }
 }
 
 /// The client's command in an entry.
@@ -277,25 +316,6 @@ fn command_of(entry: &Entry) -> Option<(u64, u64)> {
     // Bytes that are no command may look like the front of one.
     let request = Command::decode(entry.payload()).ok()?.request;
     Some((request.session.0, request.sequence.0))
-}
-
-/// A hash over a tablet's rows, each of which `check` has seen by its key.
-fn hash_rows(
-    store: &ModelStore,
-    tablet: TabletId,
-    mut check: impl FnMut(&[u8]) -> Checked,
-) -> Result<u64, Violation> {
-    let from = keys::stored_key(tablet, keys::Space::Data, b"");
-    let to = keys::stored_key(TabletId(tablet.0 + 1), keys::Space::Data, b"");
-    let mut hash = Xxh3::new();
-    for (key, value) in store.view().range(&from, &to).flatten() {
-        check(&key[from.len()..])?;
-        hash.update(&(key.len() as u64).to_le_bytes());
-        hash.update(&key);
-        hash.update(&(value.len() as u64).to_le_bytes());
-        hash.update(&value);
-    }
-    Ok(hash.digest())
 }
 
 impl World {
@@ -316,13 +336,17 @@ impl World {
         } = self;
         for Node { id, process, .. } in nodes {
             let Some(process) = process else { continue };
-            for (group, tablet) in process.tablets() {
-                let store = process.store();
-                let hash = hash_rows(store, tablet, |key| ownership.holds(*id, group, key))?;
+            for state in process.states() {
+                let group = state.record().group;
+                let mut hash = StateHash::default();
+                for (key, value) in state.rows(None).flatten() {
+                    ownership.holds(*id, group, &key[1..])?;
+                    hash.push(&key, &value);
+                }
+                let hash = hash.finish() as u64;
                 trace.mix(&[group.0, hash]);
-                observer
-                    .machines
-                    .state(*id, group, store.applied(group), hash)?;
+                let applied = state.applied();
+                observer.machines.state(*id, group, applied, hash)?;
             }
         }
         Ok(())

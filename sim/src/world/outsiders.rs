@@ -233,27 +233,26 @@ impl World {
     /// speaks.
     fn forge(&mut self, at: usize) -> Checked {
         let node = self.nodes[at].id;
-        let groups = self.observer.groups_of(node);
-        if groups.is_empty() {
+        let Some(process) = &self.nodes[at].process else {
+            return Ok(());
+        };
+        let replicas = process.status();
+        if replicas.is_empty() {
             return Ok(());
         }
-        let group = *self.dice.pick(&groups);
-        let Some(shard) = self.shard_of(group) else {
-            return Ok(());
-        };
-        let others: Vec<_> = shard
-            .replicas
-            .iter()
-            .filter(|one| one.node != node)
+        let own = self.dice.pick(&replicas).clone();
+        let others = own.members.iter().filter(|one| one.replica != own.replica);
+        let others: Vec<_> = others
+            .filter_map(|one| Some((one.replica, one.node?)))
             .collect();
-        let (Some(own), false) = (shard.replica_on(node), others.is_empty()) else {
+        if others.is_empty() {
             return Ok(());
-        };
-        let named = *self.dice.pick(&others);
+        }
+        let (named, named_node) = *self.dice.pick(&others);
         let liars = self.nodes.iter().map(|node| node.id).chain([STRANGER]);
-        let liars: Vec<NodeId> = liars.filter(|liar| *liar != named.node).collect();
+        let liars: Vec<NodeId> = liars.filter(|liar| *liar != named_node).collect();
         let from = *self.dice.pick(&liars);
-        let (to, named) = (own.replica, named.replica);
+        let (group, to) = (own.group, own.replica);
         let (term, last) = self.observer.end_of(node, group);
         let message = self.forged(named, to, term, last);
         let worker = worker_of(group) as u8;

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_engine::apply::{ApplyStage, DueReads};
 use pontoon_engine::frame::{Lane, Origin};
+use pontoon_engine::snapshot::Carrier;
 use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
-use pontoon_engine::{GroupStatus, Reply, Waiter, restore};
-use pontoon_store::{Durability, KvMachine, ModelStore, ModelView, ReplicaRecord};
+use pontoon_engine::{GroupStatus, Reply, Waiter, redo, restore};
+use pontoon_store::{Durability, KvMachine, KvSnapshot, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, Members, TabletId};
 use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +42,8 @@ pub(super) enum Asker {
     Astray(Claim),
     /// One of too many proposals.
     Flood(CommandId),
+    /// Somebody who wants other members.
+    Members,
     /// Something that is no request.
     Nonsense,
 }
@@ -50,7 +53,9 @@ pub(super) struct Process {
     pub(super) reader: LogReader<MemoryFile>,
     pub(super) stage: ApplyStage<ModelStore>,
     pub(super) durability: Durability,
-    pub(super) replicas: Vec<ReplicaRecord>,
+    pub(super) carrier: Carrier<ModelStore>,
+    /// When the carrier looks next what is due.
+    pub(super) carrier_due: Option<Instant>,
     workers: Vec<Slot>,
     /// Batches that the log's thread has not taken yet, and by which worker.
     pub(super) log_inbox: VecDeque<(usize, LogBatch)>,
@@ -85,15 +90,11 @@ struct Slot {
 }
 
 impl Process {
-    pub(super) fn tablets(&self) -> Vec<(GroupId, TabletId)> {
-        let replicas = self.replicas.iter();
-        replicas
-            .map(|record| (record.group, record.tablet))
-            .collect()
-    }
-
-    pub(super) fn store(&mut self) -> &ModelStore {
-        self.stage.machine().store()
+    /// The state of every replica that has one.
+    pub(super) fn states(&mut self) -> Vec<KvSnapshot<ModelView>> {
+        let machine = self.stage.machine();
+        let groups = machine.replicas().map(|record| record.group);
+        groups.filter_map(|group| machine.snapshot(group)).collect()
     }
 
     /// A waiter for somebody.
@@ -221,6 +222,8 @@ impl World {
             let records = records_of(&self.map, id);
             machine.bootstrap(&records, &[]).map_err(store_failed)?;
         }
+        redo(&recovered, &mut machine)
+            .map_err(|error| Violation::new(Invariant::S6, format!("node {id}: {error}")))?;
         let replicas: Vec<_> = machine.replicas().cloned().collect();
         let durability = machine.durability();
         let mut workers: Vec<_> = (0..WORKERS)
@@ -234,6 +237,11 @@ impl World {
         for record in &replicas {
             let group = record.group;
             let (applied, durable) = (machine.applied(group), durability.applied(group));
+            let log = recovered.groups.get(&group);
+            // An install that the log says has happened is made again, whatever was flushed.
+            let sound = log.filter(|log| !log.damaged);
+            let installed = sound.and_then(|log| log.installed.as_ref());
+            let durable = installed.map_or(durable, |one| one.last.index.max(durable));
             self.observer.once.opened(id, group, applied, durable)?;
             let restored = restore(record, &mut recovered, &machine)
                 .map_err(|error| Violation::new(Invariant::S6, format!("node {id}: {error}")))?;
@@ -241,13 +249,13 @@ impl World {
                 self.quarantined += 1;
                 self.trace
                     .line(self.now, || format!("n{id} g{group} is quarantined"));
+                let slot = &mut workers[worker_of(group)];
+                slot.worker.quarantine(record.clone(), local);
                 continue;
             };
             let shard = self.map.shard(record.shard).unwrap_or(self.map.meta());
             let slot = &mut workers[worker_of(group)];
-            let added = slot
-                .worker
-                .add_group(record.clone(), restored, config, local);
+            let added = slot.worker.add_group(record.clone(), restored, local);
             added.map_err(|error| {
                 unexpected(format!(
                     "group {group}: node {id} cannot restore its replica: {error}"
@@ -261,13 +269,17 @@ impl World {
                 slot.inbox.push_back(Input::Campaign { group });
             }
         }
+        for slot in &mut workers {
+            slot.worker.remember(&recovered);
+        }
         Ok(Process {
+            carrier: Carrier::new(config.snapshots, local),
+            carrier_due: None,
             reader: log.reader(),
             log,
             stage: ApplyStage::new(machine),
             generation: durability.generation(),
             durability,
-            replicas,
             workers,
             log_inbox: VecDeque::new(),
             log_queue: LogQueue::default(),
@@ -395,6 +407,9 @@ impl World {
             if !std::mem::replace(&mut process.apply_is_planned, true) {
                 self.plan(apply_after, Event::Apply { node: at, life });
             }
+        }
+        for order in out.snapshots {
+            self.tell_carrier(at, order.into());
         }
         for fetch in out.fetches {
             let after = self.dice.micros((20, 5_000));

@@ -12,8 +12,8 @@
 use super::{Machine, StateMachine};
 use crate::keys::{self, LOCAL_TABLET};
 use crate::{Store, StoreError, View, WriteBatch};
-use pontoon_types::TabletId;
 use pontoon_types::codec::DecodeError;
+use pontoon_types::{TabletId, mutant};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 /// How many ids are set aside at once.
@@ -106,7 +106,9 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     pub fn begin_install(&mut self) -> Result<(TabletId, S::Stager), StoreError> {
         if self.tablets.next == self.tablets.end {
             let end = self.tablets.next + BLOCK;
-            self.put_local(NEXT_TABLET, &end.to_be_bytes())?;
+            if !mutant!(TabletsUsedTwice) {
+                self.put_local(NEXT_TABLET, &end.to_be_bytes())?;
+            }
             self.tablets.end = end;
         }
         let tablet = TabletId(self.tablets.next);

@@ -1,0 +1,61 @@
+//! The thread of the carrier: snapshots on their way from and to this node.
+
+use super::apply::ApplyJob;
+use super::clock;
+use super::mailbox::{Inbox, Mailbox};
+use super::{Host, Shared, worker_of};
+use crate::frame::Lane;
+use crate::snapshot::{Carrier, CarrierInput, Errand, SnapshotCounters};
+use parking_lot::Mutex;
+use pontoon_store::LsmStore;
+use std::sync::Arc;
+
+/// Something for the carrier's thread to do.
+pub(super) enum CarrierJob {
+    /// Take in something.
+    Input(CarrierInput<LsmStore>),
+    /// End.
+    Finish,
+}
+
+/// Where the carrier's errands go.
+pub(super) struct Exits {
+    pub(super) shared: Arc<Shared>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) apply: Mailbox<ApplyJob>,
+    pub(super) counters: Arc<Mutex<SnapshotCounters>>,
+}
+
+/// Runs until it is told to finish.
+pub(super) fn run(mut carrier: Carrier<LsmStore>, inbox: &Inbox<CarrierJob>, exits: &Exits) {
+    let mut jobs = Vec::new();
+    loop {
+        let now = clock::now();
+        let patience = carrier.next_deadline(now).map(|deadline| deadline - now);
+        inbox.wait(patience, 0, &mut jobs);
+        for job in jobs.drain(..) {
+            match job {
+                CarrierJob::Input(input) => carrier.handle(input, clock::now()),
+                CarrierJob::Finish => return,
+            }
+        }
+        carrier.handle_timeout(clock::now());
+        for errand in carrier.errands() {
+            run_errand(errand, exits);
+        }
+        *exits.counters.lock() = carrier.counters();
+    }
+}
+
+fn run_errand(errand: Errand, exits: &Exits) {
+    match errand {
+        Errand::Pin { group, transfer } => exits.apply.tell(ApplyJob::Pin { group, transfer }),
+        Errand::Open { group } => exits.apply.tell(ApplyJob::Open { group }),
+        Errand::Discard { tablet } => exits.apply.tell(ApplyJob::Discard { tablet }),
+        Errand::Tell { group, input } => {
+            let mailboxes = &exits.shared.mailboxes;
+            mailboxes[worker_of(group, mailboxes.len())].tell(input);
+        }
+        Errand::Send { to, frame } => exits.host.send(to, 0, Lane::Snapshot, frame),
+    }
+}

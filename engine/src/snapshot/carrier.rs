@@ -1,0 +1,672 @@
+//! All snapshots that a node sends and receives.
+
+use super::budget::Budget;
+use super::incoming::{self, ChunkError, Incoming, Staging};
+use super::message::{End, SnapshotBody, SnapshotMessage};
+use super::outgoing::{self, Outgoing};
+use crate::frame::Frame;
+use crate::worker::{Input, SnapshotOrder};
+use bytes::Bytes;
+use pontoon_raft::{Message, MessageBody};
+use pontoon_store::{KvSnapshot, ReplicaRecord, Store, StoreError};
+use pontoon_types::{GroupId, Instant, NodeId, ReplicaId, TabletId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How snapshots travel.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotSettings {
+    /// Bytes per second, over all that this node sends and receives.
+    pub bytes_per_second: u64,
+    /// Snapshots sent at the same time; others wait.
+    pub max_outgoing: usize,
+    /// Snapshots received at the same time; others are refused, and offered again.
+    pub max_incoming: usize,
+    /// Bytes of rows in a chunk.
+    pub chunk_bytes: usize,
+    /// How long to wait before something that was said is said again.
+    pub retry: Duration,
+    /// A transfer that has not moved for this long is given up.
+    pub patience: Duration,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 64 << 20,
+            max_outgoing: 8,
+            max_incoming: 4,
+            chunk_bytes: 256 << 10,
+            retry: Duration::from_millis(500),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a carrier has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCounters {
+    /// Snapshots that arrived whole at another node.
+    pub sent: u64,
+    /// Snapshots that arrived whole here.
+    pub received: u64,
+    /// Bytes of chunks sent, repeated ones included.
+    pub sent_bytes: u64,
+    /// Bytes of chunks that were of use.
+    pub received_bytes: u64,
+    /// Transfers that were given up, by either side.
+    pub given_up: u64,
+}
+
+/// One thing that happened.
+pub enum CarrierInput<S: Store> {
+    /// Raft wants a peer to get a snapshot ([`pontoon_raft::Ready::snapshots`]).
+    Wanted {
+        /// The group.
+        group: GroupId,
+        /// The peer.
+        peer: ReplicaId,
+        /// Its node.
+        to: NodeId,
+    },
+    /// The answer to [`Errand::Pin`].
+    Pinned {
+        /// The transfer.
+        transfer: u64,
+        /// The snapshot; `None` if there is no such replica.
+        snapshot: Option<KvSnapshot<S::View>>,
+    },
+    /// The worker's answer to [`Input::SnapshotPinned`].
+    Taken {
+        /// The transfer.
+        transfer: u64,
+        /// The InstallSnapshot that goes with it; `None`: not wanted any more.
+        message: Option<Box<Message>>,
+    },
+    /// A frame of another node's carrier.
+    Frame {
+        /// The node that sent it, as its certificate says.
+        from: NodeId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// The worker's answer to [`Input::SnapshotOffered`].
+    Answered {
+        /// The group.
+        group: GroupId,
+        /// Whether it is of use here.
+        is_wanted: bool,
+    },
+    /// The answer to [`Errand::Open`].
+    Opened {
+        /// The group.
+        group: GroupId,
+        /// The new tablet, and what takes rows for it.
+        opened: Result<(TabletId, S::Stager), StoreError>,
+    },
+}
+
+impl<S: Store> From<SnapshotOrder> for CarrierInput<S> {
+    fn from(order: SnapshotOrder) -> Self {
+        match order {
+            SnapshotOrder::Wanted { group, peer, to } => Self::Wanted { group, peer, to },
+            SnapshotOrder::Taken { transfer, message } => Self::Taken { transfer, message },
+            SnapshotOrder::Answered { group, is_wanted } => Self::Answered { group, is_wanted },
+        }
+    }
+}
+
+/// One thing that is to be done.
+#[derive(Debug)]
+pub enum Errand {
+    /// For the apply stage: pin the state of a group.
+    Pin {
+        /// The group.
+        group: GroupId,
+        /// The transfer.
+        transfer: u64,
+    },
+    /// For the apply stage: make a tablet for the state that a group is to get.
+    Open {
+        /// The group.
+        group: GroupId,
+    },
+    /// For the apply stage: nobody needs this tablet.
+    Discard {
+        /// The tablet.
+        tablet: TabletId,
+    },
+    /// For the group's worker.
+    Tell {
+        /// The group.
+        group: GroupId,
+        /// What to tell it.
+        input: Input,
+    },
+    /// For another node.
+    Send {
+        /// The node.
+        to: NodeId,
+        /// The frame.
+        frame: Frame,
+    },
+}
+
+/// Carries snapshots from and to a node. See [the module](super).
+pub struct Carrier<S: Store> {
+    settings: SnapshotSettings,
+    budget: Budget,
+    outgoing: BTreeMap<u64, Outgoing<S::View>>,
+    incoming: BTreeMap<GroupId, Incoming<S::Stager>>,
+    next_transfer: u64,
+    counters: SnapshotCounters,
+    errands: Vec<Errand>,
+}
+
+impl<S: Store> Carrier<S> {
+    /// A carrier with nothing to carry.
+    ///
+    /// # Panics
+    /// If the rate is zero.
+    #[must_use]
+    pub fn new(settings: SnapshotSettings, now: Instant) -> Self {
+        assert!(settings.bytes_per_second > 0, "a rate of nothing");
+        Self {
+            settings,
+            budget: Budget::new(settings.bytes_per_second, now),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            // Numbers of an earlier life of the node must not be taken for this one's.
+            next_transfer: now.as_nanos(),
+            counters: SnapshotCounters::default(),
+            errands: Vec::new(),
+        }
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub const fn counters(&self) -> SnapshotCounters {
+        self.counters
+    }
+
+    /// What is to be done, in order.
+    pub fn errands(&mut self) -> std::vec::Drain<'_, Errand> {
+        self.errands.drain(..)
+    }
+
+    /// When [`Carrier::handle_timeout`] has something to do, if ever.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let outgoing = self.outgoing.values().map(|out| {
+            let due = match &out.state {
+                outgoing::State::Offered {
+                    pulled: Some(_), ..
+                } => Some(self.budget.opens_at(now)),
+                outgoing::State::Offered { offer_at, .. } => *offer_at,
+                outgoing::State::Pinning | outgoing::State::Taking(_) => None,
+            };
+            due.unwrap_or(out.expires_at).min(out.expires_at)
+        });
+        let incoming = self.incoming.values().map(|one| match one.state {
+            incoming::State::Receiving(_) => one.pull_at.min(one.expires_at),
+            incoming::State::Asking | incoming::State::Opening => one.expires_at,
+        });
+        outgoing.chain(incoming).min()
+    }
+
+    /// Takes in one thing that happened.
+    pub fn handle(&mut self, input: CarrierInput<S>, now: Instant) {
+        match input {
+            CarrierInput::Wanted { group, peer, to } => self.wanted(group, peer, to, now),
+            CarrierInput::Pinned { transfer, snapshot } => self.pinned(transfer, snapshot),
+            CarrierInput::Taken { transfer, message } => self.taken(transfer, message, now),
+            CarrierInput::Frame { from, frame } => match SnapshotMessage::decode(&frame) {
+                Ok(message) => self.receive(from, message, now),
+                Err(error) => tracing::warn!(%from, %error, "dropped a frame about a snapshot"),
+            },
+            CarrierInput::Answered { group, is_wanted } => self.answered(group, is_wanted),
+            CarrierInput::Opened { group, opened } => self.opened(group, opened, now),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let transfers: Vec<u64> = self.outgoing.keys().copied().collect();
+        for transfer in transfers {
+            self.drive_outgoing(transfer, now);
+        }
+        let groups: Vec<GroupId> = self.incoming.keys().copied().collect();
+        for group in groups {
+            let Some(one) = self.incoming.get_mut(&group) else {
+                continue;
+            };
+            if one.expires_at <= now {
+                tracing::info!(%group, from = %one.from, "a snapshot stopped coming; gave it up");
+                self.give_up_incoming(group);
+            } else if one.pull_at <= now && matches!(one.state, incoming::State::Receiving(_)) {
+                self.pull(group, now);
+            }
+        }
+    }
+
+    // The sender.
+
+    fn wanted(&mut self, group: GroupId, peer: ReplicaId, to: NodeId, now: Instant) {
+        // What an earlier request has left is of no use: Raft asks again only when it was told of its end.
+        let left = |out: &Outgoing<S::View>| out.group == group && out.peer == peer;
+        self.outgoing.retain(|_, out| !left(out));
+        if self.outgoing.len() >= self.settings.max_outgoing {
+            // It asks again when it has heard of the peer again.
+            return self.tell(group, Input::SnapshotFailed { group, peer });
+        }
+        let transfer = self.next_transfer;
+        self.next_transfer += 1;
+        self.outgoing.insert(
+            transfer,
+            Outgoing {
+                group,
+                peer,
+                to,
+                state: outgoing::State::Pinning,
+                expires_at: now + self.settings.patience,
+            },
+        );
+        self.errands.push(Errand::Pin { group, transfer });
+    }
+
+    fn pinned(&mut self, transfer: u64, snapshot: Option<KvSnapshot<S::View>>) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
+        let (group, peer) = (out.group, out.peer);
+        match snapshot {
+            Some(snapshot) => {
+                let (applied, conf_state) =
+                    (snapshot.applied(), snapshot.record().conf_state.clone());
+                out.state = outgoing::State::Taking(snapshot);
+                let input = Input::SnapshotPinned {
+                    group,
+                    peer,
+                    transfer,
+                    applied,
+                    conf_state,
+                };
+                self.tell(group, input);
+            }
+            None => self.fail_outgoing(transfer),
+        }
+    }
+
+    fn taken(&mut self, transfer: u64, message: Option<Box<Message>>, now: Instant) {
+        let Some(out) = self.outgoing.remove(&transfer) else {
+            return;
+        };
+        let (outgoing::State::Taking(snapshot), Some(message)) = (out.state, message) else {
+            return;
+        };
+        let state = outgoing::State::Offered {
+            snapshot,
+            message,
+            offer_at: Some(now),
+            pulled: None,
+            cursor: Box::default(),
+        };
+        self.outgoing.insert(transfer, Outgoing { state, ..out });
+        self.drive_outgoing(transfer, now);
+    }
+
+    /// Offers what has to be offered, and sends the chunk that was pulled, when the budget allows.
+    fn drive_outgoing(&mut self, transfer: u64, now: Instant) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
+        if out.expires_at <= now {
+            tracing::info!(group = %out.group, to = %out.to, "nobody takes a snapshot; gave it up");
+            return self.fail_outgoing(transfer);
+        }
+        let (group, to) = (out.group, out.to);
+        let outgoing::State::Offered {
+            snapshot,
+            message,
+            offer_at,
+            pulled,
+            cursor,
+        } = &mut out.state
+        else {
+            return;
+        };
+        if offer_at.is_some_and(|at| at <= now) {
+            *offer_at = Some(now + self.settings.retry);
+            let mut record = Vec::new();
+            snapshot.record().encode(&mut record);
+            let body = SnapshotBody::Offer {
+                message: (**message).clone(),
+                record: record.into(),
+            };
+            return self.send(to, group, transfer, body);
+        }
+        if pulled.is_none() || self.budget.opens_at(now) > now {
+            return;
+        }
+        let after = pulled.take().expect("it was just seen");
+        match cursor.chunk(snapshot, after, self.settings.chunk_bytes) {
+            Ok(body) => {
+                if let SnapshotBody::Chunk { rows, .. } = &body {
+                    self.budget.charge(rows.len(), now);
+                    self.counters.sent_bytes += rows.len() as u64;
+                }
+                self.send(to, group, transfer, body);
+            }
+            Err(error) => {
+                tracing::error!(%group, %error, "cannot read what a snapshot is to hold");
+                self.say_end(to, group, transfer, End::Gone);
+                self.fail_outgoing(transfer);
+            }
+        }
+    }
+
+    fn fail_outgoing(&mut self, transfer: u64) {
+        if let Some(Outgoing { group, peer, .. }) = self.outgoing.remove(&transfer) {
+            self.counters.given_up += 1;
+            self.tell(group, Input::SnapshotFailed { group, peer });
+        }
+    }
+
+    // Both.
+
+    fn receive(&mut self, from: NodeId, message: SnapshotMessage, now: Instant) {
+        let SnapshotMessage {
+            group,
+            transfer,
+            body,
+        } = message;
+        match body {
+            SnapshotBody::Offer { message, record } => {
+                self.offered(from, group, transfer, message, &record, now);
+            }
+            SnapshotBody::Chunk { after, hash, rows } => {
+                self.chunk(from, group, transfer, &after, hash, &rows, now);
+            }
+            SnapshotBody::Pull { after } => {
+                let found = self.outgoing.get_mut(&transfer);
+                let Some(out) = found.filter(|out| out.group == group && out.to == from) else {
+                    return self.say_end(from, group, transfer, End::Gone);
+                };
+                if let outgoing::State::Offered {
+                    offer_at, pulled, ..
+                } = &mut out.state
+                {
+                    (*offer_at, *pulled) = (None, Some(after));
+                    out.expires_at = now + self.settings.patience;
+                    self.drive_outgoing(transfer, now);
+                }
+            }
+            SnapshotBody::End { how: End::Gone } => {
+                let is_it =
+                    |one: &Incoming<S::Stager>| (one.from, one.transfer) == (from, transfer);
+                if self.incoming.get(&group).is_some_and(is_it) {
+                    // What is here stays for a while: another may offer the same.
+                    let one = self.incoming.get_mut(&group).expect("it was just seen");
+                    one.pull_at = Instant::FAR_FUTURE;
+                }
+            }
+            SnapshotBody::End { how } => {
+                let is_it = |out: &Outgoing<S::View>| out.group == group && out.to == from;
+                if !self.outgoing.get(&transfer).is_some_and(is_it) {
+                    return;
+                }
+                if how == End::Delivered {
+                    let out = self.outgoing.remove(&transfer).expect("it was just seen");
+                    let peer = out.peer;
+                    self.counters.sent += 1;
+                    self.tell(group, Input::SnapshotDelivered { group, peer });
+                } else {
+                    self.fail_outgoing(transfer);
+                }
+            }
+        }
+    }
+
+    // The receiver.
+
+    fn offered(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        transfer: u64,
+        message: Message,
+        record: &[u8],
+        now: Instant,
+    ) {
+        let MessageBody::InstallSnapshot { last, conf_state } = &message.body else {
+            return; // The decoder has seen to it.
+        };
+        let last = *last;
+        let record = match ReplicaRecord::decode(group, record) {
+            Ok(record) if record.conf_state == **conf_state => record,
+            Ok(_) => {
+                tracing::warn!(%from, %group, "refused a snapshot of other members than it says");
+                return self.say_end(from, group, transfer, End::Refused);
+            }
+            Err(error) => {
+                tracing::warn!(%from, %group, %error, "refused a snapshot with an unreadable record");
+                return self.say_end(from, group, transfer, End::Refused);
+            }
+        };
+        if let Some(one) = self.incoming.get_mut(&group) {
+            let is_same = one.last == last && one.message.to == message.to;
+            let is_stuck = one.pull_at == Instant::FAR_FUTURE;
+            if is_same && (one.from, one.transfer) == (from, transfer) {
+                return; // It was offered twice.
+            }
+            if is_same && matches!(one.state, incoming::State::Receiving(_)) {
+                // Whoever offers it last sends the rest.
+                (one.from, one.transfer) = (from, transfer);
+                *one.message = message;
+                one.expires_at = now + self.settings.patience;
+                return self.pull(group, now);
+            }
+            let is_newer = message.term > one.message.term || message.to > one.message.to;
+            if !(is_stuck || is_newer || one.from == from) {
+                return self.say_end(from, group, transfer, End::Refused);
+            }
+            self.give_up_incoming(group);
+        }
+        if self.incoming.len() >= self.settings.max_incoming {
+            return self.say_end(from, group, transfer, End::Refused);
+        }
+        let (to, term) = (message.to, message.term);
+        let sender = message.from;
+        self.incoming.insert(
+            group,
+            Incoming {
+                from,
+                transfer,
+                message: Box::new(message),
+                last,
+                record,
+                state: incoming::State::Asking,
+                pull_at: now + self.settings.retry,
+                expires_at: now + self.settings.patience,
+            },
+        );
+        let input = Input::SnapshotOffered {
+            group,
+            from,
+            sender,
+            to,
+            term,
+            last,
+        };
+        self.tell(group, input);
+    }
+
+    fn answered(&mut self, group: GroupId, is_wanted: bool) {
+        let Some(one) = self.incoming.get_mut(&group) else {
+            return;
+        };
+        if !matches!(one.state, incoming::State::Asking) {
+            return;
+        }
+        if is_wanted {
+            one.state = incoming::State::Opening;
+            self.errands.push(Errand::Open { group });
+        } else {
+            let (from, transfer) = (one.from, one.transfer);
+            self.incoming.remove(&group);
+            self.say_end(from, group, transfer, End::Refused);
+        }
+    }
+
+    fn opened(
+        &mut self,
+        group: GroupId,
+        opened: Result<(TabletId, S::Stager), StoreError>,
+        now: Instant,
+    ) {
+        let waits = |one: &&mut Incoming<S::Stager>| matches!(one.state, incoming::State::Opening);
+        match (opened, self.incoming.get_mut(&group).filter(waits)) {
+            (Ok((tablet, stager)), Some(one)) => {
+                one.state = incoming::State::Receiving(Box::new(Staging::new(tablet, stager)));
+                self.pull(group, now);
+            }
+            (Ok((tablet, _)), None) => self.errands.push(Errand::Discard { tablet }),
+            (Err(error), Some(one)) => {
+                tracing::error!(%group, %error, "no room for a snapshot");
+                let (from, transfer) = (one.from, one.transfer);
+                self.incoming.remove(&group);
+                self.say_end(from, group, transfer, End::Refused);
+            }
+            (Err(_), None) => {}
+        }
+    }
+
+    fn pull(&mut self, group: GroupId, now: Instant) {
+        let Some(one) = self.incoming.get_mut(&group) else {
+            return;
+        };
+        if let incoming::State::Receiving(staging) = &one.state {
+            let after = staging.after.clone();
+            one.pull_at = now + self.settings.retry;
+            let (from, transfer) = (one.from, one.transfer);
+            self.send(from, group, transfer, SnapshotBody::Pull { after });
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a chunk, taken apart")]
+    fn chunk(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        transfer: u64,
+        after: &Bytes,
+        hash: Option<u128>,
+        rows: &Bytes,
+        now: Instant,
+    ) {
+        let is_it = |one: &&mut Incoming<S::Stager>| (one.from, one.transfer) == (from, transfer);
+        let Some(one) = self.incoming.get_mut(&group).filter(is_it) else {
+            return;
+        };
+        let incoming::State::Receiving(staging) = &mut one.state else {
+            return;
+        };
+        match staging.take(after, rows) {
+            Ok(()) => {}
+            Err(ChunkError::NotNext) => return,
+            Err(error) => return self.break_off(group, &error),
+        }
+        self.counters.received_bytes += rows.len() as u64;
+        one.expires_at = now + self.settings.patience;
+        // A node that receives from several has one budget for all of them.
+        self.budget.charge(rows.len(), now);
+        match hash {
+            Some(hash) => self.finish_incoming(group, hash),
+            None if self.budget.opens_at(now) <= now => self.pull(group, now),
+            None => one.pull_at = self.budget.opens_at(now),
+        }
+    }
+
+    fn finish_incoming(&mut self, group: GroupId, hash: u128) {
+        let Some(one) = self.incoming.remove(&group) else {
+            return;
+        };
+        let incoming::State::Receiving(staging) = one.state else {
+            return;
+        };
+        let tablet = staging.tablet;
+        match staging.finish(hash) {
+            Ok(tablet) => {
+                self.counters.received += 1;
+                let record = ReplicaRecord {
+                    replica: one.message.to,
+                    tablet,
+                    ..one.record
+                };
+                let input = Input::SnapshotStaged {
+                    from: one.from,
+                    message: one.message,
+                    record: Box::new(record),
+                };
+                self.tell(group, input);
+                self.say_end(one.from, group, one.transfer, End::Delivered);
+            }
+            Err(error) => {
+                self.report(group, one.from, &error);
+                self.errands.push(Errand::Discard { tablet });
+                self.counters.given_up += 1;
+                self.say_end(one.from, group, one.transfer, End::Refused);
+            }
+        }
+    }
+
+    fn break_off(&mut self, group: GroupId, error: &ChunkError) {
+        if let Some(one) = self.incoming.get(&group) {
+            let (from, transfer) = (one.from, one.transfer);
+            self.report(group, from, error);
+            self.give_up_incoming(group);
+            self.say_end(from, group, transfer, End::Refused);
+        }
+    }
+
+    fn report(&self, group: GroupId, from: NodeId, error: &ChunkError) {
+        match error {
+            ChunkError::NotNext => {}
+            ChunkError::Wrong(what) => {
+                tracing::error!(%group, %from, what, "broke off a snapshot");
+            }
+            ChunkError::Store(error) => {
+                tracing::error!(%group, %from, %error, "cannot store a snapshot; broke it off");
+            }
+        }
+    }
+
+    fn give_up_incoming(&mut self, group: GroupId) {
+        if let Some(one) = self.incoming.remove(&group) {
+            self.counters.given_up += 1;
+            if let incoming::State::Receiving(staging) = one.state {
+                let tablet = staging.tablet;
+                drop(staging);
+                self.errands.push(Errand::Discard { tablet });
+            }
+        }
+    }
+
+    fn tell(&mut self, group: GroupId, input: Input) {
+        self.errands.push(Errand::Tell { group, input });
+    }
+
+    fn send(&mut self, to: NodeId, group: GroupId, transfer: u64, body: SnapshotBody) {
+        let message = SnapshotMessage {
+            group,
+            transfer,
+            body,
+        };
+        let frame = message.encode();
+        self.errands.push(Errand::Send { to, frame });
+    }
+
+    fn say_end(&mut self, to: NodeId, group: GroupId, transfer: u64, how: End) {
+        self.send(to, group, transfer, SnapshotBody::End { how });
+    }
+}
