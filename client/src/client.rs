@@ -2,22 +2,25 @@
 
 use crate::discover;
 use crate::link::LinkFailure;
-use crate::protocol::{Response, encode_status};
+use crate::protocol::{MemberStep, Response, encode_members, encode_status};
 use crate::request::Ask;
 use crate::scan::{Row, Scan};
 use crate::shell::{Answer, Shell};
-use crate::{ClientConfig, ClientError};
+use crate::{ClientConfig, ClientError, Setback, UnknownCause};
 use bytes::Bytes;
 use core::time::Duration;
 use pontoon_shard_router::{ClusterMap, NodeDescriptor};
 use pontoon_transport::{ChannelError, LinkError};
 use pontoon_types::codec::varint_len;
 use pontoon_types::{
-    ClusterId, Command, Epoch, LimitsError, Mutation, NodeId, Operation, Request, SessionId,
-    ShardId,
+    ClusterId, Command, Epoch, Instant, LimitsError, Mutation, NodeId, Operation, Request,
+    SessionId, ShardId,
 };
 use std::sync::Arc;
 use tokio::task::JoinSet;
+
+/// Between two tries to find the leader of a group whose members are to change.
+const MEMBERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection to a cluster. Cheap to clone; clones share connections, map and session.
 #[derive(Clone, Debug)]
@@ -230,12 +233,97 @@ impl Client {
     /// # Errors
     /// If the node is not known, cannot be reached or does not answer in time.
     pub async fn status(&self, node: NodeId) -> Result<Bytes, ClientError> {
+        let mut request = Vec::new();
+        encode_status(&mut request, self.timeout);
+        let until = self.shell.clock.now() + self.timeout;
+        match self.ask(node, request, until).await? {
+            Response::Status(status) => Ok(status),
+            Response::Refused { code, text } => Err(ClientError::Refused { node, code, text }),
+            _ => Err(ClientError::UnexpectedAnswer {
+                node,
+                expected: "its status",
+            }),
+        }
+    }
+
+    /// Changes the members of a shard's group, in one step; several changes go through a joint configuration. Returns
+    /// when the change is applied. The group's leader is looked for until the timeout.
+    ///
+    /// # Errors
+    /// If the change was refused, because it makes no sense for the present members or another one is under way; or if
+    /// no leader was found in time. If a node was asked and did not answer, the change may have been made.
+    pub async fn change_members(
+        &self,
+        shard: ShardId,
+        steps: &[MemberStep],
+    ) -> Result<(), ClientError> {
+        let clock = &self.shell.clock;
+        let (began, until) = (clock.now(), clock.now() + self.timeout);
+        let mut request = Vec::new();
+        encode_members(&mut request, self.timeout, shard, steps);
+        let nodes: Vec<NodeId> = self.nodes().into_iter().map(|node| node.node).collect();
+        let mut turn = nodes.iter().cycle();
+        let mut hinted = None;
+        let mut last = None;
+        while clock.now() < until {
+            let Some(node) = hinted.take().or_else(|| turn.next().copied()) else {
+                break;
+            };
+            match self.ask(node, request.clone(), until).await {
+                Ok(Response::Written) => return Ok(()),
+                Ok(Response::Refused { code, text }) => {
+                    return Err(ClientError::Refused { node, code, text });
+                }
+                Ok(Response::NotLeader { leader }) => {
+                    hinted = leader.filter(|leader| nodes.contains(leader) && *leader != node);
+                    last = Some(Setback::NotLeader { node, leader });
+                }
+                Ok(Response::UnknownOutcome) => {
+                    let cause = UnknownCause::Proposed;
+                    return Err(ClientError::UnknownOutcome { shard, node, cause });
+                }
+                Ok(Response::NotHere) => last = Some(Setback::NotHere { node }),
+                Ok(Response::Overloaded { .. }) => last = Some(Setback::Overloaded { node }),
+                Ok(Response::Unavailable { text }) => {
+                    last = Some(Setback::Unavailable { node, text });
+                }
+                Ok(_) => {
+                    return Err(ClientError::UnexpectedAnswer {
+                        node,
+                        expected: "what came of a change of members",
+                    });
+                }
+                // Nothing was asked of a node that cannot be reached.
+                Err(ClientError::Node {
+                    source: ChannelError::NotSent(_),
+                    ..
+                }) => last = Some(Setback::Unreachable { node }),
+                Err(error) => return Err(error),
+            }
+            if hinted.is_none() {
+                tokio::time::sleep(MEMBERS_PAUSE).await;
+            }
+        }
+        let waited = clock.now() - began;
+        match last {
+            Some(last) => Err(ClientError::Unavailable {
+                shard,
+                waited,
+                last,
+            }),
+            None => Err(ClientError::NoEndpoints),
+        }
+    }
+
+    async fn ask(
+        &self,
+        node: NodeId,
+        request: Vec<u8>,
+        until: Instant,
+    ) -> Result<Response, ClientError> {
         let shell = &self.shell;
         let address = shell.address(node);
         let address = address.ok_or(ClientError::UnknownNode { node })?;
-        let until = shell.clock.now() + self.timeout;
-        let mut request = Vec::new();
-        encode_status(&mut request, self.timeout);
         let link = shell.link(&mut shell.shared.lock(), node);
         let answer = shell.send(&link, request.into(), until).await;
         let answer = answer.map_err(|failure| ClientError::Node {
@@ -250,15 +338,7 @@ impl Client {
                 LinkFailure::Channel(error) => error,
             },
         })?;
-        match Response::decode(&answer) {
-            Ok(Response::Status(status)) => Ok(status),
-            Ok(Response::Refused { code, text }) => Err(ClientError::Refused { node, code, text }),
-            Ok(_) => Err(ClientError::UnexpectedAnswer {
-                node,
-                expected: "its status",
-            }),
-            Err(source) => Err(ClientError::Protocol { node, source }),
-        }
+        Response::decode(&answer).map_err(|source| ClientError::Protocol { node, source })
     }
 
     /// How all known nodes are, asked at the same time, ascending by id.

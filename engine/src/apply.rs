@@ -23,6 +23,8 @@ pub struct ApplyStage<S: Store> {
     applied: usize,
     outcomes: Vec<Outcome>,
     progress: Vec<Progress>,
+    /// Groups whose replica has come, has left or has other members.
+    changed: Vec<GroupId>,
 }
 
 /// How far one worker's groups have come.
@@ -55,6 +57,7 @@ impl<S: Store> ApplyStage<S> {
             applied: 0,
             outcomes: Vec::new(),
             progress: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -133,6 +136,11 @@ impl<S: Store> ApplyStage<S> {
             entries.len(),
             "every entry has an outcome"
         );
+        for (entry, outcome) in entries.iter().zip(&self.outcomes) {
+            if matches!(outcome, Outcome::MembersChanged(_)) {
+                self.changed.push(entry.group());
+            }
+        }
         let due = self.waiters.partition_point(|(at, _)| *at < to);
         for (at, waiter) in self.waiters.drain(..due) {
             let outcome = std::mem::replace(&mut self.outcomes[at - from], Outcome::None);
@@ -144,10 +152,21 @@ impl<S: Store> ApplyStage<S> {
 
     fn switch(&mut self, switch: Switch) -> Result<(), StoreError> {
         match switch {
-            Switch::Install { record, applied } => self.machine.install(*record, applied),
-            Switch::Remove(group) => self.machine.remove(group),
+            Switch::Install { record, applied } => {
+                self.changed.push(record.group);
+                self.machine.install(*record, applied)
+            }
+            Switch::Remove(group) => {
+                self.changed.push(group);
+                self.machine.remove(group)
+            }
             Switch::Discard(tablet) => self.machine.discard(tablet),
         }
+    }
+
+    /// The groups whose replica has come, has left or has other members since the last call.
+    pub fn changed(&mut self) -> Vec<GroupId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Pins the state of a group as it is now, for a snapshot. `None` if there is no replica of it.

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::verbs::{
-    bench, cas, certs, delete, demo, dump, get, load, node, put, scan, status, wal,
+    bench, cas, certs, delete, demo, dump, get, load, members, node, put, scan, status, wal,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -58,6 +58,7 @@ pub enum Verb {
     Dump(dump::DumpArgs),
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
+    Members(members::MembersArgs),
     Wal(wal::WalArgs),
 }
 

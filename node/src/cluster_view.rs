@@ -260,11 +260,24 @@ impl ShardView {
             ..GroupStatus::default()
         };
         let replicas = descriptor.replicas.iter();
+        let told = Self::of_group(&group, nodes);
+        // The map says who the members were at first; the leader says who they are.
+        let members = told.members_by(nodes);
         Self {
             epoch: Some(descriptor.epoch.to_string()),
-            replicas: replicas.map(|replica| replica.node.0).collect(),
-            ..Self::of_group(&group, nodes)
+            replicas: members.unwrap_or_else(|| replicas.map(|replica| replica.node.0).collect()),
+            ..told
         }
+    }
+
+    /// The nodes of the members, by the leader's word.
+    fn members_by(&self, nodes: &[NodeView]) -> Option<Vec<u64>> {
+        let leader = nodes.iter().find(|node| Some(node.node) == self.leader)?;
+        let mut groups = leader.status.as_ref()?.groups.iter();
+        let members = &groups.find(|group| group.group == self.group)?.members;
+        let mut nodes: Vec<u64> = members.iter().filter_map(|member| member.node).collect();
+        nodes.sort_unstable();
+        (!nodes.is_empty()).then_some(nodes)
     }
 
     /// A shard as its replicas tell.

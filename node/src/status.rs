@@ -29,6 +29,9 @@ pub struct NodeStatus {
     pub groups: Vec<GroupStatus>,
     /// Its log.
     pub log: LogStatus,
+    /// What it has carried in snapshots.
+    #[serde(default)]
+    pub snapshots: SnapshotStatus,
     /// Its connections to other nodes.
     pub transport: TransportStatus,
 }
@@ -66,6 +69,8 @@ pub struct GroupStatus {
     pub term: u64,
     /// The node whose replica leads, as far as this one knows.
     pub leader: Option<u64>,
+    /// The members of the group, as far as this replica knows.
+    pub members: Vec<MemberStatus>,
     /// The commit index.
     pub commit: u64,
     /// The applied index.
@@ -74,6 +79,34 @@ pub struct GroupStatus {
     pub last: u64,
     /// The key range.
     pub range: KeyRange,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberStatus {
+    /// The replica's id.
+    pub replica: u64,
+    /// Its node, if that is known.
+    pub node: Option<u64>,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// Snapshots that a node has sent and received since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotStatus {
+    /// Snapshots that arrived whole at another node.
+    pub sent: u64,
+    /// Snapshots that arrived whole here.
+    pub received: u64,
+    /// Bytes of rows sent, repeated ones included.
+    pub sent_bytes: u64,
+    /// Bytes of rows received.
+    pub received_bytes: u64,
+    /// Transfers that were given up.
+    pub given_up: u64,
 }
 
 /// `[start, end)`, both in base64, because keys are bytes.

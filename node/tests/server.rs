@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use pontoon::server::{Server, ServerConfig};
-use pontoon_client::{Client, ClientConfig};
+use pontoon::status::{GroupStatus, NodeStatus, Role};
+use pontoon_client::protocol::{MemberStep, RefusalCode};
+use pontoon_client::{Client, ClientConfig, ClientError};
 use pontoon_store::Compression;
 use pontoon_transport::{TlsIdentity, Who, certs};
 use pontoon_types::{ClusterId, Limits, NodeId};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 struct Nodes {
@@ -133,5 +136,155 @@ async fn a_member_without_its_log_or_its_store_does_not_start() {
             refused.contains("a part of the data directory is missing"),
             "{lost}: {refused}"
         );
+    }
+}
+
+/// Waits until the nodes' own words satisfy a condition, which gets the answer of each.
+async fn until(client: &Client, what: &str, holds: impl Fn(&[NodeStatus]) -> bool) {
+    let started = std::time::Instant::now();
+    loop {
+        let answers = client.statuses().await.into_iter();
+        let nodes: Vec<NodeStatus> = answers
+            .filter_map(|(_, answer)| serde_json::from_slice(&answer.ok()?).ok())
+            .collect();
+        if holds(&nodes) {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "after 30 s still not so: {what}: {nodes:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn group_on(nodes: &[NodeStatus], node: u64, group: u64) -> Option<&GroupStatus> {
+    let node = nodes.iter().find(|status| status.node == node)?;
+    node.groups.iter().find(|status| status.group == group)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_moves_to_another_node_and_serves_on() {
+    let nodes = Nodes::new(4);
+    let starts = (1..=4).map(|id| {
+        let config = ServerConfig {
+            replication: Some(3),
+            shards: 1,
+            ..nodes.config(id)
+        };
+        tokio::spawn(async move { Server::start(config).await.unwrap() })
+    });
+    let mut servers = Vec::new();
+    for start in starts.collect::<Vec<_>>() {
+        servers.push(start.await.unwrap());
+    }
+    let client = nodes.client().await;
+    for key in 0..200u8 {
+        client.put(&[key], &[key; 100]).await.unwrap();
+    }
+    let (shard, group) = {
+        let map = client.map().await.unwrap();
+        let shard = map.shards().next().unwrap();
+        (shard.clone(), shard.group.0)
+    };
+    let held: Vec<u64> = shard.replicas.iter().map(|one| one.node.0).collect();
+    let joins = (1..=4).find(|node| !held.contains(node)).unwrap();
+    let leaves = held[0];
+
+    let step = MemberStep::AddLearner(NodeId(joins));
+    client.change_members(shard.shard, &[step]).await.unwrap();
+    let again = client.change_members(shard.shard, &[step]).await;
+    assert!(
+        matches!(
+            again,
+            Err(ClientError::Refused {
+                code: RefusalCode::Members,
+                ..
+            })
+        ),
+        "{again:?}"
+    );
+    until(&client, "the learner has caught up", |nodes| {
+        let learner = group_on(nodes, joins, group);
+        learner.is_some_and(|learner| learner.applied >= 200)
+    })
+    .await;
+    let steps = [
+        MemberStep::AddVoter(NodeId(joins)),
+        MemberStep::Remove(NodeId(leaves)),
+    ];
+    client.change_members(shard.shard, &steps).await.unwrap();
+    until(&client, "the old replica has left", |nodes| {
+        let joined = group_on(nodes, joins, group);
+        let is_voter = joined.is_some_and(|joined| {
+            let mut members = joined.members.iter();
+            members.len() == 3 && members.any(|one| one.node == Some(joins) && one.voter)
+        });
+        is_voter && group_on(nodes, leaves, group).is_none()
+    })
+    .await;
+    for key in 0..200u8 {
+        let value = client.get(&[key]).await.unwrap();
+        assert_eq!(value.as_deref(), Some(&[key; 100][..]), "key {key}");
+        client.put(&[key], b"new").await.unwrap();
+    }
+    for server in servers {
+        server.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_a_flipped_byte_in_its_log_is_rebuilt_and_the_others_serve_on() {
+    let nodes = Nodes::new(3);
+    let mut servers = nodes.start().await;
+    let client = nodes.client().await;
+    let value = |key: u8| format!("a value that is easy to find, of key {key}");
+    for key in 0..100u8 {
+        client.put(&[key], value(key).as_bytes()).await.unwrap();
+    }
+    // Node 2 stops. Before it starts again a byte of an entry in its log flips.
+    servers.remove(1).shutdown().await.unwrap();
+    let log = nodes.config(2).data_dir.join("log");
+    let needle = value(7).into_bytes();
+    let mut flipped = 0;
+    for file in std::fs::read_dir(&log).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes
+            .windows(needle.len())
+            .position(|window| window == needle);
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1, "the entry is in one place of the log");
+    servers.push(Server::start(nodes.config(2)).await.unwrap());
+
+    until(
+        &client,
+        "the lost replica is replaced, and only that one",
+        |nodes| {
+            let whole = |node: &NodeStatus| node.groups.iter().all(|one| one.role != Role::Stopped);
+            let on_two = nodes.iter().find(|node| node.node == 2);
+            let renewed = on_two.map_or(0, |node| {
+                node.groups.iter().filter(|one| one.replica > 3).count()
+            });
+            let settled = nodes
+                .iter()
+                .flat_map(|node| &node.groups)
+                .all(|one| one.members.len() == 3 && one.members.iter().all(|member| member.voter));
+            nodes.len() == 3 && nodes.iter().all(whole) && renewed == 1 && settled
+        },
+    )
+    .await;
+    for key in 0..100u8 {
+        let read = client.get(&[key]).await.unwrap();
+        assert_eq!(read.as_deref(), Some(value(key).as_bytes()), "key {key}");
+        client.put(&[key], b"new").await.unwrap();
+    }
+    for server in servers {
+        server.shutdown().await.unwrap();
     }
 }

@@ -45,8 +45,8 @@ mod request;
 mod response;
 
 pub use request::{
-    Request, RequestBody, ScanRange, encode_command, encode_get, encode_hints, encode_scan,
-    encode_status,
+    MemberStep, Request, RequestBody, ScanRange, encode_command, encode_get, encode_hints,
+    encode_members, encode_scan, encode_status,
 };
 pub use response::{Hints, RefusalCode, Response};
 

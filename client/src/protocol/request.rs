@@ -4,13 +4,14 @@ use super::{PROTOCOL_VERSION, ProtocolError, put_option, read_kind, read_option}
 use bytes::Bytes;
 use core::time::Duration;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
-use pontoon_types::{Command, Epoch, ShardId};
+use pontoon_types::{Command, Epoch, NodeId, ShardId};
 
 const COMMAND: u8 = 1;
 const GET: u8 = 2;
 const SCAN: u8 = 3;
 const HINTS: u8 = 4;
 const STATUS: u8 = 5;
+const MEMBERS: u8 = 6;
 
 /// A request as a node reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,49 @@ pub enum RequestBody {
     Hints,
     /// How the node is.
     Status,
+    /// Change the members of a shard's group, in one step. Only its leader can.
+    Members {
+        /// The shard.
+        shard: ShardId,
+        /// What to change.
+        steps: Vec<MemberStep>,
+    },
+}
+
+/// A step of a change of members, in terms of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemberStep {
+    /// The node gets a new replica, which follows without a vote.
+    AddLearner(NodeId),
+    /// The learner on the node gets a vote; or the node gets a new replica that has one at once.
+    AddVoter(NodeId),
+    /// The voter on the node goes on as a learner.
+    Demote(NodeId),
+    /// The node's replica is no member any more.
+    Remove(NodeId),
+}
+
+impl MemberStep {
+    const fn parts(self) -> (u8, NodeId) {
+        match self {
+            Self::AddLearner(node) => (1, node),
+            Self::AddVoter(node) => (2, node),
+            Self::Demote(node) => (3, node),
+            Self::Remove(node) => (4, node),
+        }
+    }
+
+    fn of_parts(kind: u8, node: NodeId) -> Result<Self, DecodeError> {
+        match kind {
+            1 => Ok(Self::AddLearner(node)),
+            2 => Ok(Self::AddVoter(node)),
+            3 => Ok(Self::Demote(node)),
+            4 => Ok(Self::Remove(node)),
+            _ => Err(DecodeError::Invalid {
+                what: "a change of members of an unknown kind",
+            }),
+        }
+    }
 }
 
 /// Which rows a scan asks for.
@@ -105,6 +149,18 @@ pub fn encode_status(out: &mut Vec<u8>, budget: Duration) {
     put_head(out, STATUS, budget);
 }
 
+/// Appends a request to change the members of a shard's group.
+pub fn encode_members(out: &mut Vec<u8>, budget: Duration, shard: ShardId, steps: &[MemberStep]) {
+    put_head(out, MEMBERS, budget);
+    put_varint(out, shard.0);
+    put_varint(out, steps.len() as u64);
+    for step in steps {
+        let (kind, node) = step.parts();
+        out.push(kind);
+        put_varint(out, node.0);
+    }
+}
+
 fn put_head(out: &mut Vec<u8>, kind: u8, budget: Duration) {
     let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
     out.extend_from_slice(&[PROTOCOL_VERSION, kind]);
@@ -134,6 +190,7 @@ impl Request {
             } => encode_scan(out, budget, *shard, *epoch, range),
             RequestBody::Hints => encode_hints(out, budget),
             RequestBody::Status => encode_status(out, budget),
+            RequestBody::Members { shard, steps } => encode_members(out, budget, *shard, steps),
         }
     }
 
@@ -178,6 +235,19 @@ impl Request {
                 } else {
                     RequestBody::Status
                 }
+            }
+            MEMBERS => {
+                let shard = ShardId(reader.varint()?);
+                let count = reader.count(2)?;
+                let mut steps = Vec::with_capacity(count);
+                for _ in 0..count {
+                    steps.push(MemberStep::of_parts(
+                        reader.u8()?,
+                        NodeId(reader.varint()?),
+                    )?);
+                }
+                reader.finish()?;
+                RequestBody::Members { shard, steps }
             }
             kind => return Err(ProtocolError::UnknownKind { kind }),
         };
@@ -234,6 +304,17 @@ mod tests {
             }),
             Just(RequestBody::Hints),
             Just(RequestBody::Status),
+            (
+                any::<u64>(),
+                prop::collection::vec((1u8..=4, any::<u64>()), 0..4)
+            )
+                .prop_map(|(shard, steps)| RequestBody::Members {
+                    shard: ShardId(shard),
+                    steps: steps
+                        .into_iter()
+                        .filter_map(|(kind, node)| MemberStep::of_parts(kind, NodeId(node)).ok())
+                        .collect(),
+                }),
         ]
     }
 

@@ -191,6 +191,18 @@ impl FakeNode {
                 nodes: world.map.nodes().cloned().collect(),
             }),
             RequestBody::Status => Response::Status(format!("{{\"node\":{}}}", self.node).into()),
+            RequestBody::Members { shard, steps } => {
+                let leader = world.leaders.get(&shard).copied();
+                if leader != Some(self.node) {
+                    return Response::NotLeader { leader };
+                }
+                if steps.len() > 1 {
+                    let text = "one at a time".to_owned();
+                    let code = RefusalCode::Members;
+                    return Response::Refused { code, text };
+                }
+                Response::Written
+            }
             RequestBody::Command(bytes) => {
                 let command = Command::decode(&bytes).unwrap();
                 let request = command.request;

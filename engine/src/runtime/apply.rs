@@ -1,15 +1,16 @@
 //! The apply thread: the only one that writes to the store.
 
-use super::Shared;
 use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
 use super::snapshots::CarrierJob;
+use super::{Host, Shared};
 use crate::apply::ApplyStage;
 use crate::snapshot::CarrierInput;
 use crate::worker::{ApplyBatch, Input};
 use crossbeam_channel::Sender;
 use pontoon_store::{LsmStore, Store, StoreError};
 use pontoon_types::{GroupId, TabletId};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -44,6 +45,14 @@ pub(super) enum ApplyJob {
     Finish,
 }
 
+/// Where the thread's news go.
+pub(super) struct Exits {
+    pub(super) readers: Sender<ReadJob>,
+    pub(super) carrier: Mailbox<CarrierJob>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) host: Arc<dyn Host>,
+}
+
 /// Runs until it is told to finish.
 ///
 /// # Errors
@@ -51,10 +60,11 @@ pub(super) enum ApplyJob {
 pub(super) fn run(
     mut stage: ApplyStage<LsmStore>,
     inbox: &Inbox<ApplyJob>,
-    readers: &Sender<ReadJob>,
-    carrier: &Mailbox<CarrierJob>,
-    shared: &Shared,
+    exits: &Exits,
 ) -> Result<(), StoreError> {
+    let Exits {
+        carrier, shared, ..
+    } = exits;
     let mut jobs = Vec::new();
     let mut unheard = vec![0; shared.mailboxes.len()];
     let mut finish = false;
@@ -77,7 +87,7 @@ pub(super) fn run(
                 }
                 ApplyJob::Pin { group, transfer } => {
                     // The worker hears what is applied before it hears of the snapshot.
-                    apply(&mut stage, &mut unheard, readers, shared)?;
+                    apply(&mut stage, &mut unheard, exits)?;
                     bytes = 0;
                     let snapshot = stage.pin(group);
                     carrier.tell(CarrierJob::Input(CarrierInput::Pinned {
@@ -97,11 +107,11 @@ pub(super) fn run(
                 ApplyJob::Finish => finish = true,
             }
             if bytes >= BATCH_BYTES {
-                apply(&mut stage, &mut unheard, readers, shared)?;
+                apply(&mut stage, &mut unheard, exits)?;
                 bytes = 0;
             }
         }
-        apply(&mut stage, &mut unheard, readers, shared)?;
+        apply(&mut stage, &mut unheard, exits)?;
         if flush {
             stage.machine().store_mut().rotate()?;
         }
@@ -128,9 +138,14 @@ fn patiently<T>(
 fn apply(
     stage: &mut ApplyStage<LsmStore>,
     unheard: &mut [usize],
-    readers: &Sender<ReadJob>,
-    shared: &Shared,
+    exits: &Exits,
 ) -> Result<(), StoreError> {
+    let Exits {
+        readers,
+        shared,
+        host,
+        ..
+    } = exits;
     patiently(shared, || stage.run())?;
     for progress in stage.progress() {
         let mailbox = &shared.mailboxes[progress.worker];
@@ -146,6 +161,14 @@ fn apply(
         } else {
             mailbox.tell_later(news);
         }
+    }
+    for group in stage.changed() {
+        let record = stage.machine().replica(group);
+        match record {
+            Some(record) => shared.replicas.lock().insert(group, record.clone()),
+            None => shared.replicas.lock().remove(&group),
+        };
+        host.replica_changed(group, record);
     }
     if let Some(reads) = stage.take_reads() {
         // The readers end after this thread.

@@ -39,6 +39,7 @@ use pontoon_wal::{
 };
 use readers::ReadJob;
 use snapshots::CarrierJob;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,12 @@ pub trait Host: Send + Sync + 'static {
     /// Sends a frame to a node. It may be lost: Raft repairs that. `worker` says which one it comes
     /// from; the frames of one worker to one node on one lane should arrive in order.
     fn send(&self, to: NodeId, worker: usize, lane: Lane, frame: Frame);
+
+    /// A replica has come, has left (`None`), or is of other members: this is its record from now on. Called on the
+    /// apply thread, in the order of what is applied.
+    fn replica_changed(&self, group: GroupId, record: Option<&ReplicaRecord>) {
+        let _ = (group, record);
+    }
 
     /// The engine cannot go on, and the node must stop: a sync or the store failed, and nothing that it
     /// says can be trusted any more.
@@ -192,6 +199,7 @@ impl Opened {
             wal,
             drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
             halting: AtomicBool::new(false),
+            replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
         });
         let durability = machine.durability();
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
@@ -214,7 +222,13 @@ impl Opened {
         threads
             .apply
             .push(spawn("apply".to_owned(), &host, move || {
-                if let Err(error) = apply::run(stage, &apply_jobs, &readers_, &carrier_, &shared_) {
+                let exits = apply::Exits {
+                    readers: readers_,
+                    carrier: carrier_,
+                    shared: shared_,
+                    host: host_.clone(),
+                };
+                if let Err(error) = apply::run(stage, &apply_jobs, &exits) {
                     tracing::error!(%error, "the store failed; the node stops");
                     host_.failed(EngineError::Store(error));
                 }
@@ -261,7 +275,6 @@ impl Opened {
             carrier,
             counters,
             threads: Mutex::new(threads),
-            replicas,
         })
     }
 }
@@ -314,6 +327,8 @@ struct Shared {
     /// Per worker: whether nobody waits for it and it waits for nobody.
     drained: Vec<AtomicBool>,
     halting: AtomicBool,
+    /// The records of the replicas, as the apply thread has them.
+    replicas: Mutex<BTreeMap<GroupId, ReplicaRecord>>,
 }
 
 #[derive(Default)]
@@ -333,14 +348,13 @@ pub struct Engine {
     carrier: Mailbox<CarrierJob>,
     counters: Arc<Mutex<SnapshotCounters>>,
     threads: Mutex<Threads>,
-    replicas: Vec<ReplicaRecord>,
 }
 
 impl Engine {
     /// The replicas that this node runs.
     #[must_use]
-    pub fn replicas(&self) -> &[ReplicaRecord] {
-        &self.replicas
+    pub fn replicas(&self) -> Vec<ReplicaRecord> {
+        self.shared.replicas.lock().values().cloned().collect()
     }
 
     fn mailbox(&self, group: GroupId) -> &Mailbox<Input> {

@@ -64,7 +64,7 @@ pub enum SnapshotBody {
         after: Bytes,
         /// The hash of all rows of the snapshot, if these are the last ones.
         hash: Option<u128>,
-        /// The rows, as [`rows`] reads them.
+        /// The rows: key and value each, length-prefixed.
         rows: Bytes,
     },
     /// Either: this transfer is over.

@@ -164,9 +164,6 @@ impl Group {
         // What was proposed here in an earlier leadership is decided by now, and how is not known here.
         self.proposals
             .retain(|(position, _)| position.index > last.index);
-        if mutant!(ReadsOutliveInstall) {
-            return;
-        }
         // No read may be served from the old state as if it were the new one.
         let leader = self.leader();
         let asked = self.asked.drain(..).map(|asked| asked.1);

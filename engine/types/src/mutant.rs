@@ -127,8 +127,6 @@ mutants! {
     GoneComeBack,
     /// A snapshot takes the state's place before the log says so durably.
     InstallsEarly,
-    /// Reads that were confirmed before a snapshot took the state's place are served without it.
-    ReadsOutliveInstall,
     /// Ids of tablets are not set aside before they are used.
     TabletsUsedTwice,
     /// A write is repeated although its outcome is unknown.

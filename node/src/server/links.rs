@@ -5,8 +5,9 @@ use super::bootstrap::Hello;
 use bytes::Bytes;
 use pontoon_engine::frame::{Frame, Lane};
 use pontoon_engine::{EngineError, Host};
+use pontoon_store::ReplicaRecord;
 use pontoon_transport::{NodeHandler, PeerEvent, Transport};
-use pontoon_types::NodeId;
+use pontoon_types::{GroupId, NodeId};
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(super) struct Outlet {
     pub(super) transport: Arc<Transport>,
     pub(super) failures: UnboundedSender<EngineError>,
+    pub(super) links: Arc<NodeLinks>,
 }
 
 impl Host for Outlet {
@@ -30,6 +32,12 @@ impl Host for Outlet {
         // Not connected or a full queue: the frame is lost, and Raft repairs that. Both are counted by
         // the transport.
         let _ = self.transport.send(to, lane, message);
+    }
+
+    fn replica_changed(&self, group: GroupId, record: Option<&ReplicaRecord>) {
+        if let Some(node) = self.links.node() {
+            node.replica_changed(group, record);
+        }
     }
 
     fn failed(&self, error: EngineError) {

@@ -122,6 +122,7 @@ impl Server {
         let outlet = Arc::new(Outlet {
             transport: transport.clone(),
             failures,
+            links: links.clone(),
         });
         let replicas = replicas_of(&mut opened)?;
         let engine = opened.start(outlet)?;
@@ -133,6 +134,10 @@ impl Server {
             transport.clone(),
         ));
         let _ = links.node.set(Arc::downgrade(&node));
+        // What changed before anybody listened.
+        for record in node.engine().replicas() {
+            node.replica_changed(record.group, Some(&record));
+        }
         clients.open(ClientRequests { node: node.clone() });
         node.campaign_where_preferred();
         let tasks = vec![tokio::spawn(first_map::write(node.clone(), manifest))];
@@ -309,14 +314,11 @@ fn replicas_of(
     let records = opened.machine().replicas();
     records
         .map(|record| {
-            let descriptor = ShardDescriptor::decode(&record.descriptor).map_err(|source| {
-                ServerError::Descriptor {
-                    shard: record.shard,
-                    source,
-                }
+            let replica = Replica::new(record).map_err(|source| ServerError::Descriptor {
+                shard: record.shard,
+                source,
             })?;
-            let record = record.clone();
-            Ok((record.shard, Arc::new(Replica { record, descriptor })))
+            Ok((record.shard, Arc::new(replica)))
         })
         .collect()
 }

@@ -7,11 +7,11 @@ use super::Node;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use pontoon_client::protocol::{
-    MAX_SCAN_BYTES, RefusalCode, Request, RequestBody, Response, ScanRange,
+    MAX_SCAN_BYTES, MemberStep, RefusalCode, Request, RequestBody, Response, ScanRange,
 };
 use pontoon_engine::worker::{Read, ReadQuery};
 use pontoon_engine::{Reply, Waiter};
-use pontoon_shard_router::ShardDescriptor;
+use pontoon_shard_router::{DescriptorError, ShardDescriptor};
 use pontoon_store::{Outcome, ReplicaRecord};
 use pontoon_transport::{ClientHandler, Responder};
 use pontoon_types::{Command, Epoch, ShardId};
@@ -114,6 +114,15 @@ impl ClientRequests {
                 let hints = self.node.hints();
                 answer(responder, &Response::Hints(hints));
             }
+            RequestBody::Members { shard, steps } => match self.node.replica(shard) {
+                Some(replica) => {
+                    let group = replica.record.group;
+                    let steps = steps.into_iter().map(step).collect();
+                    let waiter = waiter(responder, replica);
+                    self.node.engine().change_members(group, steps, waiter);
+                }
+                None => answer(responder, &Response::NotHere),
+            },
             RequestBody::Status => {
                 // Waits for the workers, so it must not run on the transport's thread.
                 let node = self.node.clone();
@@ -197,7 +206,7 @@ impl ClientRequests {
     /// answer.
     fn current(&self, shard: ShardId, epoch: Epoch) -> Result<Arc<Replica>, Box<Response>> {
         match self.node.replica(shard) {
-            Some(replica) if replica.record.is_current(shard, epoch) => Ok(replica.clone()),
+            Some(replica) if replica.record.is_current(shard, epoch) => Ok(replica),
             Some(replica) => Err(Box::new(replica.stale())),
             None => Err(Box::new(Response::NotHere)),
         }
@@ -216,10 +225,36 @@ pub(super) struct Replica {
 }
 
 impl Replica {
+    /// A replica by its record. The descriptor in it is of the range; who the members are, the record itself says.
+    pub(super) fn new(record: &ReplicaRecord) -> Result<Self, DescriptorError> {
+        let mut descriptor = ShardDescriptor::decode(&record.descriptor)?;
+        let members = record.conf_state.members().into_iter();
+        let placed = members.filter_map(|replica| {
+            let node = record.members.node_of(replica)?;
+            Some(pontoon_shard_router::Replica { replica, node })
+        });
+        descriptor.replicas = placed.collect();
+        descriptor.epoch = record.epoch;
+        Ok(Self {
+            record: record.clone(),
+            descriptor,
+        })
+    }
+
     fn stale(&self) -> Response {
         Response::StaleEpoch {
             descriptors: vec![self.descriptor.clone()],
         }
+    }
+}
+
+const fn step(step: MemberStep) -> pontoon_engine::worker::MemberStep {
+    use pontoon_engine::worker::MemberStep as Step;
+    match step {
+        MemberStep::AddLearner(node) => Step::AddLearner(node),
+        MemberStep::AddVoter(node) => Step::AddVoter(node),
+        MemberStep::Demote(node) => Step::Demote(node),
+        MemberStep::Remove(node) => Step::Remove(node),
     }
 }
 

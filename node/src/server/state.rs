@@ -3,14 +3,19 @@
 use super::config::ServerConfig;
 use super::process;
 use super::requests::Replica;
-use crate::status::{GroupStatus, KeyRange, LogStatus, NodeStatus, Role, TransportStatus};
+use crate::status::{
+    GroupStatus, KeyRange, LogStatus, MemberStatus, NodeStatus, Role, SnapshotStatus,
+    TransportStatus,
+};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use parking_lot::RwLock;
 use pontoon_client::protocol::Hints;
 use pontoon_engine::{Engine, RoleName};
 use pontoon_shard_router::{Manifest, NodeDescriptor, ShardDescriptor};
+use pontoon_store::ReplicaRecord;
 use pontoon_transport::Transport;
-use pontoon_types::{ClusterId, Limits, NodeId, ShardId};
+use pontoon_types::{ClusterId, GroupId, Limits, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +28,7 @@ pub(super) struct Node {
     address: String,
     engine: Engine,
     transport: Arc<Transport>,
-    replicas: BTreeMap<ShardId, Arc<Replica>>,
+    replicas: RwLock<BTreeMap<ShardId, Arc<Replica>>>,
     /// The meta shard and all nodes as they were at the first start: where to ask for the map.
     meta: ShardDescriptor,
     nodes: Vec<NodeDescriptor>,
@@ -47,7 +52,7 @@ impl Node {
             address: own.map(|(_, address)| address.clone()).unwrap_or_default(),
             engine,
             transport,
-            replicas,
+            replicas: RwLock::new(replicas),
             meta: (**map.meta()).clone(),
             // Where the nodes are reached today is what this node was started with.
             nodes: (config.peers.iter())
@@ -64,21 +69,39 @@ impl Node {
         &self.engine
     }
 
-    pub(super) fn replica(&self, shard: ShardId) -> Option<&Arc<Replica>> {
-        self.replicas.get(&shard)
+    pub(super) fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        self.replicas.read().get(&shard).cloned()
+    }
+
+    /// A replica has come, has left, or is of other members.
+    pub(super) fn replica_changed(&self, group: GroupId, record: Option<&ReplicaRecord>) {
+        let mut replicas = self.replicas.write();
+        match record.map(Replica::new) {
+            Some(Ok(replica)) => {
+                let age = |replica: &Replica| (replica.record.replica, replica.record.epoch);
+                let known = replicas.get(&replica.record.shard);
+                if known.is_some_and(|known| age(known) >= age(&replica)) {
+                    return; // What was read at the start, after something newer was heard.
+                }
+                replicas.insert(replica.record.shard, Arc::new(replica));
+            }
+            Some(Err(error)) => {
+                tracing::error!(%group, %error, "a replica came with an unreadable descriptor");
+            }
+            None => replicas.retain(|_, replica| replica.record.group != group),
+        }
     }
 
     pub(super) fn user_shards(&self) -> usize {
-        self.replicas
-            .keys()
-            .filter(|shard| **shard != ShardId::META)
-            .count()
+        let replicas = self.replicas.read();
+        let shards = replicas.keys();
+        shards.filter(|shard| **shard != ShardId::META).count()
     }
 
     /// Lets the groups whose preferred leader is here stand for election. Where there is a leader
     /// already, its followers refuse, and nothing changes.
     pub(super) fn campaign_where_preferred(&self) {
-        for replica in self.replicas.values() {
+        for replica in self.replicas.read().values() {
             if replica
                 .descriptor
                 .preferred_leader()
@@ -117,12 +140,13 @@ impl Node {
                 .map(|group| self.group_status(group))
                 .collect(),
             log: self.log_status(),
+            snapshots: self.snapshot_status(),
             transport: self.transport_status(),
         }
     }
 
     fn group_status(&self, group: &pontoon_engine::GroupStatus) -> GroupStatus {
-        let range = self.replicas.get(&group.shard).map(|replica| KeyRange {
+        let range = self.replica(group.shard).map(|replica| KeyRange {
             start_b64: BASE64_STANDARD.encode(&replica.record.start),
             end_b64: (!replica.record.end.is_empty())
                 .then(|| BASE64_STANDARD.encode(&replica.record.end)),
@@ -134,6 +158,13 @@ impl Node {
             role: role(group.role),
             term: group.term.0,
             leader: group.leader.map(|node| node.0),
+            members: (group.members.iter())
+                .map(|member| MemberStatus {
+                    replica: member.replica.0,
+                    node: member.node.map(|node| node.0),
+                    voter: member.is_voter,
+                })
+                .collect(),
             commit: group.commit.0,
             applied: group.applied.0,
             last: group.last.0,
@@ -152,6 +183,17 @@ impl Node {
             segments_recycled: log.segments_recycled,
             live_bytes: log.live_bytes,
             full: self.engine.log_is_full(),
+        }
+    }
+
+    fn snapshot_status(&self) -> SnapshotStatus {
+        let counters = self.engine.snapshot_counters();
+        SnapshotStatus {
+            sent: counters.sent,
+            received: counters.received,
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+            given_up: counters.given_up,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dump;
 pub mod get;
 pub mod load;
+pub mod members;
 pub mod node;
 pub mod put;
 pub mod scan;
@@ -42,6 +43,7 @@ pub fn run(verb: Verb) -> Result<(), Error> {
         Verb::Dump(args) => block_on(dump::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Status(args) => block_on(status::run(args)),
+        Verb::Members(args) => block_on(members::run(args)),
     }
 }
 
