@@ -121,6 +121,16 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub compaction_rate: Option<ByteSize>,
 
+    /// Bytes per second that this node moves in snapshots at most, over all that it sends and receives, so that bringing
+    /// up a replica leaves room for everything else. [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub snapshot_rate: Option<ByteSize>,
+
+    /// Entries of each group that the log keeps for replicas that lag, once the store has them. Who is further
+    /// behind gets a snapshot; a full log keeps none. [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub log_tail_entries: Option<u64>,
+
     /// What to log, as in RUST_LOG: error, warn, info, debug or trace, also by part, for example
     /// "info,pontoon_transport=debug". Goes to stderr. [default: RUST_LOG, else info]
     #[arg(long, value_name = "FILTER")]
@@ -181,6 +191,8 @@ pub mod defaults {
     pub const MAX_MEMTABLES: usize = 4;
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+    pub const SNAPSHOT_RATE: u64 = 64 << 20;
+    pub const LOG_TAIL_ENTRIES: u64 = 4096;
 }
 
 impl NodeSettings {
@@ -235,6 +247,8 @@ impl NodeSettings {
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
             compression: self.compression.or(other.compression),
             compaction_rate: self.compaction_rate.or(other.compaction_rate),
+            snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
+            log_tail_entries: self.log_tail_entries.or(other.log_tail_entries),
             log: self.log.or(other.log),
         }
     }
@@ -455,7 +469,8 @@ mod tests {
              max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
              lease-reads = true\nmax-clock-drift-percent = 5\n\
              memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
-             compression = 'none'\ncompaction-rate = '64MiB'\nlog = 'debug'\n",
+             compression = 'none'\ncompaction-rate = '64MiB'\n\
+             snapshot-rate = '7MiB'\nlog-tail-entries = 11\nlog = 'debug'\n",
         )
         .unwrap();
         assert_eq!(NodeSettings::default().or(file.clone()), file);

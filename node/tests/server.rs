@@ -10,6 +10,7 @@ use pontoon_store::Compression;
 use pontoon_transport::{TlsIdentity, Who, certs};
 use pontoon_types::{ClusterId, Limits, NodeId};
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -70,6 +71,8 @@ impl Nodes {
             block_cache_bytes: 4 << 20,
             compression: Compression::Lz4,
             compaction_bytes_per_second: None,
+            snapshot_bytes_per_second: NonZeroU64::MIN.saturating_add(64 << 20),
+            log_tail_entries: 16,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use pontoon_engine::EngineConfig;
+use pontoon_engine::snapshot::SnapshotSettings;
 use pontoon_store::{Compression, LsmSettings};
 use pontoon_types::{Limits, NodeId};
 use pontoon_wal::WalConfig;
@@ -55,6 +56,10 @@ pub struct ServerConfig {
     pub compression: Compression,
     /// Bytes per second that the store merges in the background at most.
     pub compaction_bytes_per_second: Option<NonZeroU64>,
+    /// Bytes per second that are moved in snapshots at most.
+    pub snapshot_bytes_per_second: NonZeroU64,
+    /// Entries per group that the log keeps for replicas that lag.
+    pub log_tail_entries: u64,
 }
 
 impl ServerConfig {
@@ -69,6 +74,11 @@ impl ServerConfig {
                 segment_bytes: self.segment_bytes,
                 max_bytes: self.max_log_bytes,
                 ..WalConfig::default()
+            },
+            log_tail_entries: self.log_tail_entries,
+            snapshots: SnapshotSettings {
+                bytes_per_second: self.snapshot_bytes_per_second.get(),
+                ..SnapshotSettings::default()
             },
             seed: rand::random(),
             ..EngineConfig::default()

@@ -129,6 +129,10 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             Error::Usage("--compaction-rate is 0; leave it out for an unbounded rate".to_owned())
         })
     });
+    let snapshot_rate = size_of(settings.snapshot_rate, defaults::SNAPSHOT_RATE);
+    let snapshot_rate = NonZeroU64::new(snapshot_rate).ok_or_else(|| {
+        Error::Usage("--snapshot-rate is 0; no replica could be brought up".to_owned())
+    })?;
     let split_keys = match &settings.split_sample {
         Some(path) => {
             let sample = sample::keys_of_file(path, None)?;
@@ -144,7 +148,7 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         }
         None => None,
     };
-    let size = |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.0);
+    let size = size_of;
     Ok(ServerConfig {
         id,
         data_dir: required(settings.data_dir, "data-dir")?,
@@ -176,7 +180,15 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             Some(config::Compression::Lz4) | None => Compression::Lz4,
         },
         compaction_bytes_per_second: compaction_rate.transpose()?,
+        snapshot_bytes_per_second: snapshot_rate,
+        log_tail_entries: settings
+            .log_tail_entries
+            .unwrap_or(defaults::LOG_TAIL_ENTRIES),
     })
+}
+
+fn size_of(size: Option<ByteSize>, default: u64) -> u64 {
+    size.map_or(default, |size| size.0)
 }
 
 fn required<T>(setting: Option<T>, name: &str) -> Result<T, Error> {
@@ -253,6 +265,11 @@ mod tests {
             ..settings()
         };
         assert!(problem(no_compaction).contains("--compaction-rate is 0"));
+        let no_snapshots = NodeSettings {
+            snapshot_rate: Some(ByteSize(0)),
+            ..settings()
+        };
+        assert!(problem(no_snapshots).contains("--snapshot-rate is 0"));
     }
 
     #[test]
