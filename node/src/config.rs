@@ -191,7 +191,9 @@ pub mod defaults {
     pub const MAX_MEMTABLES: usize = 4;
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+    /// `--snapshot-rate`.
     pub const SNAPSHOT_RATE: u64 = 64 << 20;
+    /// `--log-tail-entries`.
     pub const LOG_TAIL_ENTRIES: u64 = 4096;
 }
 
