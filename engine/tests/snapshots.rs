@@ -1,0 +1,441 @@
+//! Carriers by themselves: what a break costs, who may send the rest, and what is not believed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+use bytes::Bytes;
+use pontoon_engine::snapshot::{
+    Carrier, CarrierInput, End, Errand, SnapshotBody, SnapshotMessage, SnapshotSettings,
+};
+use pontoon_engine::worker::Input;
+use pontoon_raft::{Message, MessageBody};
+use pontoon_store::{KvMachine, ModelStore, ReplicaRecord, Store};
+use pontoon_types::{
+    Command, ConfState, Entry, EntryKind, Epoch, GroupId, Instant, LogIndex, LogPosition, Members,
+    Mutation, NodeId, Operation, ReplicaId, Request, Sequence, SessionId, ShardId, TabletId, Term,
+};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+const GROUP: GroupId = GroupId(1);
+const ROWS: u64 = 2_000;
+const VALUE_BYTES: usize = 2_000;
+const LEARNER: ReplicaId = ReplicaId(9);
+
+/// A node's carrier and store, with a worker that says yes to everything.
+struct Side {
+    node: NodeId,
+    replica: ReplicaId,
+    machine: KvMachine<ModelStore>,
+    carrier: Carrier<ModelStore>,
+    /// What the worker was told, apart from what it answers.
+    told: Vec<Input>,
+}
+
+/// Nodes 1 and 2 have the group, node 3 is to get it.
+struct World {
+    sides: Vec<Side>,
+    wire: VecDeque<(NodeId, NodeId, Bytes)>,
+    now: Instant,
+    /// Changes what is on its way.
+    tamper: fn(&mut SnapshotMessage),
+}
+
+fn record(replica: ReplicaId, tablet: u64) -> ReplicaRecord {
+    ReplicaRecord {
+        group: GROUP,
+        shard: ShardId(1),
+        replica,
+        start: Bytes::new(),
+        end: Bytes::new(),
+        epoch: Epoch::default(),
+        tablet: TabletId(tablet),
+        conf_state: ConfState::of_voters([1, 2].map(ReplicaId)),
+        members: Members::new([1, 2].map(|id| (ReplicaId(id), NodeId(id)))),
+        descriptor: Bytes::new(),
+    }
+}
+
+fn entry(index: u64) -> Entry {
+    let key = format!("key {index:06}");
+    let value = vec![index as u8; VALUE_BYTES];
+    let mutations = vec![Mutation::Put {
+        key: key.as_bytes(),
+        value: &value,
+    }];
+    let command = Command {
+        request: Request {
+            shard: ShardId(1),
+            epoch: Epoch::default(),
+            session: SessionId(1),
+            sequence: Sequence(index),
+        },
+        operation: Operation::Write(mutations),
+    };
+    let mut payload = Vec::new();
+    command.encode(&mut payload);
+    let kind = EntryKind::Command;
+    Entry::encode(GROUP, Term(3), LogIndex(index), kind, &payload)
+}
+
+const SETTINGS: SnapshotSettings = SnapshotSettings {
+    bytes_per_second: 1 << 40,
+    max_outgoing: 2,
+    max_incoming: 1,
+    chunk_bytes: 4 << 10,
+    retry: Duration::from_millis(100),
+    patience: Duration::from_secs(5),
+};
+
+impl World {
+    fn new(settings: SnapshotSettings) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let sides = (1..=3).map(|node| {
+            let mut machine = KvMachine::open(ModelStore::new(usize::MAX)).unwrap();
+            if node < 3 {
+                let records = [record(ReplicaId(node), 40 + node)];
+                machine.bootstrap(&records, &[]).unwrap();
+                let entries: Vec<_> = (1..=ROWS).map(entry).collect();
+                machine.apply(&entries, &mut Vec::new()).unwrap();
+            }
+            Side {
+                node: NodeId(node),
+                replica: ReplicaId(node),
+                machine,
+                carrier: Carrier::new(settings, now),
+                told: Vec::new(),
+            }
+        });
+        Self {
+            sides: sides.collect(),
+            wire: VecDeque::new(),
+            now,
+            tamper: |_| {},
+        }
+    }
+
+    fn side(&mut self, node: u64) -> &mut Side {
+        &mut self.sides[node as usize - 1]
+    }
+
+    fn hand(&mut self, node: u64, input: CarrierInput<ModelStore>) {
+        let now = self.now;
+        self.side(node).carrier.handle(input, now);
+        self.run_errands();
+    }
+
+    /// Node `from` wants node 3 to get a snapshot.
+    fn want(&mut self, from: u64) {
+        let wanted = CarrierInput::Wanted {
+            group: GROUP,
+            peer: LEARNER,
+            to: NodeId(3),
+        };
+        self.hand(from, wanted);
+    }
+
+    fn run_errands(&mut self) {
+        let now = self.now;
+        for side in &mut self.sides {
+            loop {
+                let errands: Vec<_> = side.carrier.errands().collect();
+                if errands.is_empty() {
+                    break;
+                }
+                for errand in errands {
+                    if let Some(answer) = side.run(errand, &mut self.wire) {
+                        side.carrier.handle(answer, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Delivers the oldest frame, or lets time pass until a carrier has something to do. Whether anything was left.
+    fn step(&mut self) -> bool {
+        if let Some((from, to, frame)) = self.wire.pop_front() {
+            let mut message = SnapshotMessage::decode(&frame).unwrap();
+            (self.tamper)(&mut message);
+            let frame = message.encode().to_bytes();
+            self.hand(to.0, CarrierInput::Frame { from, frame });
+            return true;
+        }
+        let now = self.now;
+        let due = self
+            .sides
+            .iter()
+            .filter_map(|side| side.carrier.next_deadline(now));
+        let Some(due) = due.min() else {
+            return false;
+        };
+        self.now = due.max(now);
+        for side in &mut self.sides {
+            side.carrier.handle_timeout(self.now);
+        }
+        self.run_errands();
+        true
+    }
+
+    fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    /// The record with which node 3's worker was told that a snapshot is here, if it was.
+    fn staged(&self) -> Option<&ReplicaRecord> {
+        self.sides[2].told.iter().find_map(|input| match input {
+            Input::SnapshotStaged { record, .. } => Some(&**record),
+            _ => None,
+        })
+    }
+
+    fn assert_whole(&mut self) {
+        let record = self.staged().expect("a snapshot has come").clone();
+        assert_eq!(record.replica, LEARNER);
+        self.side(3)
+            .machine
+            .install(record, LogIndex(ROWS))
+            .unwrap();
+        let hash = |side: &Side| side.machine.snapshot(GROUP).unwrap().hash().unwrap();
+        assert_eq!(hash(&self.sides[2]), hash(&self.sides[0]));
+    }
+}
+
+impl Side {
+    fn run(
+        &mut self,
+        errand: Errand,
+        wire: &mut VecDeque<(NodeId, NodeId, Bytes)>,
+    ) -> Option<CarrierInput<ModelStore>> {
+        match errand {
+            Errand::Pin { group, transfer } => {
+                let snapshot = self.machine.snapshot(group);
+                return Some(CarrierInput::Pinned { transfer, snapshot });
+            }
+            Errand::Open { group } => {
+                let opened = self.machine.begin_install();
+                return Some(CarrierInput::Opened { group, opened });
+            }
+            Errand::Discard { tablet } => self.machine.discard(tablet).unwrap(),
+            Errand::Send { to, frame } => wire.push_back((self.node, to, frame.to_bytes())),
+            Errand::Tell { input, .. } => match input {
+                Input::SnapshotPinned {
+                    transfer,
+                    applied,
+                    conf_state,
+                    ..
+                } => {
+                    let last = LogPosition {
+                        term: Term(3),
+                        index: applied,
+                    };
+                    let conf_state = Box::new(conf_state);
+                    let message = Some(Box::new(Message {
+                        from: self.replica,
+                        to: LEARNER,
+                        term: Term(3),
+                        body: MessageBody::InstallSnapshot { last, conf_state },
+                    }));
+                    return Some(CarrierInput::Taken { transfer, message });
+                }
+                Input::SnapshotOffered { group, .. } => {
+                    let is_wanted = true;
+                    return Some(CarrierInput::Answered { group, is_wanted });
+                }
+                told => self.told.push(told),
+            },
+        }
+        None
+    }
+}
+
+/// The bytes of all rows, as they are on the wire.
+fn bytes_of_rows(world: &World) -> u64 {
+    let snapshot = world.sides[0].machine.snapshot(GROUP).unwrap();
+    let rows = snapshot.rows(None).map(|row| row.unwrap());
+    // Lengths below 128 take one byte, those of the values two.
+    rows.map(|(key, value)| (1 + key.len() + 2 + value.len()) as u64)
+        .sum()
+}
+
+#[test]
+fn a_snapshot_broken_a_hundred_times_arrives_and_sends_little_twice() {
+    let mut world = World::new(SETTINGS);
+    let total = bytes_of_rows(&world);
+    world.want(1);
+    // Breaks fall on every kind of frame, in no rhythm with the chunks.
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let (mut steps, mut breaks) = (0_u64, 0);
+    while world.step() {
+        steps += 1;
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        if breaks < 100 && (random >> 33).is_multiple_of(12) && !world.wire.is_empty() {
+            world.wire.clear();
+            breaks += 1;
+        }
+    }
+    assert_eq!(breaks, 100, "in {steps} steps");
+    world.assert_whole();
+    let sent = world.sides[0].carrier.counters().sent_bytes;
+    let received = world.sides[2].carrier.counters().received_bytes;
+    assert_eq!(received, total);
+    assert!(
+        sent > total && 10 * sent <= 11 * total,
+        "{sent} for {total}"
+    );
+    assert!(matches!(
+        world.sides[0].told[..],
+        [Input::SnapshotDelivered { .. }]
+    ));
+}
+
+#[test]
+fn another_node_with_the_same_state_sends_the_rest() {
+    let mut world = World::new(SETTINGS);
+    let total = bytes_of_rows(&world);
+    world.want(1);
+    for _ in 0..1_000 {
+        assert!(world.step());
+    }
+    // Node 1 falls silent; node 2 leads by now, and has applied as much.
+    let before = world.sides[2].carrier.counters().received_bytes;
+    assert!(before > total / 4 && before < total);
+    world.wire.clear();
+    world.side(1).carrier = Carrier::new(SETTINGS, Instant::from_nanos(5));
+    world.want(2);
+    world.settle();
+    world.assert_whole();
+    assert_eq!(world.sides[2].carrier.counters().received_bytes, total);
+    let rest = world.sides[1].carrier.counters().sent_bytes;
+    assert!(
+        rest < total - before + 8_192,
+        "{rest} of {total}, {before} were there"
+    );
+}
+
+#[test]
+fn rows_that_are_not_those_that_were_sent_are_never_put_in_place() {
+    let tampers: [fn(&mut SnapshotMessage); 2] = [
+        |message| {
+            if let SnapshotBody::Chunk {
+                rows, hash: None, ..
+            } = &mut message.body
+                && let Some(at) = rows.iter().position(|byte| *byte == 77)
+            {
+                let mut changed = rows.to_vec();
+                changed[at] = 78;
+                *rows = changed.into();
+            }
+        },
+        |message| {
+            if let SnapshotBody::Chunk {
+                hash: Some(hash), ..
+            } = &mut message.body
+            {
+                *hash ^= 1;
+            }
+        },
+    ];
+    for tamper in tampers {
+        let mut world = World::new(SETTINGS);
+        world.tamper = tamper;
+        world.want(1);
+        world.settle();
+        assert!(world.staged().is_none());
+        assert!(matches!(
+            world.sides[0].told[..],
+            [Input::SnapshotFailed { .. }]
+        ));
+        while world.side(3).machine.reclaim(1_000).unwrap() {}
+        assert!(world.side(3).machine.store().all_applied().is_empty());
+        // Nothing is left of it, and the next one is taken.
+        world.tamper = |_| {};
+        world.want(1);
+        world.settle();
+        world.assert_whole();
+    }
+}
+
+#[test]
+fn who_stops_answering_is_given_up_and_leaves_nothing() {
+    for silent in [1, 3] {
+        let mut world = World::new(SETTINGS);
+        world.want(1);
+        for _ in 0..200 {
+            assert!(world.step());
+        }
+        let began = world.now;
+        loop {
+            world.wire.retain(|(from, ..)| from.0 != silent);
+            if !world.step() {
+                break;
+            }
+        }
+        assert!(world.now - began >= SETTINGS.patience);
+        assert!(world.staged().is_none());
+        let failed = world.sides[0]
+            .told
+            .iter()
+            .any(|one| matches!(one, Input::SnapshotFailed { .. }));
+        assert!(failed, "the sender hears of it when {silent} falls silent");
+        for side in &world.sides {
+            assert_eq!(side.carrier.next_deadline(world.now), None);
+        }
+    }
+}
+
+#[test]
+fn a_budget_is_kept_to_and_too_many_at_once_are_refused() {
+    let settings = SnapshotSettings {
+        bytes_per_second: 1 << 20,
+        ..SETTINGS
+    };
+    let mut world = World::new(settings);
+    let (total, began) = (bytes_of_rows(&world), world.now);
+    world.want(1);
+    world.settle();
+    world.assert_whole();
+    let took = (world.now - began).as_secs_f64();
+    let least = total as f64 / settings.bytes_per_second as f64;
+    assert!(
+        took >= 0.95 * least && took < 1.5 * least,
+        "{took} s, {least} s"
+    );
+
+    // Node 3 takes one at a time: another group's is refused while one is under way.
+    let mut world = World::new(SETTINGS);
+    world.want(1);
+    for _ in 0..10 {
+        assert!(world.step());
+    }
+    let snapshot = world.sides[1].machine.snapshot(GROUP).unwrap();
+    let (mut bytes, other) = (Vec::new(), GroupId(2));
+    let mut record = snapshot.record().clone();
+    record.group = other;
+    record.encode(&mut bytes);
+    let last = LogPosition {
+        term: Term(3),
+        index: LogIndex(5),
+    };
+    let conf_state = Box::new(record.conf_state.clone());
+    let body = SnapshotBody::Offer {
+        message: Message {
+            from: ReplicaId(1),
+            to: LEARNER,
+            term: Term(3),
+            body: MessageBody::InstallSnapshot { last, conf_state },
+        },
+        record: bytes.into(),
+    };
+    let offer = SnapshotMessage {
+        group: other,
+        transfer: 7,
+        body,
+    };
+    let (from, frame) = (NodeId(2), offer.encode().to_bytes());
+    world.hand(3, CarrierInput::Frame { from, frame });
+    let answers = world.wire.iter().filter(|(_, to, _)| *to == NodeId(2));
+    let answers: Vec<_> = answers
+        .map(|(.., frame)| SnapshotMessage::decode(frame).unwrap().body)
+        .collect();
+    assert_eq!(answers, [SnapshotBody::End { how: End::Refused }]);
+}
