@@ -31,6 +31,12 @@ const LOST_NOTICE: Duration = Duration::from_secs(1);
 /// After so many election timeouts alone a replica asks whether it still is a member.
 pub(super) const ASK_AFTER: u32 = 4;
 
+/// Replicas that a group knows beside its members.
+const MAX_STRANGERS: usize = 16;
+
+/// Replicas of a worker that know nothing yet. More wait until some have their snapshots (S11).
+const MAX_BLANK: usize = 4096;
+
 /// What a replica that is told to leave gives as its reason to those who still ask it.
 const REMOVED: &str = "the replica was removed from its group";
 
@@ -105,6 +111,10 @@ impl Worker {
             // What this one has promised is lost, if it was here before. Its group replaces it, if it was not as well.
             tracing::error!(%group, replica = %message.to, "a replica's log is damaged; quarantined it");
             self.quarantine(self.blank(from, group, message), now);
+            return None;
+        }
+        let blank = self.groups.iter().filter(|group| group.is_blank());
+        if blank.count() >= MAX_BLANK {
             return None;
         }
         // What it takes over from the one before it must be durable, for it may speak of it at once (S6).
@@ -529,6 +539,11 @@ impl Group {
         Ok(ConfChange::of(changes, Transition::Auto).with_nodes(nodes))
     }
 
+    /// Whether it waits for its first snapshot.
+    fn is_blank(&self) -> bool {
+        !self.is_initialised() && !self.is_buried
+    }
+
     /// Whether it takes no part because it cannot vouch for what it has promised.
     pub(super) fn is_lost(&self) -> bool {
         self.failure.is_some() && !self.is_leaving
@@ -545,6 +560,15 @@ impl Group {
         self.is_initialised()
             && !self.raft.conf_state().is_member(replica)
             && replica < self.record.members.next_replica()
+    }
+
+    /// Takes note of where somebody is who has spoken. A few are known beside the members, who may have joined later than
+    /// what is applied here; not as many as a peer cares to name (S11).
+    pub(super) fn meet(&mut self, replica: ReplicaId, node: NodeId) {
+        let members = &mut self.record.members;
+        if members.iter().count() < self.raft.conf_state().members().len() + MAX_STRANGERS {
+            members.learn(replica, node);
+        }
     }
 
     /// Whether it knows who the members of its group are.

@@ -697,7 +697,9 @@ impl Worker {
         if matches!(&message.body, MessageBody::InstallSnapshot { .. }) {
             return; // It speaks of data that the carrier brings, together with it.
         }
-        group.record.members.learn(message.from, from);
+        if group.node_of(message.from).is_none() {
+            group.meet(message.from, from);
+        }
         if group.ask_at.is_some() {
             group.ask_later(now, ASK_AFTER * self.config.election_timeout);
         }
