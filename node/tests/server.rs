@@ -291,3 +291,50 @@ async fn a_replica_with_a_flipped_byte_in_its_log_is_rebuilt_and_the_others_serv
         server.shutdown().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_for_long_gets_snapshots_and_pins_nobodys_log() {
+    let nodes = Nodes::new(3);
+    let mut servers = nodes.start().await;
+    let client = nodes.client().await;
+    client.put(b"before", b"it left").await.unwrap();
+    servers.remove(2).shutdown().await.unwrap();
+    // Far more than the tail that the others keep, and enough for the store to flush again and again.
+    let value = |round: u32| vec![round as u8; 50_000];
+    for round in 0..400_u32 {
+        let key = [b"key ", &round.to_be_bytes()[..]].concat();
+        client.put(&key, &value(round)).await.unwrap();
+    }
+    until(&client, "the logs of the others were cut", |nodes| {
+        let logs = nodes.iter().filter(|node| node.node != 3);
+        logs.map(|node| node.log.live_bytes)
+            .all(|bytes| bytes < 10 << 20)
+    })
+    .await;
+    servers.push(Server::start(nodes.config(3)).await.unwrap());
+    until(&client, "the node is back, by snapshots", |nodes| {
+        let back = nodes.iter().find(|node| node.node == 3);
+        let applied = |node: &NodeStatus| -> Vec<_> {
+            node.groups
+                .iter()
+                .map(|one| (one.group, one.applied))
+                .collect()
+        };
+        back.is_some_and(|back| {
+            back.snapshots.received > 0 && nodes.iter().all(|node| applied(node) == applied(back))
+        })
+    })
+    .await;
+    // The one that was away serves what it was given: the others hold less than a majority without it.
+    servers.remove(0).shutdown().await.unwrap();
+    for round in 0..400_u32 {
+        let key = [b"key ", &round.to_be_bytes()[..]].concat();
+        assert_eq!(
+            client.get(&key).await.unwrap().as_deref(),
+            Some(&value(round)[..])
+        );
+    }
+    for server in servers {
+        server.shutdown().await.unwrap();
+    }
+}
