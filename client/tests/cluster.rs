@@ -8,6 +8,7 @@ mod common;
 
 use bytes::Bytes;
 use common::Cluster;
+use pontoon_client::protocol::MemberStep;
 use pontoon_client::{CasOutcome, Client, ClientError, Mutation, UnknownCause};
 use pontoon_shard_router::ShardDescriptor;
 use pontoon_transport::{Who, certs};
@@ -165,6 +166,25 @@ fn without_a_leader_the_error_says_that_nothing_was_done() {
             cluster.world.lock().leaders.insert(ShardId(2), NodeId(3));
         });
         put.unwrap();
+    });
+}
+
+#[test]
+fn members_are_changed_by_the_leader_wherever_it_is_and_a_refusal_is_final() {
+    let cluster = Cluster::start(&[b"g"]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        let shard = client.map().await.unwrap().shards().next().unwrap().shard;
+        let add = MemberStep::AddLearner(NodeId(9));
+        client.change_members(shard, &[add]).await.unwrap();
+        cluster.world.lock().leaders.insert(shard, NodeId(3));
+        client.change_members(shard, &[add]).await.unwrap();
+        let remove = MemberStep::Remove(NodeId(1));
+        let refused = client.change_members(shard, &[add, remove]).await;
+        assert!(
+            matches!(&refused, Err(ClientError::Refused { node: NodeId(3), text, .. }) if text == "one at a time"),
+            "{refused:?}"
+        );
     });
 }
 

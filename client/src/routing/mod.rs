@@ -205,21 +205,29 @@ impl Router {
 
     /// The leader if one is known, can be reached and has not just refused; else the next replica for
     /// which that holds; else, so that nobody waits for a hint that cannot come, the next replica.
+    ///
+    /// A group may have moved since the map was written. So a leader is believed to be on any node of the map; and once all
+    /// replicas that the map names have been asked, the other nodes are asked in their turn as well.
     fn choose(&self, shard: &ShardDescriptor, attempt: &Attempt, now: Instant) -> Option<NodeId> {
-        let replicas = &shard.replicas;
         let usable = |node: &NodeId| !self.is_down(*node, now) && attempt.avoid != Some(*node);
+        let is_named = |node: NodeId| shard.replica_on(node).is_some();
+        let is_known = |node: &NodeId| {
+            let map = self.map.as_ref();
+            is_named(*node) || map.is_some_and(|map| map.node(*node).is_some())
+        };
         let hinted = self.leaders.get(&shard.shard).copied();
-        if let Some(leader) = hinted.filter(usable)
-            && shard.replica_on(leader).is_some()
-        {
+        if let Some(leader) = hinted.filter(usable).filter(is_known) {
             return Some(leader);
         }
-        let first = attempt.turn as usize % replicas.len().max(1);
-        let in_turn = || replicas.iter().cycle().skip(first).take(replicas.len());
-        let mut nodes = in_turn().map(|replica| replica.node);
-        nodes
-            .find(usable)
-            .or_else(|| in_turn().map(|replica| replica.node).next())
+        let mut nodes: Vec<NodeId> = shard.replicas.iter().map(|replica| replica.node).collect();
+        let turn = attempt.turn as usize;
+        if turn >= nodes.len() {
+            let all = self.map.iter().flat_map(|map| map.nodes());
+            nodes.extend(all.map(|other| other.node).filter(|node| !is_named(*node)));
+        }
+        let first = turn % nodes.len().max(1);
+        let in_turn = || nodes.iter().cycle().skip(first).take(nodes.len()).copied();
+        in_turn().find(usable).or_else(|| in_turn().next())
     }
 
     /// What an answer means. `random` is a fresh random number for the jitter.

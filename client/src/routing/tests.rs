@@ -494,3 +494,55 @@ proptest! {
         }
     }
 }
+
+/// A map of four nodes whose one shard is on three of them, and the node that has none.
+fn partly() -> (Router, NodeId) {
+    let nodes = (1..=4).map(|n| (NodeId(n), format!("host{n}:7700")));
+    let manifest = Manifest::new(ClusterId(3), nodes, Vec::new(), Some(3)).unwrap();
+    let map = manifest.initial_map();
+    let shard = map.shards().next().unwrap();
+    let without = (1..=4)
+        .map(NodeId)
+        .find(|node| shard.replica_on(*node).is_none());
+    let without = without.unwrap();
+    let mut router = Router::new(ShardDescriptor::clone(map.meta()));
+    router.handle_map(map);
+    (router, without)
+}
+
+fn any_node_for(router: &Router, attempt: &mut Attempt) -> NodeId {
+    match router.target(Place::Key(b"a"), attempt, Instant::ZERO) {
+        Target::Send { node, .. } => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_shard_that_has_moved_is_found_where_the_map_does_not_say_it_is() {
+    // A member that is left names the new leader.
+    let (mut router, moved_to) = partly();
+    let mut one = attempt(Access::Write);
+    any_node_for(&router, &mut one);
+    let leader = Some(moved_to);
+    answer(&mut router, &mut one, &Response::NotLeader { leader });
+    assert_eq!(any_node_for(&router, &mut one), moved_to);
+
+    // No member is left where the map says: the others are asked in their turn.
+    let (mut router, moved_to) = partly();
+    let mut one = attempt(Access::Write);
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let node = any_node_for(&router, &mut one);
+        asked.push(node);
+        if node == moved_to {
+            assert_eq!(asked.len(), 4, "first those that the map names: {asked:?}");
+            assert_eq!(
+                answer(&mut router, &mut one, &Response::Written),
+                Verdict::Done
+            );
+            return;
+        }
+        assert!(is_retry(&answer(&mut router, &mut one, &Response::NotHere)));
+    }
+    panic!("node {moved_to} was not asked, but {asked:?}");
+}
