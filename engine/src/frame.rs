@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A notice that a replica is lost or gone, or the question whether it is, has the kind, the group and the replica; that it is
-//! gone also what is committed.
+//! gone also what is committed, that it is lost or fresh also the life of the node that has lost one.
 //!
 //! Entries are the envelopes that the leader encoded; they are not encoded again. A small one is copied
 //! into the frame, a large one travels as a slice of its own. The receiver's entries are slices of the
@@ -49,6 +49,7 @@ mod kind {
     pub(super) const LOST: u8 = 12;
     pub(super) const GONE: u8 = 13;
     pub(super) const QUESTION: u8 = 14;
+    pub(super) const FRESH: u8 = 15;
 }
 
 /// How a frame travels. Frames on one lane arrive in order; those on the other do not wait for them.
@@ -179,8 +180,16 @@ impl FrameBuilder {
     }
 
     /// Adds the notice that `replica` of `group` is lost: its node cannot vouch for what it has promised.
-    pub fn push_lost(&mut self, group: GroupId, replica: ReplicaId) {
+    pub fn push_lost(&mut self, group: GroupId, replica: ReplicaId, life: u64) {
         self.push_notice(kind::LOST, group, replica);
+        put_varint(&mut self.tail, life);
+    }
+
+    /// Adds the notice that `replica` of `group` was made for the node that has lost one in that life: it has never been
+    /// there before.
+    pub fn push_fresh(&mut self, group: GroupId, replica: ReplicaId, life: u64) {
+        self.push_notice(kind::FRESH, group, replica);
+        put_varint(&mut self.tail, life);
     }
 
     /// Adds the notice that `replica` of `group` is no member any more.
@@ -344,8 +353,11 @@ impl FrameBuilder {
 pub enum Item {
     /// A message of Raft.
     Message(Message),
-    /// The sender's replica is lost: what it has promised may be forgotten, and it takes no part any more.
-    Lost(ReplicaId),
+    /// The sender's replica is lost: what it has promised may be forgotten, and it takes no part any more. With the life
+    /// of the sender's process.
+    Lost(ReplicaId, u64),
+    /// This replica was made in answer to [`Item::Lost`] of that life.
+    Fresh(ReplicaId, u64),
     /// This replica was removed, as of what the sender has applied: everything up to the position, which is committed.
     Gone(ReplicaId, LogPosition),
     /// The sender's replica wants to know whether it still is a member.
@@ -397,7 +409,10 @@ impl FrameReader {
         loop {
             match self.next_item()? {
                 Some((group, Item::Message(message))) => return Ok(Some((group, message))),
-                Some((_, Item::Lost(_) | Item::Gone(..) | Item::Question(_))) => {}
+                Some((
+                    _,
+                    Item::Lost(..) | Item::Fresh(..) | Item::Gone(..) | Item::Question(_),
+                )) => {}
                 None => return Ok(None),
             }
         }
@@ -408,7 +423,15 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
     let kind = reader.u8()?;
     let group = GroupId(reader.varint()?);
     match kind {
-        kind::LOST => return Ok((group, Item::Lost(ReplicaId(reader.varint()?)))),
+        kind::LOST | kind::FRESH => {
+            let (replica, life) = (ReplicaId(reader.varint()?), reader.varint()?);
+            let item = if kind == kind::LOST {
+                Item::Lost(replica, life)
+            } else {
+                Item::Fresh(replica, life)
+            };
+            return Ok((group, item));
+        }
         kind::GONE => {
             let replica = ReplicaId(reader.varint()?);
             return Ok((group, Item::Gone(replica, read_position(reader)?)));

@@ -475,7 +475,7 @@ fn a_replica_whose_log_cannot_be_read_never_speaks_again() {
     for (_, _, _, frame) in &cluster.wire {
         let mut reader = FrameReader::new(frame.clone()).unwrap();
         let item = reader.next_item().unwrap();
-        assert_eq!(item, Some((group, Item::Lost(ReplicaId(1)))));
+        assert_eq!(item, Some((group, Item::Lost(ReplicaId(1), 0))));
         assert_eq!(reader.next_item().unwrap(), None);
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Group {
     changes: VecDeque<(LogIndex, ConfChange)>,
     /// A lost replica, and the learner on the same node that takes its place.
     pub(crate) repair: Option<(ReplicaId, ReplicaId)>,
+    /// The replica that this leader has made for a node that has lost one, and in which life of that node.
+    pub(crate) made: Option<(u64, ReplicaId)>,
     /// When it leaves the node, if it was removed.
     pub(crate) leave_at: Option<Instant>,
     /// When it asks whether it still is a member, if nobody is heard until then.
@@ -119,6 +121,7 @@ impl Group {
             staged: None,
             changes: VecDeque::new(),
             repair: None,
+            made: None,
             leave_at: None,
             ask_at: None,
             is_leaving: false,

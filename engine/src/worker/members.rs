@@ -8,9 +8,12 @@
 //! # Lost replicas
 //!
 //! A replica whose log is damaged, or which was contradicted, can vouch for nothing. It takes no part, and its node says so to
-//! the others again and again. The leader heals the group in three changes, each of which any later leader goes on
-//! from, because the members say which one is next: a new replica on the same node, as a learner; when that holds
+//! the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
+//! because the members say that it is next: a new replica on the same node, as a learner; when that holds
 //! all that is committed, its vote in exchange for the lost one's.
+//!
+//! A damaged log may have forgotten as well which replicas were here. So a node that has lost one believes nobody that a
+//! replica is new but a leader that has made it since, in answer to the notice of this very life of the node.
 
 use super::group::Group;
 use super::io::{MemberStep, Switch};
@@ -96,15 +99,11 @@ impl Worker {
             return None;
         }
         if let Some(lost) = self.quarantined.get_mut(&group) {
-            if lost.replica >= message.to {
-                // Whoever calls may be the one who has to know.
-                lost.members.learn(message.from, from);
-                return None;
-            }
-            let lost = lost.replica;
-            self.quarantined.remove(&group);
-            // What it knew to be committed is not to be trusted.
-            self.bury(group, lost, LogPosition::ZERO);
+            // It may have been here before, whatever the log remembers: it is lost as well, until its group says that it
+            // is fresh. Whoever calls may be the one who has to know.
+            lost.replica = lost.replica.max(message.to);
+            lost.members.learn(message.from, from);
+            return None;
         }
         let is_unknown = !self.removed.contains_key(&group) && !self.dormant.contains_key(&group);
         if self.condemned.contains(&group) || self.condemns_unknown && is_unknown {
@@ -347,6 +346,7 @@ impl Worker {
         from: NodeId,
         group: GroupId,
         lost: ReplicaId,
+        life: u64,
         now: Instant,
     ) {
         let Some(slot) = self.usable(group) else {
@@ -356,6 +356,15 @@ impl Worker {
         let id = group.id();
         if group.has_left(lost) {
             return self.tell_gone(from, slot, lost);
+        }
+        if let Some((of, made)) = group.made
+            && of == life
+            && group.raft.role() == Role::Leader
+            && group.raft.conf_state().is_member(made)
+            && group.live_on(from) == Some(made)
+        {
+            let frame = self.frame_to(from, Lane::Control);
+            return frame.push_fresh(id, made, life);
         }
         let is_known = group.raft.role() == Role::Leader
             && group.record.members.node_of(lost) == Some(from)
@@ -368,7 +377,21 @@ impl Worker {
         let change = ConfChange::one(MemberChange::AddLearner(next)).with_nodes([(next, from)]);
         if group.raft.propose_conf_change(&change, now).is_ok() {
             tracing::warn!(group = %id, node = %from, %lost, %next, "a replica is lost; another takes its place");
+            group.made = Some((life, next));
             self.touch(slot);
+        }
+    }
+
+    /// A leader has made a replica for this node after it had heard that one is lost: ids only rise, so whichever were here
+    /// before are below it, and this one has promised nothing yet.
+    pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
+        let Some(lost) = self.quarantined.get(&group) else {
+            return;
+        };
+        if life == self.config.seed && fresh >= lost.replica && fresh > ReplicaId(1) {
+            self.quarantined.remove(&group);
+            // What was known here to be committed is not to be trusted.
+            self.bury(group, ReplicaId(fresh.0 - 1), LogPosition::ZERO);
         }
     }
 
@@ -416,12 +439,6 @@ impl Worker {
             if group.raft.id() == gone && group.live_on(from).is_some() {
                 self.retire(slot, committed);
             }
-        } else if let Some(lost) = self.quarantined.get(&group) {
-            let is_member = lost.members.iter().any(|(_, node)| node == from);
-            if lost.replica == gone && is_member {
-                self.quarantined.remove(&group);
-                self.bury(group, gone, committed);
-            }
         }
     }
 
@@ -466,10 +483,11 @@ impl Worker {
             })
             .filter(|(node, ..)| *node != self.node)
             .collect();
+        let life = self.config.seed;
         self.notice_at = (!lost.is_empty()).then_some(now + LOST_NOTICE);
         for (node, group, replica) in lost {
             let frame = self.frame_to(node, Lane::Control);
-            frame.push_lost(group, replica);
+            frame.push_lost(group, replica, life);
         }
     }
 

@@ -665,7 +665,12 @@ impl Worker {
         loop {
             match reader.next_item() {
                 Ok(Some((group, Item::Message(message)))) => self.step(from, group, message, now),
-                Ok(Some((group, Item::Lost(replica)))) => self.hear_lost(from, group, replica, now),
+                Ok(Some((group, Item::Lost(replica, life)))) => {
+                    self.hear_lost(from, group, replica, life, now);
+                }
+                Ok(Some((group, Item::Fresh(replica, life)))) => {
+                    self.hear_fresh(group, replica, life);
+                }
                 Ok(Some((group, Item::Gone(replica, committed)))) => {
                     self.hear_gone(from, group, replica, committed);
                 }

@@ -1,0 +1,133 @@
+//! A node whose log of a group is damaged: which replicas it takes for new ones.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+mod common;
+
+use bytes::Bytes;
+use pontoon_engine::EngineConfig;
+use pontoon_engine::frame::{FrameBuilder, FrameReader, Item, Origin};
+use pontoon_engine::worker::{Input, Output, Worker};
+use pontoon_raft::{Message, MessageBody};
+use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use pontoon_wal::Record;
+
+const GROUP: GroupId = GroupId(1);
+const LIFE: u64 = 77;
+
+/// The worker of node 3, and the time.
+struct Node {
+    worker: Worker,
+    now: Instant,
+}
+
+impl Node {
+    fn new() -> Self {
+        let config = EngineConfig {
+            workers: 1,
+            seed: LIFE,
+            ..EngineConfig::default()
+        };
+        Self {
+            worker: Worker::new(NodeId(3), 0, &config),
+            now: Instant::from_nanos(1_000_000_000),
+        }
+    }
+
+    /// Hands in a frame of node 1, and turns the cycle a second later.
+    fn hear(&mut self, fill: impl FnOnce(&mut FrameBuilder)) -> Output {
+        let mut builder = FrameBuilder::new(Origin {
+            worker: 0,
+            workers: 1,
+        });
+        fill(&mut builder);
+        let (from, frame) = (NodeId(1), builder.finish().to_bytes());
+        self.worker.handle(Input::Frame { from, frame }, self.now);
+        self.now = self.now + std::time::Duration::from_secs(1);
+        let mut out = Output::default();
+        self.worker.run(self.now, &mut out);
+        out
+    }
+
+    /// A candidate asks replica `to` for its vote.
+    fn is_asked(&mut self, to: u64) -> Output {
+        self.hear(|frame| frame.push(GROUP, &request(to)))
+    }
+}
+
+fn request(to: u64) -> Message {
+    let last = LogPosition {
+        term: Term(4),
+        index: LogIndex(10),
+    };
+    Message {
+        from: ReplicaId(1),
+        to: ReplicaId(to),
+        term: Term(5),
+        body: MessageBody::RequestVote {
+            last,
+            pre: false,
+            transfer: true,
+        },
+    }
+}
+
+/// All that is said to node 1.
+fn said(out: &Output) -> Vec<Item> {
+    let frames = out.frames.iter().filter(|(to, ..)| *to == NodeId(1));
+    let bytes = frames.map(|(.., frame)| frame.to_bytes());
+    bytes.flat_map(items).collect()
+}
+
+fn items(frame: Bytes) -> Vec<Item> {
+    let mut reader = FrameReader::new(frame).unwrap();
+    std::iter::from_fn(|| reader.next_item().unwrap().map(|(_, item)| item)).collect()
+}
+
+#[test]
+fn no_replica_is_new_to_a_node_that_may_have_forgotten_it() {
+    let mut node = Node::new();
+    // The store has a record of replica 3. Whether a later one was here only the damaged log could tell.
+    node.worker
+        .quarantine(common::record(GROUP, 3, 3), node.now);
+    for replica in [2, 3, 4, 9] {
+        let out = node.is_asked(replica);
+        assert!(
+            out.log.is_none(),
+            "replica {replica} was made, and could vote again"
+        );
+        let lost = ReplicaId(replica.max(3));
+        assert_eq!(said(&out), [Item::Lost(lost, LIFE)]);
+    }
+    // Neither is it enough that somebody says so of an earlier replica, or in answer to an earlier life.
+    for (fresh, life) in [(8, LIFE), (9, LIFE - 1)] {
+        node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(fresh), life));
+        assert!(node.is_asked(9).log.is_none());
+    }
+    let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(9), LIFE));
+    let batch = out.log.unwrap();
+    assert_eq!(
+        batch.batch.records(),
+        [Record::Tombstone(GROUP, ReplicaId(8))]
+    );
+    // Not before the tombstone is durable.
+    assert!(node.is_asked(9).log.is_none());
+    let sequence = batch.sequence;
+    node.worker.handle(Input::Durable { sequence }, node.now);
+    assert!(node.is_asked(8).log.is_none(), "it is gone for good");
+    let out = node.is_asked(9);
+    assert!(out.log.is_some(), "it votes, when that is durable");
+    assert_eq!(said(&out), []);
+}
+
+#[test]
+fn a_group_of_which_the_log_may_have_lost_everything_is_treated_alike() {
+    let mut node = Node::new();
+    let mut recovered = pontoon_wal::Recovered::default();
+    recovered.damaged.insert(GROUP);
+    node.worker.remember(&recovered);
+    let out = node.is_asked(4);
+    assert!(out.log.is_none());
+    assert_eq!(said(&out), [Item::Lost(ReplicaId(4), LIFE)]);
+    let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(5), LIFE));
+    assert!(out.log.is_some());
+}
