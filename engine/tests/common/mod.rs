@@ -1,5 +1,6 @@
 //! A few nodes turned by hand: real workers and apply stages over the model store, with a log that is
 //! durable when the test says so and a network that delivers when the test says so.
+#![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "shared by several test binaries")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
