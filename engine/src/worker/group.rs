@@ -58,8 +58,8 @@ pub(crate) struct Group {
     pub(crate) staged: Option<(LogPosition, Box<ReplicaRecord>)>,
     /// Changes of members that are handed to the apply stage and not applied yet.
     changes: VecDeque<(LogIndex, ConfChange)>,
-    /// A lost replica, and the learner on the same node that takes its place.
-    pub(crate) repair: Option<(ReplicaId, ReplicaId)>,
+    /// Whether some node has several members: a lost one, and another that takes its place.
+    pub(crate) is_doubled: bool,
     /// The replica that this leader has made for a node that has lost one, and in which life of that node.
     pub(crate) made: Option<(u64, ReplicaId)>,
     /// When it leaves the node, if it was removed.
@@ -120,7 +120,7 @@ impl Group {
             installed: (compacted.index > LogIndex::ZERO).then_some(compacted),
             staged: None,
             changes: VecDeque::new(),
-            repair: None,
+            is_doubled: false,
             made: None,
             leave_at: None,
             ask_at: None,
@@ -128,7 +128,7 @@ impl Group {
             committed: LogPosition::ZERO,
             is_buried: false,
         };
-        group.find_repair();
+        group.find_doubles();
         Ok(group)
     }
 
@@ -317,7 +317,7 @@ impl Group {
         while let Some((_, change)) = self.changes.pop_front_if(|(index, _)| *index <= applied) {
             self.record.members.apply(&change, self.raft.conf_state());
         }
-        self.find_repair();
+        self.find_doubles();
     }
 
     /// The members, with their nodes.

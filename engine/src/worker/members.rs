@@ -406,11 +406,31 @@ impl Worker {
     }
 
     /// A node asks whether its replica still is a member. Silence means yes, or that nobody here knows.
-    pub(super) fn hear_question(&mut self, from: NodeId, group: GroupId, replica: ReplicaId) {
-        if let Some(slot) = self.usable(group)
-            && self.groups[slot].has_left(replica)
-        {
-            self.tell_gone(from, slot, replica);
+    pub(super) fn hear_question(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        replica: ReplicaId,
+        now: Instant,
+    ) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let group = &mut self.groups[slot];
+        if group.has_left(replica) {
+            return self.tell_gone(from, slot, replica);
+        }
+        // It was given up for lost, and is back whole: the one that was to take its place is not needed.
+        let surplus = group.live_on(from).filter(|live| {
+            let is_back =
+                group.raft.conf_state().is_member(replica) && group.node_of(replica) == Some(from);
+            is_back && *live > replica && !group.raft.conf_state().is_voter(*live)
+        });
+        if let Some(surplus) = surplus {
+            let change = ConfChange::one(MemberChange::Remove(surplus));
+            if group.raft.propose_conf_change(&change, now).is_ok() {
+                self.touch(slot);
+            }
         }
     }
 
@@ -445,20 +465,14 @@ impl Worker {
     /// Goes on with healing a group that is led here: the new replica has caught up, and gets what the lost one had.
     pub(super) fn repair(&mut self, slot: usize, now: Instant) {
         let group = &mut self.groups[slot];
-        let Some((lost, next)) = group.repair else {
-            return;
-        };
-        let Some(progress) = group.raft.progress(next) else {
-            return;
-        };
-        let has_caught_up =
-            progress.mode == ProgressMode::Pipeline && progress.matched >= group.raft.commit();
-        if !has_caught_up {
+        if !group.is_doubled {
             return;
         }
-        let conf = group.raft.conf_state();
+        let Some((lost, next)) = group.replaceable() else {
+            return;
+        };
         let mut changes = vec![MemberChange::Remove(lost)];
-        if conf.is_voter(lost) {
+        if group.raft.conf_state().is_voter(lost) {
             changes.insert(0, MemberChange::AddVoter(next));
         }
         // Refused while another change is under way; it is tried again at the next occasion.
@@ -614,17 +628,34 @@ impl Group {
         }
     }
 
-    /// Finds the next step of healing in what the members are.
-    pub(super) fn find_repair(&mut self) {
+    /// A replica that has caught up, and an older one on its node whose place it takes.
+    fn replaceable(&self) -> Option<(ReplicaId, ReplicaId)> {
         let conf = self.raft.conf_state();
-        let pair = conf.learners.iter().rev().find_map(|next| {
+        let has_caught_up = |next: &&ReplicaId| {
+            self.raft.progress(**next).is_some_and(|progress| {
+                progress.mode == ProgressMode::Pipeline && progress.matched >= self.raft.commit()
+            })
+        };
+        let mut learners = conf.learners.iter().rev().filter(has_caught_up);
+        learners.find_map(|next| {
             let node = self.node_of(*next)?;
             let older = conf.members().into_iter().filter(|member| member < next);
             let lost = older
                 .filter(|member| self.node_of(*member) == Some(node))
                 .max()?;
             Some((lost, *next))
-        });
-        self.repair = pair.filter(|_| !conf.is_joint());
+        })
+    }
+
+    /// Finds out whether a node has several members, all but one of which are lost.
+    pub(super) fn find_doubles(&mut self) {
+        let conf = self.raft.conf_state();
+        let members = conf.members();
+        let mut nodes: Vec<_> = members
+            .iter()
+            .filter_map(|one| self.node_of(*one))
+            .collect();
+        nodes.sort_unstable();
+        self.is_doubled = !conf.is_joint() && nodes.windows(2).any(|pair| pair[0] == pair[1]);
     }
 }

@@ -675,7 +675,7 @@ impl Worker {
                     self.hear_gone(from, group, replica, committed);
                 }
                 Ok(Some((group, Item::Question(replica)))) => {
-                    self.hear_question(from, group, replica);
+                    self.hear_question(from, group, replica, now);
                 }
                 Ok(None) => return,
                 Err(error) => return self.bad_frame(from, &error),
