@@ -25,6 +25,16 @@ const LEFT_TO_THE_SCENARIOS: &[Mutant] = &[
     Mutant::TransferElectsShorterLogs,
     Mutant::ProposalsDuringTransfer,
     Mutant::ReadsOutliveProcess,
+    Mutant::ChangesOverlap,
+    Mutant::ChangesBeforeOwnCommit,
+    Mutant::CampaignsUnapplied,
+    Mutant::JointCountsIncoming,
+    Mutant::RemovedLeaderLeads,
+    Mutant::StaysJoint,
+    Mutant::SnapshotMembersIgnored,
+    Mutant::SnapshotsReplaceMatching,
+    Mutant::SnapshotsPileUp,
+    Mutant::TransfersToLagging,
 ];
 
 /// Rules about members are looked at where members change.

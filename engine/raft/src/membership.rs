@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::raft::{Raft, Role};
 use alloc::vec::Vec;
 use pontoon_types::{
-    ConfChange, ConfState, Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId,
+    ConfChange, ConfState, Entry, EntryKind, Instant, LogIndex, LogPosition, ReplicaId, mutant,
 };
 
 impl Raft {
@@ -45,10 +45,12 @@ impl Raft {
         let mut payload = Vec::new();
         change.encode(&mut payload);
         self.may_propose(&payload)?;
-        if let Some(index) = self.log.first_change(self.log.last_index()) {
+        if let Some(index) = self.log.first_change(self.log.last_index())
+            && !mutant!(ChangesOverlap)
+        {
             return Err(ConfChangeRefusal::Pending { index }.into());
         }
-        if !self.has_committed_own() {
+        if !self.has_committed_own() && !mutant!(ChangesBeforeOwnCommit) {
             let term = self.term;
             return Err(ConfChangeRefusal::TermNotCommitted { term }.into());
         }
@@ -67,7 +69,7 @@ impl Raft {
 
     /// A leader leaves a joint configuration by itself, if that is wanted.
     pub(crate) fn leave_joint_if_due(&mut self) {
-        if !self.conf.is_joint() || !self.conf.auto_leave {
+        if !self.conf.is_joint() || !self.conf.auto_leave || mutant!(StaysJoint) {
             return;
         }
         // Whoever takes over does it, with a log that has not grown meanwhile.
@@ -83,7 +85,7 @@ impl Raft {
     /// Whether a change that is committed still has to be applied here. Until then this replica does not
     /// know whose votes it needs.
     pub(crate) fn awaits_conf_change(&self) -> bool {
-        self.log.first_change(self.log.commit()).is_some()
+        self.log.first_change(self.log.commit()).is_some() && !mutant!(CampaignsUnapplied)
     }
 
     /// Remembers the changes among the entries that are handed out.
@@ -153,7 +155,7 @@ impl Raft {
             return;
         }
         self.lease.start_anew();
-        if self.is_voter() {
+        if self.is_voter() || mutant!(RemovedLeaderLeads) {
             // Fewer may be asked now than before.
             self.advance_commit();
             self.confirm_round();

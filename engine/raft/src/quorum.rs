@@ -3,7 +3,7 @@
 //! Every decision of a quorum goes through here, so that a joint configuration cannot be forgotten
 //! anywhere: elections and check-quorum ask [`tally`], commit and reads ask [`agreed`].
 
-use pontoon_types::{ConfState, ReplicaId};
+use pontoon_types::{ConfState, ReplicaId, mutant};
 
 /// How a vote stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub(crate) fn agreed<T: Ord + Copy + Default>(
     let incoming = majority_reached(&conf.voters, &mut reached);
     let outgoing = majority_reached(&conf.outgoing, &mut reached);
     match (incoming, outgoing) {
+        (Some(incoming), Some(_)) if mutant!(JointCountsIncoming) => incoming,
         (Some(incoming), Some(outgoing)) => incoming.min(outgoing),
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => T::default(),
@@ -38,6 +39,7 @@ pub(crate) fn tally(conf: &ConfState, mut answer: impl FnMut(ReplicaId) -> Optio
     let mut halves = [&conf.voters, &conf.outgoing]
         .into_iter()
         .filter(|half| !half.is_empty())
+        .take(if mutant!(JointCountsIncoming) { 1 } else { 2 })
         .map(|half| tally_half(half, &mut answer))
         .peekable();
     if halves.peek().is_none() {

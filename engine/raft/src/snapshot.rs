@@ -18,7 +18,7 @@ use crate::progress::{ProgressMode, SnapshotFlight};
 use crate::raft::{Raft, Role};
 use crate::ready::{Ready, Snapshot};
 use alloc::boxed::Box;
-use pontoon_types::{LogIndex, ReplicaId};
+use pontoon_types::{LogIndex, ReplicaId, mutant};
 
 /// Tails of entries that a peer may hold the log back by, while it is being brought up.
 const MAX_TAILS: u64 = 4;
@@ -104,7 +104,7 @@ impl Raft {
             let is_idle = match peer.flight {
                 SnapshotFlight::Idle => true,
                 SnapshotFlight::Backoff(until) => until <= self.clock,
-                SnapshotFlight::Asked | SnapshotFlight::Taken(_) => false,
+                SnapshotFlight::Asked | SnapshotFlight::Taken(_) => mutant!(SnapshotsPileUp),
             };
             // Nobody carries a snapshot to who is not there.
             if peer.mode == ProgressMode::Snapshot && peer.active && is_idle {
@@ -135,7 +135,7 @@ impl Raft {
             self.acknowledge(from, self.log.commit(), 0);
             return Ok(());
         }
-        if ours == Some(last.term) {
+        if ours == Some(last.term) && !mutant!(SnapshotsReplaceMatching) {
             // The log has all that the snapshot has, and maybe more (Raft figure 13, step 6).
             self.log.commit_to(last.index);
             self.acknowledge(from, last.index, 0);
@@ -153,7 +153,9 @@ impl Raft {
         self.log.restore(snapshot.last);
         self.apply_fetched.clear();
         self.conf_changes.clear();
-        self.change_members(snapshot.conf_state.clone());
+        if !mutant!(SnapshotMembersIgnored) {
+            self.change_members(snapshot.conf_state.clone());
+        }
         self.snapshot = Some(Box::new(snapshot));
     }
 

@@ -107,6 +107,26 @@ mutants! {
     ProposalsDuringTransfer,
     /// Answers to reads that an earlier life of a replica has forwarded are taken.
     ReadsOutliveProcess,
+    /// A change of the members is proposed while an earlier one is not applied.
+    ChangesOverlap,
+    /// A leader changes the members before it has committed in its own term.
+    ChangesBeforeOwnCommit,
+    /// A replica campaigns although it has yet to apply a committed change of the members.
+    CampaignsUnapplied,
+    /// In a joint configuration only the incoming half decides.
+    JointCountsIncoming,
+    /// A leader goes on after it has applied its own removal.
+    RemovedLeaderLeads,
+    /// Nobody leaves a joint configuration that is to be left without being asked.
+    StaysJoint,
+    /// Who installs a snapshot keeps to the members that it knew.
+    SnapshotMembersIgnored,
+    /// A snapshot replaces also a log that has all of it.
+    SnapshotsReplaceMatching,
+    /// A peer is sent a snapshot while another is under way to it.
+    SnapshotsPileUp,
+    /// Who lacks a part of the log is told to campaign.
+    TransfersToLagging,
     /// A confirmed read does not wait until its index is applied.
     ReadsUnapplied,
     /// Messages that wait for a batch leave before its sync.

@@ -38,6 +38,16 @@ const OF_THE_CORE: &[Mutant] = &[
     Mutant::TransferElectsShorterLogs,
     Mutant::ProposalsDuringTransfer,
     Mutant::ReadsOutliveProcess,
+    Mutant::ChangesOverlap,
+    Mutant::ChangesBeforeOwnCommit,
+    Mutant::CampaignsUnapplied,
+    Mutant::JointCountsIncoming,
+    Mutant::RemovedLeaderLeads,
+    Mutant::StaysJoint,
+    Mutant::SnapshotMembersIgnored,
+    Mutant::SnapshotsReplaceMatching,
+    Mutant::SnapshotsPileUp,
+    Mutant::TransfersToLagging,
 ];
 
 pub(crate) fn run(scripts: &[(String, String)]) -> ExitCode {
