@@ -8,7 +8,7 @@ use pontoon_engine::EngineConfig;
 use pontoon_engine::frame::{FrameBuilder, FrameReader, Item, Origin};
 use pontoon_engine::worker::{Input, Output, Worker};
 use pontoon_raft::{Message, MessageBody};
-use pontoon_types::{GroupId, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use pontoon_types::{GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
 use pontoon_wal::Record;
 
 const GROUP: GroupId = GroupId(1);
@@ -130,4 +130,58 @@ fn a_group_of_which_the_log_may_have_lost_everything_is_treated_alike() {
     assert_eq!(said(&out), [Item::Lost(ReplicaId(4), LIFE)]);
     let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(5), LIFE));
     assert!(out.log.is_some());
+}
+
+#[test]
+fn a_replica_that_has_nothing_yet_gives_way_to_a_later_one() {
+    let mut node = Node::new();
+    let first = node.is_asked(4).log.unwrap();
+    let sequence = first.sequence;
+    node.worker.handle(Input::Durable { sequence }, node.now);
+    // It was removed before its snapshot came, and nobody told it.
+    let out = node.is_asked(5);
+    let batch = out.log.unwrap();
+    assert_eq!(
+        batch.batch.records(),
+        [Record::Tombstone(GROUP, ReplicaId(4))]
+    );
+    let sequence = batch.sequence;
+    node.worker.handle(Input::Durable { sequence }, node.now);
+    assert!(node.is_asked(4).log.is_none());
+    assert!(node.is_asked(5).log.is_some());
+}
+
+#[test]
+fn nothing_that_is_no_message_makes_a_node_forget_a_vote() {
+    let mut node = Node::new();
+    let mut recovered = pontoon_wal::Recovered::default();
+    let hard_state = HardState {
+        term: Term(9),
+        vote: Some(ReplicaId(2)),
+        commit: LogIndex::ZERO,
+    };
+    let log = pontoon_wal::RecoveredGroup {
+        hard_state,
+        ..pontoon_wal::RecoveredGroup::default()
+    };
+    recovered.groups.insert(GROUP, log);
+    node.worker.remember(&recovered);
+    for impossible in [0, u64::MAX] {
+        assert!(node.is_asked(impossible).log.is_none());
+    }
+    let out = node.hear(|frame| {
+        let message = Message {
+            term: Term(9),
+            ..request(4)
+        };
+        frame.push(GROUP, &message);
+    });
+    let [Item::Message(answer)] = &said(&out)[..] else {
+        panic!("{:?}", said(&out));
+    };
+    let granted = matches!(answer.body, MessageBody::VoteResponse { granted: true, .. });
+    assert!(
+        answer.term == Term(9) && !granted,
+        "it has voted for another: {answer:?}"
+    );
 }

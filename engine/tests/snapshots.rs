@@ -5,7 +5,7 @@ use bytes::Bytes;
 use pontoon_engine::snapshot::{
     Carrier, CarrierInput, End, Errand, SnapshotBody, SnapshotMessage, SnapshotSettings,
 };
-use pontoon_engine::worker::Input;
+use pontoon_engine::worker::{Input, OfferAnswer};
 use pontoon_raft::{Message, MessageBody};
 use pontoon_store::{KvMachine, ModelStore, ReplicaRecord, Store};
 use pontoon_types::{
@@ -236,8 +236,8 @@ impl Side {
                     return Some(CarrierInput::Taken { transfer, message });
                 }
                 Input::SnapshotOffered { group, .. } => {
-                    let is_wanted = true;
-                    return Some(CarrierInput::Answered { group, is_wanted });
+                    let answer = OfferAnswer::Wanted;
+                    return Some(CarrierInput::Answered { group, answer });
                 }
                 told => self.told.push(told),
             },

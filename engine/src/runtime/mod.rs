@@ -419,11 +419,16 @@ impl Engine {
     /// Changes the members of a group that is led here, in one step. The waiter is answered when the change is
     /// applied.
     pub fn change_members(&self, group: GroupId, steps: Vec<MemberStep>, waiter: Waiter) {
-        self.mailbox(group).tell(Input::ChangeMembers {
+        let input = Input::ChangeMembers {
             group,
             steps,
             waiter,
-        });
+        };
+        if let Some(Input::ChangeMembers { waiter, .. }) = self.mailbox(group).offer(input, 0) {
+            waiter.reply(Reply::Overloaded {
+                reason: "too many requests wait",
+            });
+        }
     }
 
     /// What was carried in snapshots.

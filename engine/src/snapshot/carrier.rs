@@ -5,13 +5,16 @@ use super::incoming::{self, ChunkError, Incoming, Staging};
 use super::message::{End, SnapshotBody, SnapshotMessage};
 use super::outgoing::{self, Outgoing};
 use crate::frame::Frame;
-use crate::worker::{Input, SnapshotOrder};
+use crate::worker::{Input, OfferAnswer, SnapshotOrder};
 use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_store::{KvSnapshot, ReplicaRecord, Store, StoreError};
 use pontoon_types::{GroupId, Instant, NodeId, ReplicaId, TabletId};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The longest record of a replica that is taken, well below what the log takes with a snapshot.
+const MAX_RECORD_BYTES: usize = 256 << 10;
 
 /// How snapshots travel.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,7 @@ pub enum CarrierInput<S: Store> {
         /// The group.
         group: GroupId,
         /// Whether it is of use here.
-        is_wanted: bool,
+        answer: OfferAnswer,
     },
     /// The answer to [`Errand::Open`].
     Opened {
@@ -111,7 +114,7 @@ impl<S: Store> From<SnapshotOrder> for CarrierInput<S> {
         match order {
             SnapshotOrder::Wanted { group, peer, to } => Self::Wanted { group, peer, to },
             SnapshotOrder::Taken { transfer, message } => Self::Taken { transfer, message },
-            SnapshotOrder::Answered { group, is_wanted } => Self::Answered { group, is_wanted },
+            SnapshotOrder::Answered { group, answer } => Self::Answered { group, answer },
         }
     }
 }
@@ -224,7 +227,7 @@ impl<S: Store> Carrier<S> {
                 Ok(message) => self.receive(from, message, now),
                 Err(error) => tracing::warn!(%from, %error, "dropped a frame about a snapshot"),
             },
-            CarrierInput::Answered { group, is_wanted } => self.answered(group, is_wanted),
+            CarrierInput::Answered { group, answer } => self.answered(group, answer),
             CarrierInput::Opened { group, opened } => self.opened(group, opened, now),
         }
     }
@@ -442,6 +445,10 @@ impl<S: Store> Carrier<S> {
             return; // The decoder has seen to it.
         };
         let last = *last;
+        if record.len() > MAX_RECORD_BYTES {
+            tracing::warn!(%from, %group, bytes = record.len(), "refused a snapshot with a record that is too long");
+            return self.say_end(from, group, transfer, End::Refused);
+        }
         let record = match ReplicaRecord::decode(group, record) {
             Ok(record) if record.conf_state == **conf_state => record,
             Ok(_) => {
@@ -501,21 +508,25 @@ impl<S: Store> Carrier<S> {
         self.tell(group, input);
     }
 
-    fn answered(&mut self, group: GroupId, is_wanted: bool) {
+    fn answered(&mut self, group: GroupId, answer: OfferAnswer) {
         let Some(one) = self.incoming.get_mut(&group) else {
             return;
         };
         if !matches!(one.state, incoming::State::Asking) {
             return;
         }
-        if is_wanted {
-            one.state = incoming::State::Opening;
-            self.errands.push(Errand::Open { group });
-        } else {
-            let (from, transfer) = (one.from, one.transfer);
-            self.incoming.remove(&group);
-            self.say_end(from, group, transfer, End::Refused);
-        }
+        let how = match answer {
+            OfferAnswer::Wanted => {
+                one.state = incoming::State::Opening;
+                return self.errands.push(Errand::Open { group });
+            }
+            // The sender has not heard that it arrived: what the replica holds it finds out by probing.
+            OfferAnswer::Held => End::Delivered,
+            OfferAnswer::Refused => End::Refused,
+        };
+        let (from, transfer) = (one.from, one.transfer);
+        self.incoming.remove(&group);
+        self.say_end(from, group, transfer, how);
     }
 
     fn opened(

@@ -3,6 +3,7 @@
 use super::message::rows;
 use bytes::Bytes;
 use pontoon_raft::Message;
+use pontoon_store::keys::{MAX_STORED_KEY_BYTES, Space};
 use pontoon_store::{ReplicaRecord, Stager, StateHash};
 use pontoon_types::{Instant, LogPosition, NodeId, TabletId};
 
@@ -69,6 +70,10 @@ impl<S: Stager> Staging<S> {
         }
         for row in rows(bytes) {
             let (key, value) = row.map_err(|_| ChunkError::Wrong("a row is cut short"))?;
+            let is_row = key.first() == Some(&(Space::Data as u8));
+            if !is_row || key.len() > MAX_STORED_KEY_BYTES {
+                return Err(ChunkError::Wrong("a row has a key that no replica's has"));
+            }
             if key <= &self.after[..] {
                 return Err(ChunkError::Wrong("its rows are out of order"));
             }

@@ -314,6 +314,13 @@ impl Group {
     /// The members are others now, as of what is applied.
     pub(crate) fn members_changed(&mut self) {
         let applied = self.raft.applied();
+        if self
+            .changes
+            .front()
+            .is_none_or(|(index, _)| *index > applied)
+        {
+            return;
+        }
         while let Some((_, change)) = self.changes.pop_front_if(|(index, _)| *index <= applied) {
             self.record.members.apply(&change, self.raft.conf_state());
         }

@@ -238,8 +238,19 @@ pub enum SnapshotOrder {
         /// The group.
         group: GroupId,
         /// Whether it is.
-        is_wanted: bool,
+        answer: OfferAnswer,
     },
+}
+
+/// What a worker says to a snapshot that is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfferAnswer {
+    /// The replica needs it.
+    Wanted,
+    /// The replica holds all that is in it.
+    Held,
+    /// It is for nobody here, or from nobody who may offer it.
+    Refused,
 }
 
 /// A read and who waits for it.

@@ -26,6 +26,7 @@ use pontoon_types::{
     ConfChange, Epoch, GroupId, HardState, Instant, LogIndex, LogPosition, MemberChange, Members,
     NodeId, ReplicaId, ShardId, TabletId, Transition, mutant,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often a node says which of its replicas are lost.
@@ -79,6 +80,10 @@ impl Worker {
             | MessageBody::ReadIndex { .. }
             | MessageBody::ReadIndexResponse { .. } => false,
         };
+        let is_possible = |replica: ReplicaId| (1..u64::MAX).contains(&replica.0);
+        if !is_possible(message.to) || !is_possible(message.from) || message.to == message.from {
+            return None;
+        }
         // A frame may hold what is for others, if its sender shares its groups out in another way.
         let is_own = group.0 % u64::from(self.origin.workers) == u64::from(self.origin.worker);
         if !calls || !is_own || self.stopping {
@@ -90,7 +95,8 @@ impl Worker {
         if let Some(slot) = slot {
             let group = &self.groups[slot];
             let (id, own) = (group.id(), group.raft.id());
-            if group.is_lost() {
+            if group.is_lost() || !group.is_initialised() {
+                // It has nothing, or nothing that could be trusted.
                 self.retire(slot, LogPosition::ZERO);
             } else {
                 // Its group may have gone on without the one that is here.
@@ -102,10 +108,15 @@ impl Worker {
             // It may have been here before, whatever the log remembers: it is lost as well, until its group says that it
             // is fresh. Whoever calls may be the one who has to know.
             lost.replica = lost.replica.max(message.to);
-            lost.members.learn(message.from, from);
+            if lost.members.iter().count() < MAX_STRANGERS {
+                lost.members.learn(message.from, from);
+            }
             return None;
         }
         let is_unknown = !self.removed.contains_key(&group) && !self.dormant.contains_key(&group);
+        if self.quarantined.len() >= self.groups.len() + MAX_BLANK {
+            return None;
+        }
         if self.condemned.contains(&group) || self.condemns_unknown && is_unknown {
             // What this one has promised is lost, if it was here before. Its group replaces it, if it was not as well.
             tracing::error!(%group, replica = %message.to, "a replica's log is damaged; quarantined it");
@@ -167,7 +178,7 @@ impl Worker {
         message: &Message,
         now: Instant,
     ) -> Option<usize> {
-        let promised = self.dormant.remove(&group).unwrap_or_default();
+        let promised = self.dormant.get(&group).copied().unwrap_or_default();
         let restored = Restored {
             // Its log has nothing that could be committed.
             hard_state: HardState {
@@ -178,6 +189,7 @@ impl Worker {
         };
         match self.add_group(self.blank(from, group, message), restored, now) {
             Ok(()) => {
+                self.dormant.remove(&group);
                 tracing::info!(%group, replica = %message.to, "took on a new replica");
                 self.slot(group)
             }
@@ -456,7 +468,12 @@ impl Worker {
     ) {
         if let Some(slot) = self.slot(group) {
             let group = &self.groups[slot];
-            if group.raft.id() == gone && group.live_on(from).is_some() {
+            let is_known = if group.is_initialised() {
+                group.live_on(from).is_some()
+            } else {
+                group.record.members.iter().any(|(_, node)| node == from)
+            };
+            if group.raft.id() == gone && is_known {
                 self.retire(slot, committed);
             }
         }
@@ -492,7 +509,8 @@ impl Worker {
             .map(|group| &group.record)
             .chain(quarantined)
             .flat_map(|record| {
-                let nodes = record.members.iter().map(|(_, node)| node);
+                let nodes: BTreeSet<_> = record.members.iter().map(|(_, node)| node).collect();
+                let nodes = nodes.into_iter();
                 nodes.map(|node| (node, record.group, record.replica))
             })
             .filter(|(node, ..)| *node != self.node)

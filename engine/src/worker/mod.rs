@@ -30,7 +30,8 @@ mod snapshots;
 mod timers;
 
 pub use io::{
-    ApplyBatch, Fetch, Input, LogBatch, MemberStep, Output, Read, ReadQuery, SnapshotOrder, Switch,
+    ApplyBatch, Fetch, Input, LogBatch, MemberStep, OfferAnswer, Output, Read, ReadQuery,
+    SnapshotOrder, Switch,
 };
 
 use crate::config::EngineConfig;
@@ -752,6 +753,8 @@ impl Worker {
         for (group, index) in indexes {
             let slot = self.slots[group];
             self.groups[slot].raft.handle_applied(*index);
+            // At once: whoever asks for the next change must meet these members.
+            self.groups[slot].members_changed();
             self.touch(slot);
             self.bury_if_done(slot);
         }

@@ -1,6 +1,6 @@
 //! What a worker has to say about snapshots: whether one is wanted, and what it means to the log.
 
-use super::io::{SnapshotOrder, Switch};
+use super::io::{OfferAnswer, SnapshotOrder, Switch};
 use super::{InFlight, Worker};
 use pontoon_raft::{Message, MessageBody, Snapshot};
 use pontoon_store::ReplicaRecord;
@@ -64,15 +64,18 @@ impl Worker {
 
     /// Whether a snapshot is of any use, before anybody carries it.
     pub(super) fn snapshot_offered(&mut self, group: GroupId, offer: &Offer) {
-        let is_wanted = self.usable(group).is_some_and(|slot| {
-            let group = &self.groups[slot];
+        let of_use = self.usable(group).filter(|slot| {
+            let group = &self.groups[*slot];
             group.raft.id() == offer.to
                 && group.speaks_for(offer.sender, offer.from)
                 && offer.term >= group.raft.term()
-                && offer.last.index > group.raft.commit()
         });
-        self.orders
-            .push(SnapshotOrder::Answered { group, is_wanted });
+        let answer = match of_use {
+            None => OfferAnswer::Refused,
+            Some(slot) if offer.last.index <= self.groups[slot].raft.commit() => OfferAnswer::Held,
+            Some(_) => OfferAnswer::Wanted,
+        };
+        self.orders.push(SnapshotOrder::Answered { group, answer });
     }
 
     /// A snapshot is here. If Raft takes it, [`Worker::put_in_place`] is what follows; if not, `discard_unused`.
