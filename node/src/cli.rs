@@ -187,6 +187,7 @@ mod tests {
             "pontoon status --endpoints a:1 --certs c --json",
             "pontoon wal verify d",
             "pontoon wal stat d",
+            "pontoon wal dump d --group 2 --from 3:0x1040 --limit 5 --json --payloads",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -204,6 +205,8 @@ mod tests {
             "pontoon bench --workload ycsb-g --endpoints a:1 --certs c",
             "pontoon certs --out c --nodes 0",
             "pontoon node --peers 1",
+            "pontoon wal dump d --from segment",
+            "pontoon wal dump d --payloads",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,11 +1,19 @@
-//! Looking at the log of a stopped node, for `pontoon wal verify` and `pontoon wal stat`.
+//! Looking at the log of a stopped node, for `pontoon wal verify`, `pontoon wal stat` and `pontoon wal dump`.
 //!
-//! Both take the lock, so that a running node is refused, and change nothing else.
+//! All take the lock, so that a running node is refused, and change nothing else.
 
+mod record;
+
+pub use record::{Content, LoggedRecord};
+
+use crate::recovery::{Scan, scan, scan_records};
 use crate::space::segment_name;
-use crate::{Damage, FsDirectory, LogIdentity, Lsn, RecordKind, RecoveryReport, WalError};
+use crate::{
+    Damage, FsDirectory, LogIdentity, Lsn, MappedFile, RecordKind, RecoveryReport, WalError,
+};
 use pontoon_types::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// What a log holds.
@@ -85,7 +93,42 @@ pub struct GroupReport {
 /// If the directory holds no log, is in use, or was written by a newer version.
 pub fn verify(directory: &Path) -> Result<Report, WalError> {
     let disk = FsDirectory::open_existing(directory)?;
-    let scan = crate::recovery::scan(&disk, None)?;
+    report(directory, scan(&disk, None)?)
+}
+
+/// How much of what there is.
+///
+/// # Errors
+/// As [`verify`].
+pub fn stat(directory: &Path) -> Result<Report, WalError> {
+    verify(directory)
+}
+
+/// Shows every record that a start of the node would believe, oldest first, and then says what [`verify`] does.
+/// `None` if `visit` broke off before the end: what was not read cannot be judged.
+///
+/// # Errors
+/// As [`verify`].
+pub fn dump(
+    directory: &Path,
+    mut visit: impl FnMut(&LoggedRecord) -> ControlFlow<()>,
+) -> Result<Option<Report>, WalError> {
+    let disk = FsDirectory::open_existing(directory)?;
+    let mut flow = ControlFlow::Continue(());
+    let scan = scan_records(&disk, None, |seen| {
+        // A kind from a newer version ends the scan with an error that names it.
+        if let Some(record) = LoggedRecord::of(seen) {
+            flow = visit(&record);
+        }
+        flow
+    })?;
+    if flow.is_break() {
+        return Ok(None);
+    }
+    report(directory, scan).map(Some)
+}
+
+fn report(directory: &Path, scan: Scan<MappedFile>) -> Result<Report, WalError> {
     if scan.segments.is_empty() && !scan.mark_exists {
         return Err(WalError::NotALog {
             directory: directory.to_owned(),
@@ -142,12 +185,4 @@ pub fn verify(directory: &Path) -> Result<Report, WalError> {
         report.groups.insert(*id, group);
     }
     Ok(report)
-}
-
-/// How much of what there is.
-///
-/// # Errors
-/// As [`verify`].
-pub fn stat(directory: &Path) -> Result<Report, WalError> {
-    verify(directory)
 }

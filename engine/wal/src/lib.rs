@@ -55,7 +55,7 @@ pub use file::{Directory, FsDirectory, LogFile, MappedFile, MemoryDisk, MemoryFi
 pub use format::record::RecordKind;
 pub use format::state::{InstalledSnapshot, MAX_INSTALL_BYTES};
 pub use log::Log;
-pub use lsn::Lsn;
+pub use lsn::{Lsn, LsnError};
 pub use queue::LogQueue;
 pub use quota::OverQuota;
 pub use reader::LogReader;

@@ -15,7 +15,7 @@
 mod replay;
 mod scan;
 
-pub(crate) use scan::{Scan, Scanned, scan};
+pub(crate) use scan::{RecordSeen, Scan, Scanned, scan, scan_records};
 
 use crate::Lsn;
 use crate::format::record::RecordKind;

@@ -1,11 +1,13 @@
-//! What `pontoon wal verify` and `pontoon wal stat` see, on real files.
+//! What `pontoon wal verify`, `pontoon wal stat` and `pontoon wal dump` see, on real files.
 #![allow(clippy::unwrap_used)] // Also in helpers that are not themselves tests.
 
 mod common;
 
 use common::{IDENTITY, batch_of, config, entry, hard_state, position};
 use pontoon_types::{GroupId, LogIndex, Term};
-use pontoon_wal::{BatchBuilder, FsDirectory, Log, RecordKind, WalError, inspect};
+use pontoon_wal::inspect::{self, Content, LoggedRecord};
+use pontoon_wal::{BatchBuilder, FsDirectory, Log, RecordKind, WalError};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -153,4 +155,128 @@ fn the_log_holds_the_bytes_that_the_leader_made() {
     let file = std::fs::read(directory.path().join("0000000001.seg")).unwrap();
     let envelope = leaders.as_bytes();
     assert!(file.windows(envelope.len()).any(|bytes| bytes == envelope));
+}
+
+fn dumped(directory: &Path) -> (Vec<LoggedRecord>, inspect::Report) {
+    let mut records = Vec::new();
+    let report = inspect::dump(directory, |record| {
+        records.push(record.clone());
+        ControlFlow::Continue(())
+    });
+    (records, report.unwrap().unwrap())
+}
+
+fn entries_of(records: &[LoggedRecord], group: u64) -> Vec<u64> {
+    let entries = records.iter().filter_map(|record| match &record.content {
+        Some(Content::Entry(entry)) if record.group == GroupId(group) => Some(entry.index().0),
+        _ => None,
+    });
+    entries.collect()
+}
+
+#[test]
+fn a_dump_shows_every_record_once_in_the_order_of_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let before = bytes_of(directory.path());
+    let (records, report) = dumped(directory.path());
+    assert!(bytes_of(directory.path()) == before, "it writes nothing");
+    assert!(report.is_sound());
+    assert_eq!(records.len() as u64, report.records.values().sum::<u64>());
+    assert!(records.is_sorted_by(|one, next| one.at < next.at && one.batch <= next.batch));
+    for group in [1, 2] {
+        assert!(entries_of(&records, group).into_iter().eq(1..=100));
+        // The chain by which recovery finds what a group has lost.
+        let mut previous = pontoon_wal::Lsn::ZERO;
+        let of_group = records
+            .iter()
+            .filter(|record| record.group == GroupId(group));
+        for record in of_group.filter(|record| record.kind != RecordKind::Checkpoint) {
+            assert_eq!(record.previous, previous, "{record:?}");
+            previous = record.at;
+        }
+    }
+    let [.., state, compaction] = &records[..] else {
+        panic!("{} records", records.len());
+    };
+    let expected = Content::HardState(hard_state(4, Some(2), 100));
+    assert_eq!(state.content.as_ref(), Some(&expected));
+    let expected = Content::Compact {
+        compacted: position(3, 40),
+        last: position(3, 100),
+        keeps_installed: false,
+    };
+    assert_eq!(compaction.content.as_ref(), Some(&expected));
+    assert_eq!(compaction.at.0 + compaction.bytes, report.end.0);
+}
+
+#[test]
+fn a_dump_goes_on_behind_damage_and_reports_it() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let (whole, _) = dumped(directory.path());
+    let in_the_middle = |record: &&LoggedRecord| {
+        record.kind == RecordKind::Entry
+            && record.group == GroupId(1)
+            && record.at.generation() == 2
+    };
+    let rotten = whole.iter().filter(in_the_middle).nth(10).unwrap();
+    let name = "0000000002.seg";
+    let file = std::fs::File::options()
+        .write(true)
+        .open(directory.path().join(name))
+        .unwrap();
+    // In the payload of one entry: its header can still be believed.
+    file.write_all_at(&[0xab], u64::from(rotten.at.offset()) + 500)
+        .unwrap();
+    let (records, report) = dumped(directory.path());
+    assert_eq!(records.len(), whole.len());
+    for (record, was) in records.iter().zip(&whole) {
+        let is_rotten = record.at == rotten.at;
+        assert_eq!(record.content.is_none(), is_rotten, "{record:?}");
+        assert!(is_rotten || record == was);
+    }
+    assert_eq!(report.damage[0].start, rotten.at);
+    assert!(report.damaged_groups.iter().eq(&[GroupId(1)]));
+}
+
+#[test]
+fn a_dump_leaves_out_what_the_next_start_cuts() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let torn_at = {
+        let disk = FsDirectory::open(directory.path()).unwrap();
+        let (mut log, _) = Log::open(disk, config(SEGMENT), IDENTITY).unwrap();
+        let at = log.append(&batch_of(&[entry(3, 1, 1, &[9; 500])])).unwrap();
+        log.append(&batch_of(&[entry(3, 1, 2, b"whole, behind a torn one")]))
+            .unwrap();
+        at
+    };
+    assert_eq!(entries_of(&dumped(directory.path()).0, 3), [1, 2]);
+    let name = format!("{:010}.seg", torn_at.generation());
+    let file = std::fs::File::options()
+        .write(true)
+        .open(directory.path().join(name))
+        .unwrap();
+    file.write_all_at(&[0; 32], u64::from(torn_at.offset()) - 300)
+        .unwrap();
+    let (records, report) = dumped(directory.path());
+    assert_eq!(entries_of(&records, 3), []);
+    assert!(report.is_sound() && report.torn_bytes > 0, "{report:?}");
+}
+
+#[test]
+fn a_dump_that_is_broken_off_judges_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let mut seen = 0;
+    let report = inspect::dump(directory.path(), |_| {
+        seen += 1;
+        if seen == 3 {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(report.unwrap().is_none());
+    assert_eq!(seen, 3, "nothing is shown after a break");
 }

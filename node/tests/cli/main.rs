@@ -7,4 +7,5 @@ mod cluster;
 mod demo;
 mod three_processes;
 mod verbs;
+mod wal_dump;
 mod wrong_input;

@@ -147,6 +147,11 @@ fn a_drained_node_leaves_a_log_that_verifies() {
     assert_eq!(stat["sound"], true);
     // Two shards and the meta group.
     assert_eq!(stat["groups"].as_array().unwrap().len(), 3);
+    let dumped = stdout(&run(&["wal", "dump", dir, "--json"]));
+    let entries = dumped
+        .lines()
+        .filter(|line| line.contains("\"kind\":\"entry\""));
+    assert_eq!(stat["records"]["entry"], entries.count());
 
     // Two of three are a quorum; the status names the one that is away.
     assert_eq!(stdout(&cluster.run(&["get", "k"])), "v\n");

@@ -50,12 +50,12 @@ impl RecordKind {
         match self {
             Self::Entry => "entry",
             Self::HardState => "hard state",
-            Self::Compact => "compact",
+            Self::Compact => "compaction",
             Self::Checkpoint => "checkpoint",
-            Self::SnapshotInstall => "snapshot install",
-            Self::Rewrite => "rewrite",
+            Self::SnapshotInstall => "snapshot installation",
+            Self::Rewrite => "rewritten entry",
             Self::Tombstone => "tombstone",
-            Self::Segments => "segments",
+            Self::Segments => "list of segments",
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::index::Pins;
 use crate::space::{MARK_FILE, segment_name, segment_of};
 use crate::{LogIdentity, Lsn};
 use pontoon_types::{Entry, GroupId, mutant};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// A segment file that was found.
@@ -52,6 +53,27 @@ pub(crate) fn scan<D: Directory>(
     directory: &D,
     identity: Option<LogIdentity>,
 ) -> Result<Scan<D::File>, WalError> {
+    scan_records(directory, identity, |_| ControlFlow::Continue(()))
+}
+
+/// A record that is part of the log.
+pub(crate) struct RecordSeen<'a> {
+    /// Where it starts.
+    pub(crate) at: Lsn,
+    /// Where its batch starts.
+    pub(crate) batch: Lsn,
+    pub(crate) view: RecordView<'a>,
+    /// Whether it is an entry whose own checksum fails, so that only the header can be believed.
+    pub(crate) rotten: bool,
+}
+
+/// As [`scan`], and shows every record that is part of the log, in order. After a `Break` nothing more is
+/// read, and what is returned describes no more than what was.
+pub(crate) fn scan_records<D: Directory>(
+    directory: &D,
+    identity: Option<LogIdentity>,
+    visit: impl FnMut(&RecordSeen<'_>) -> ControlFlow<()>,
+) -> Result<Scan<D::File>, WalError> {
     let started = Instant::now();
     let names = directory
         .list()
@@ -80,6 +102,7 @@ pub(crate) fn scan<D: Directory>(
         last_batch: (Lsn::ZERO, 0),
         end: Lsn::ZERO,
         hole: None,
+        visit,
     };
     walk.all(&mut segments)?;
     let sealed = walk.finish();
@@ -196,7 +219,7 @@ struct Whole {
     rotten: Vec<(u32, GroupId)>,
 }
 
-struct Walk {
+struct Walk<V> {
     replay: Replay,
     report: RecoveryReport,
     /// The highest durable mark known so far; all there are if `durable_is_final`.
@@ -206,9 +229,10 @@ struct Walk {
     end: Lsn,
     /// Where an unreadable stretch began whose end is not found yet.
     hole: Option<(Lsn, String)>,
+    visit: V,
 }
 
-impl Walk {
+impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
     /// Walks over all segments, up to a cut.
     fn all<F: LogFile>(&mut self, segments: &mut [Scanned<F>]) -> Result<(), WalError> {
         for at in 0..segments.len() {
@@ -216,7 +240,7 @@ impl Walk {
             if at == 0 && self.end == Lsn::ZERO {
                 self.end = Lsn::new(segments[0].generation, SEGMENT_HEADER_BYTES as u32);
             }
-            if self.segment(&bytes, segments, at)? == Flow::Cut {
+            if self.segment(&bytes, segments, at)? == Flow::End {
                 break;
             }
         }
@@ -269,7 +293,9 @@ impl Walk {
             if !whole.rotten.is_empty() && here >= self.durable_mark(segments, at, bytes, offset) {
                 return Ok(self.cut(here, bytes, offset, &header));
             }
-            self.batch(bytes, offset, &whole, &name)?;
+            if self.batch(bytes, offset, &whole, &name)? == Flow::End {
+                return Ok(Flow::End);
+            }
             offset = whole.end;
             segments[at].end = offset;
         }
@@ -299,7 +325,7 @@ impl Walk {
         offset: u32,
         whole: &Whole,
         file: &str,
-    ) -> Result<(), WalError> {
+    ) -> Result<Flow, WalError> {
         let header = &whole.header;
         self.durable = self.durable.max(header.durable);
         let body_at = offset + BATCH_HEADER_BYTES as u32;
@@ -308,6 +334,15 @@ impl Walk {
             let record_at = body_at + view.offset as u32;
             let at = Lsn::new(header.position.generation(), record_at);
             let rotten = whole.rotten.iter().any(|(rotten, _)| *rotten == record_at);
+            let seen = RecordSeen {
+                at,
+                batch: header.position,
+                view,
+                rotten,
+            };
+            if (self.visit)(&seen).is_break() {
+                return Ok(Flow::End);
+            }
             match self.replay.apply(&view, at, rotten) {
                 Ok(()) => {}
                 Err(RecordError::Unsupported) => {
@@ -330,7 +365,7 @@ impl Walk {
         self.report.bytes += u64::from(whole.end - offset);
         self.last_batch = (header.position, whole.checksum);
         self.end = Lsn::new(header.position.generation(), whole.end);
-        Ok(())
+        Ok(Flow::On)
     }
 
     fn damaged_record(&mut self, file: &str, at: Lsn, group: GroupId) {
@@ -369,7 +404,7 @@ impl Walk {
             offset
         };
         self.report.torn_bytes += torn_length(bytes, from, header);
-        Flow::Cut
+        Flow::End
     }
 
     /// The highest position that anything says was durable. The batches behind a hole are asked too, by
@@ -443,7 +478,8 @@ impl Walk {
 #[derive(PartialEq, Eq)]
 enum Flow {
     On,
-    Cut,
+    /// The log ends here, or nobody wants to see more of it.
+    End,
 }
 
 /// All that can be read of a segment. A part that cannot is left zero, and so is found as damage.

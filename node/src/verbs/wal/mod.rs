@@ -1,10 +1,12 @@
 //! `pontoon wal`: examine the log of a stopped node.
 
+mod dump;
+
 use crate::error::Error;
 use crate::output::{Output, bytes, count, table};
 use clap::{Args, Subcommand};
 use pontoon_wal::inspect::{self, Report};
-use pontoon_wal::{Damage, RecordKind};
+use pontoon_wal::{Damage, WalError};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   pontoon wal verify n1
-  pontoon wal stat n1 --json")]
+  pontoon wal stat n1 --json
+  pontoon wal dump n1 --group 5 --limit 20")]
 pub struct WalArgs {
     /// What to do.
     #[command(subcommand)]
@@ -27,6 +30,8 @@ pub enum Action {
     Verify(LogArgs),
     /// Show segments, records and groups.
     Stat(LogArgs),
+    /// Show the records themselves, in the order of the log. Exits with 1 if anything is damaged.
+    Dump(dump::DumpArgs),
 }
 
 /// Which log.
@@ -47,18 +52,15 @@ pub fn run(args: &WalArgs) -> Result<(), Error> {
     let (log, verify) = match &args.action {
         Action::Verify(log) => (log, true),
         Action::Stat(log) => (log, false),
+        Action::Dump(args) => return dump::run(args),
     };
     let dir = log_directory(&log.dir);
-    let failed = |source| Error::Log {
-        path: dir.clone(),
-        source,
-    };
     let report = if verify {
         inspect::verify(&dir)
     } else {
         inspect::stat(&dir)
     }
-    .map_err(failed)?;
+    .map_err(failed(&dir))?;
 
     let output = Output::new(log.json);
     if log.json {
@@ -70,15 +72,31 @@ pub fn run(args: &WalArgs) -> Result<(), Error> {
             report.batches,
             bytes(report.bytes as f64),
         ))?;
-        if report.torn_bytes > 0 {
-            output.line(&format!(
-                "a torn tail of {} bytes, never acknowledged; the next start cuts it",
-                report.torn_bytes
-            ))?;
+        if let Some(text) = torn_tail(&report) {
+            output.line(&text)?;
         }
     } else {
         output.line(&stat_text(&report))?;
     }
+    check(&dir, &report)
+}
+
+fn failed(dir: &Path) -> impl FnOnce(WalError) -> Error {
+    let path = dir.to_owned();
+    move |source| Error::Log { path, source }
+}
+
+fn torn_tail(report: &Report) -> Option<String> {
+    (report.torn_bytes > 0).then(|| {
+        format!(
+            "a torn tail of {} bytes, never acknowledged; the next start cuts it",
+            report.torn_bytes
+        )
+    })
+}
+
+/// An error that names the damage, if there is any.
+fn check(dir: &Path, report: &Report) -> Result<(), Error> {
     if report.is_sound() {
         return Ok(());
     }
@@ -112,19 +130,6 @@ fn place_of(damage: &Damage) -> String {
     )
 }
 
-const fn kind_name(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::Entry => "entry",
-        RecordKind::HardState => "hard state",
-        RecordKind::Compact => "compaction",
-        RecordKind::Checkpoint => "checkpoint",
-        RecordKind::SnapshotInstall => "snapshot installation",
-        RecordKind::Rewrite => "rewritten entry",
-        RecordKind::Tombstone => "tombstone",
-        RecordKind::Segments => "list of segments",
-    }
-}
-
 fn stat_text(report: &Report) -> String {
     let mut lines = Vec::new();
     if let Some(identity) = &report.identity {
@@ -146,7 +151,7 @@ fn stat_text(report: &Report) -> String {
     let row = |what: String, number: u64| vec![what, count(number as f64)];
     let mut rows = vec![row("batches".to_owned(), report.batches)];
     for (kind, records) in &report.records {
-        rows.push(row(format!("records: {}", kind_name(*kind)), *records));
+        rows.push(row(format!("records: {}", kind.name()), *records));
     }
     let entries = report.groups.values().map(|group| group.entries).sum();
     rows.push(row("groups".to_owned(), report.groups.len() as u64));
@@ -191,7 +196,7 @@ fn to_json(report: &Report) -> serde_json::Value {
         "segments": segments.collect::<Vec<_>>(),
         "batches": report.batches,
         "records": records
-            .map(|(kind, count)| (kind_name(*kind).to_owned(), json!(count)))
+            .map(|(kind, count)| (kind.name().to_owned(), json!(count)))
             .collect::<serde_json::Map<_, _>>(),
         "groups": groups.collect::<Vec<_>>(),
         "bytes": report.bytes,
