@@ -160,7 +160,10 @@ impl<S: Store> ApplyStage<S> {
                 self.changed.push(group);
                 self.machine.remove(group)
             }
-            Switch::Discard(tablet) => self.machine.discard(tablet),
+            Switch::Discard(tablet) => {
+                self.machine.discard(tablet);
+                Ok(())
+            }
         }
     }
 

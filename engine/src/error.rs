@@ -46,14 +46,6 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The log's record of an installed snapshot cannot be read.
-    #[error("group {group}: the log's record of an installed snapshot cannot be read: {source}")]
-    InstallRecord {
-        /// The group.
-        group: GroupId,
-        /// What is wrong with it.
-        source: DecodeError,
-    },
     /// The store holds what the log never held: the directory was put together from two.
     #[error(
         "group {group}: the store has applied up to {applied} but the log ends at {last}; \

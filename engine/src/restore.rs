@@ -8,15 +8,15 @@ use pontoon_wal::{Recovered, RecoveredGroup};
 
 /// Makes the store agree with what the log says happened to replicas as a whole: snapshots that took a state's place,
 /// and replicas that have left. The log's record is where each of these is decided; a crash may have come before the store
-/// heard of it.
+/// heard of it. A group whose record of an install cannot be read is damaged like any other whose log is.
 ///
 /// # Errors
-/// If a record in the log cannot be read or the store cannot be written.
+/// If the store cannot be written.
 pub fn redo<S: Store>(
-    recovered: &Recovered,
+    recovered: &mut Recovered,
     machine: &mut KvMachine<S>,
 ) -> Result<(), EngineError> {
-    for (group, log) in &recovered.groups {
+    for (group, log) in &mut recovered.groups {
         let group = *group;
         if log.damaged {
             continue;
@@ -28,8 +28,15 @@ pub fn redo<S: Store>(
         let Some(installed) = &log.installed else {
             continue;
         };
-        let record = ReplicaRecord::decode(group, &installed.payload)
-            .map_err(|source| EngineError::InstallRecord { group, source })?;
+        let record = match ReplicaRecord::decode(group, &installed.payload) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(%group, %error, "the log's record of an installed snapshot cannot be read");
+                log.damaged = true;
+                recovered.damaged.insert(group);
+                continue;
+            }
+        };
         let is_behind =
             machine.replica(group).is_none() || machine.applied(group) < installed.last.index;
         if is_behind {

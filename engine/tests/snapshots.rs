@@ -213,7 +213,7 @@ impl Side {
                 let opened = self.machine.begin_install();
                 return Some(CarrierInput::Opened { group, opened });
             }
-            Errand::Discard { tablet } => self.machine.discard(tablet).unwrap(),
+            Errand::Discard { tablet } => self.machine.discard(tablet),
             Errand::Send { to, frame } => wire.push_back((self.node, to, frame.to_bytes())),
             Errand::Tell { input, .. } => match input {
                 Input::SnapshotPinned {

@@ -100,7 +100,7 @@ pub(super) fn run(
                     carrier.tell(CarrierJob::Input(CarrierInput::Opened { group, opened }));
                 }
                 ApplyJob::Discard { tablet } => {
-                    stage.machine().discard(tablet)?;
+                    stage.machine().discard(tablet);
                     has_garbage = true;
                 }
                 ApplyJob::Flush => flush = true,

@@ -165,7 +165,7 @@ impl Opened {
             mut machine,
             news,
         } = self;
-        redo(&recovered, &mut machine)?;
+        redo(&mut recovered, &mut machine)?;
         let replicas: Vec<_> = machine.replicas().cloned().collect();
         let mut workers: Vec<_> = (0..config.workers)
             .map(|index| Worker::new(node, index, &config))

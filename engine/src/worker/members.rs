@@ -2,35 +2,22 @@
 //!
 //! A replica is made known to its node by the first message for it, and knows nothing: it may vote, takes no entries
 //! and asks for a snapshot, which brings everything else (`pontoon_raft::membership`). It leaves when its removal is
-//! applied, or when its node is asked for a later replica of the group, which nobody does before. What it leaves behind is a
-//! tombstone in the log: ids only rise, so whatever is said to a replica up to that one is about somebody who is gone.
-//!
-//! # Lost replicas
-//!
-//! A replica whose log is damaged, or which was contradicted, can vouch for nothing. It takes no part, and its node says so to
-//! the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
-//! because the members say that it is next: a new replica on the same node, as a learner; when that holds
-//! all that is committed, its vote in exchange for the lost one's.
-//!
-//! A damaged log may have forgotten as well which replicas were here. So a node that has lost one believes nobody that a
-//! replica is new but a leader that has made it since, in answer to the notice of this very life of the node.
+//! applied, or when it hears that it was removed: for that it asks when it is alone, and when its node is called by the id of a
+//! later replica. One that has nothing yet just makes room for the later one. What it leaves behind is a tombstone
+//! in the log: ids only rise, so whatever is said to a replica up to that one is about somebody who is gone.
 
 use super::group::Group;
 use super::io::{MemberStep, Switch};
-use super::{InFlight, Removed, Worker};
+use super::{InFlight, Removed, STOPPING, Worker};
 use crate::frame::Lane;
 use crate::reply::{Reply, Waiter};
-use pontoon_raft::{Message, MessageBody, ProgressMode, ProposeError, Restored, Role};
+use pontoon_raft::{Message, MessageBody, ProposeError, Restored, Role};
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{
     ConfChange, Epoch, GroupId, HardState, Instant, LogIndex, LogPosition, MemberChange, Members,
     NodeId, ReplicaId, ShardId, TabletId, Transition, mutant,
 };
-use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// How often a node says which of its replicas are lost.
-const LOST_NOTICE: Duration = Duration::from_secs(1);
 
 /// After so many election timeouts alone a replica asks whether it still is a member.
 pub(super) const ASK_AFTER: u32 = 4;
@@ -123,8 +110,7 @@ impl Worker {
             self.quarantine(self.blank(from, group, message), now);
             return None;
         }
-        let blank = self.groups.iter().filter(|group| group.is_blank());
-        if blank.count() >= MAX_BLANK {
+        if self.blank >= MAX_BLANK {
             return None;
         }
         // What it takes over from the one before it must be durable, for it may speak of it at once (S6).
@@ -190,6 +176,7 @@ impl Worker {
         match self.add_group(self.blank(from, group, message), restored, now) {
             Ok(()) => {
                 self.dormant.remove(&group);
+                self.blank += 1;
                 tracing::info!(%group, replica = %message.to, "took on a new replica");
                 self.slot(group)
             }
@@ -243,6 +230,9 @@ impl Worker {
         if group.is_leaving && !group.is_buried && group.is_applied() {
             let (id, replica) = (group.id(), group.raft.id());
             let committed = group.committed;
+            if !self.groups[slot].is_initialised() {
+                self.blank -= 1;
+            }
             self.groups[slot].is_buried = true;
             self.discard_unused(slot);
             self.slots.remove(&id);
@@ -254,7 +244,7 @@ impl Worker {
 
     /// The tombstone first; the store forgets the replica when that is durable. What the replica knew to be committed is
     /// kept where a replica's commit index always is.
-    fn bury(&mut self, group: GroupId, replica: ReplicaId, committed: LogPosition) {
+    pub(super) fn bury(&mut self, group: GroupId, replica: ReplicaId, committed: LogPosition) {
         let LogPosition { term, index } = committed;
         self.batch.tombstone(group, replica);
         let state = HardState {
@@ -328,6 +318,9 @@ impl Worker {
         let Some(slot) = self.slot(group) else {
             return waiter.reply(Reply::NoReplica { group });
         };
+        if self.stopping {
+            return waiter.reply(STOPPING);
+        }
         let group = &mut self.groups[slot];
         if let Some(reason) = group.failure {
             return waiter.reply(Reply::Unavailable { reason });
@@ -340,71 +333,7 @@ impl Worker {
             }),
             Err(reason) => return waiter.reply(Reply::Refused { reason }),
         };
-        match proposed {
-            Ok(position) => {
-                group.proposed(position, waiter);
-                self.touch(slot);
-            }
-            Err(error) => {
-                let reply = group.refusal(&error);
-                waiter.reply(reply);
-            }
-        }
-    }
-
-    /// A node says that its replica is lost.
-    pub(super) fn hear_lost(
-        &mut self,
-        from: NodeId,
-        group: GroupId,
-        lost: ReplicaId,
-        life: u64,
-        now: Instant,
-    ) {
-        let Some(slot) = self.usable(group) else {
-            return;
-        };
-        let group = &mut self.groups[slot];
-        let id = group.id();
-        if group.has_left(lost) {
-            return self.tell_gone(from, slot, lost);
-        }
-        if let Some((of, made)) = group.made
-            && of == life
-            && group.raft.role() == Role::Leader
-            && group.raft.conf_state().is_member(made)
-            && group.live_on(from) == Some(made)
-        {
-            let frame = self.frame_to(from, Lane::Control);
-            return frame.push_fresh(id, made, life);
-        }
-        let is_known = group.raft.role() == Role::Leader
-            && group.record.members.node_of(lost) == Some(from)
-            && group.raft.conf_state().is_member(lost)
-            && group.live_on(from) == Some(lost);
-        if !is_known {
-            return;
-        }
-        let next = group.record.members.next_replica();
-        let change = ConfChange::one(MemberChange::AddLearner(next)).with_nodes([(next, from)]);
-        if group.raft.propose_conf_change(&change, now).is_ok() {
-            tracing::warn!(group = %id, node = %from, %lost, %next, "a replica is lost; another takes its place");
-            group.made = Some((life, next));
-            self.touch(slot);
-        }
-    }
-
-    /// A leader has made a replica for this node after it had heard that one is lost: ids only rise, so whichever were here
-    /// before are below it, and this one has promised nothing yet.
-    pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
-        let Some(lost) = self.quarantined.get(&group) else {
-            return;
-        };
-        if life == self.config.seed && fresh >= lost.replica && fresh > ReplicaId(1) {
-            self.quarantined.remove(&group);
-            // What was known here to be committed is not to be trusted.
-            self.bury(group, ReplicaId(fresh.0 - 1), LogPosition::ZERO);
-        }
+        self.proposed(slot, proposed, waiter);
     }
 
     /// A replica that has left and does not know it wants to be elected. Others would never call on it, and its log would
@@ -447,7 +376,7 @@ impl Worker {
     }
 
     /// With it goes what is committed, the removal included: it may be that nobody but the one that leaves can tell.
-    fn tell_gone(&mut self, node: NodeId, slot: usize, replica: ReplicaId) {
+    pub(super) fn tell_gone(&mut self, node: NodeId, slot: usize, replica: ReplicaId) {
         let group = &self.groups[slot];
         let (id, index) = (group.id(), group.raft.applied());
         let Some(term) = group.raft.term_at(index) else {
@@ -477,55 +406,6 @@ impl Worker {
                 self.retire(slot, committed);
             }
         }
-    }
-
-    /// Goes on with healing a group that is led here: the new replica has caught up, and gets what the lost one had.
-    pub(super) fn repair(&mut self, slot: usize, now: Instant) {
-        let group = &mut self.groups[slot];
-        if !group.is_doubled {
-            return;
-        }
-        let Some((lost, next)) = group.replaceable() else {
-            return;
-        };
-        let mut changes = vec![MemberChange::Remove(lost)];
-        if group.raft.conf_state().is_voter(lost) {
-            changes.insert(0, MemberChange::AddVoter(next));
-        }
-        // Refused while another change is under way; it is tried again at the next occasion.
-        let _ = group
-            .raft
-            .propose_conf_change(&ConfChange::of(changes, Transition::Auto), now);
-    }
-
-    /// Says which replicas are lost, if it is time to.
-    pub(super) fn notify_lost(&mut self, now: Instant) {
-        if self.notice_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let failed = self.groups.iter().filter(|group| group.is_lost());
-        let quarantined = self.quarantined.values();
-        let lost: Vec<_> = failed
-            .map(|group| &group.record)
-            .chain(quarantined)
-            .flat_map(|record| {
-                let nodes: BTreeSet<_> = record.members.iter().map(|(_, node)| node).collect();
-                let nodes = nodes.into_iter();
-                nodes.map(|node| (node, record.group, record.replica))
-            })
-            .filter(|(node, ..)| *node != self.node)
-            .collect();
-        let life = self.config.seed;
-        self.notice_at = (!lost.is_empty()).then_some(now + LOST_NOTICE);
-        for (node, group, replica) in lost {
-            let frame = self.frame_to(node, Lane::Control);
-            frame.push_lost(group, replica, life);
-        }
-    }
-
-    /// A replica has been lost.
-    pub(super) fn note_lost(&mut self, now: Instant) {
-        self.notice_at = Some(self.notice_at.unwrap_or(now));
     }
 }
 
@@ -589,16 +469,6 @@ impl Group {
         Ok(ConfChange::of(changes, Transition::Auto).with_nodes(nodes))
     }
 
-    /// Whether it waits for its first snapshot.
-    fn is_blank(&self) -> bool {
-        !self.is_initialised() && !self.is_buried
-    }
-
-    /// Whether it takes no part because it cannot vouch for what it has promised.
-    pub(super) fn is_lost(&self) -> bool {
-        self.failure.is_some() && !self.is_leaving
-    }
-
     /// Whether all that was handed to the apply stage is applied.
     fn is_applied(&self) -> bool {
         self.raft.applied() >= self.handed_over()
@@ -606,7 +476,7 @@ impl Group {
 
     /// Whether a replica was a member once and is none any more. Only the log and snapshots raise the ids, so one that is
     /// not known yet is not taken for one that is gone; and who knows no members knows of none that left.
-    fn has_left(&self, replica: ReplicaId) -> bool {
+    pub(super) fn has_left(&self, replica: ReplicaId) -> bool {
         self.is_initialised()
             && !self.raft.conf_state().is_member(replica)
             && replica < self.record.members.next_replica()
@@ -644,36 +514,5 @@ impl Group {
         if self.raft.leader().is_none() != self.ask_at.is_some() {
             self.ask_later(now, patience);
         }
-    }
-
-    /// A replica that has caught up, and an older one on its node whose place it takes.
-    fn replaceable(&self) -> Option<(ReplicaId, ReplicaId)> {
-        let conf = self.raft.conf_state();
-        let has_caught_up = |next: &&ReplicaId| {
-            self.raft.progress(**next).is_some_and(|progress| {
-                progress.mode == ProgressMode::Pipeline && progress.matched >= self.raft.commit()
-            })
-        };
-        let mut learners = conf.learners.iter().rev().filter(has_caught_up);
-        learners.find_map(|next| {
-            let node = self.node_of(*next)?;
-            let older = conf.members().into_iter().filter(|member| member < next);
-            let lost = older
-                .filter(|member| self.node_of(*member) == Some(node))
-                .max()?;
-            Some((lost, *next))
-        })
-    }
-
-    /// Finds out whether a node has several members, all but one of which are lost.
-    pub(super) fn find_doubles(&mut self) {
-        let conf = self.raft.conf_state();
-        let members = conf.members();
-        let mut nodes: Vec<_> = members
-            .iter()
-            .filter_map(|one| self.node_of(*one))
-            .collect();
-        nodes.sort_unstable();
-        self.is_doubled = !conf.is_joint() && nodes.windows(2).any(|pair| pair[0] == pair[1]);
     }
 }

@@ -24,7 +24,9 @@
 //! happens to are not looked at, however many there are.
 
 mod group;
+mod inbox;
 mod io;
+mod lost;
 mod members;
 mod snapshots;
 mod timers;
@@ -35,13 +37,12 @@ pub use io::{
 };
 
 use crate::config::EngineConfig;
-use crate::frame::{Frame, FrameBuilder, FrameReader, Item, Lane, Origin};
-use crate::reply::{Reply, Waiter};
+use crate::frame::{Frame, FrameBuilder, Lane, Origin};
+use crate::reply::Reply;
 use crate::status::GroupStatus;
-use bytes::Bytes;
 use group::Group;
 use members::ASK_AFTER;
-use pontoon_raft::{AppendSequence, Message, MessageBody, Ready, Restored, StepError};
+use pontoon_raft::{AppendSequence, Message, Ready, Restored};
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{
     GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term, mutant,
@@ -50,6 +51,11 @@ use pontoon_wal::{BatchBuilder, Recovered};
 use snapshots::Offer;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use timers::Timers;
+
+/// What is answered while the node stops.
+const STOPPING: Reply = Reply::Unavailable {
+    reason: "the node is stopping",
+};
 
 /// A frame that has grown to this is closed, and what follows goes into the next: a transport refuses
 /// frames over some bound, and a refused one takes the appends of all its groups with it.
@@ -94,6 +100,8 @@ pub struct Worker {
     quarantined: BTreeMap<GroupId, ReplicaRecord>,
     /// When the others are told again which replicas are lost; `None` if none are.
     notice_at: Option<Instant>,
+    /// How many replicas wait for their first snapshot.
+    blank: usize,
     /// Slots that are free once that batch is durable.
     vacant: VecDeque<(u64, usize)>,
     unapplied_bytes: usize,
@@ -177,6 +185,7 @@ impl Worker {
             condemns_unknown: false,
             quarantined: BTreeMap::new(),
             notice_at: None,
+            blank: 0,
             vacant: VecDeque::new(),
             unapplied_bytes: 0,
             unsynced_bytes: 0,
@@ -429,7 +438,7 @@ impl Worker {
     /// Asks one group for all that it wants now.
     fn gather(&mut self, slot: usize, in_flight: &mut InFlight, now: Instant, out: &mut Output) {
         if self.groups[slot].failure.is_some() {
-            return; // It says and promises nothing any more.
+            return self.discard_unused(slot); // It says and promises nothing any more.
         }
         self.repair(slot, now);
         let mut ready = std::mem::take(&mut self.ready);
@@ -481,6 +490,14 @@ impl Worker {
             }
         }
         self.ready = ready;
+        if self.groups[slot].raft.is_stopped() {
+            // It would have to follow a change that it cannot read.
+            self.fail(
+                slot,
+                "its log is of a newer Pontoon; the replica was stopped",
+                now,
+            );
+        }
         self.groups[slot].ask_if_alone(now, ASK_AFTER * self.config.election_timeout);
         self.discard_unused(slot);
     }
@@ -587,162 +604,6 @@ impl Worker {
     fn frame_to(&mut self, node: NodeId, lane: Lane) -> &mut FrameBuilder {
         let frame = self.frames.entry((node, lane));
         frame.or_insert_with(|| FrameBuilder::new(self.origin))
-    }
-
-    fn propose(&mut self, group: GroupId, command: &Bytes, waiter: Waiter, now: Instant) {
-        let Some(slot) = self.slot(group) else {
-            return waiter.reply(Reply::NoReplica { group });
-        };
-        if self.stopping {
-            return waiter.reply(Reply::Unavailable {
-                reason: "the node is stopping",
-            });
-        }
-        if self.log_is_full {
-            return waiter.reply(Reply::Overloaded {
-                reason: "the log is full",
-            });
-        }
-        if self.is_backed_up() {
-            return waiter.reply(Reply::Overloaded {
-                reason: "too much waits to be synced or applied",
-            });
-        }
-        self.counters.proposals += 1;
-        let group = &mut self.groups[slot];
-        if let Some(reason) = group.failure {
-            return waiter.reply(Reply::Unavailable { reason });
-        }
-        match group.raft.propose(command, now) {
-            Ok(position) => {
-                group.proposed(position, waiter);
-                self.touch(slot);
-            }
-            Err(error) => {
-                let reply = group.refusal(&error);
-                waiter.reply(reply);
-            }
-        }
-    }
-
-    fn read(&mut self, group: GroupId, read: Read, now: Instant) {
-        let Some(slot) = self.slot(group) else {
-            return read.waiter.reply(Reply::NoReplica { group });
-        };
-        self.counters.reads += 1;
-        self.groups[slot].ask_read(read, now);
-        self.touch(slot);
-    }
-
-    /// What cannot be handed over stays here; who asked sees by the group's status.
-    fn transfer(&mut self, group: GroupId, to: NodeId, now: Instant) {
-        let Some(slot) = self.slot(group) else { return };
-        let group = &mut self.groups[slot];
-        let Some(replica) = group.replica_on(to) else {
-            return;
-        };
-        if let Err(error) = group.raft.transfer_leadership(replica, now) {
-            tracing::debug!(group = %group.id(), %to, %error, "did not hand the leadership over");
-        }
-        self.touch(slot);
-    }
-
-    fn stop(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
-        for slot in 0..self.groups.len() {
-            if self.groups[slot].leave(now) {
-                self.touch(slot);
-            }
-        }
-    }
-
-    fn receive(&mut self, from: NodeId, frame: Bytes, now: Instant) {
-        let mut reader = match FrameReader::new(frame) {
-            Ok(reader) => reader,
-            Err(error) => return self.bad_frame(from, &error),
-        };
-        loop {
-            match reader.next_item() {
-                Ok(Some((group, Item::Message(message)))) => self.step(from, group, message, now),
-                Ok(Some((group, Item::Lost(replica, life)))) => {
-                    self.hear_lost(from, group, replica, life, now);
-                }
-                Ok(Some((group, Item::Fresh(replica, life)))) => {
-                    self.hear_fresh(group, replica, life);
-                }
-                Ok(Some((group, Item::Gone(replica, committed)))) => {
-                    self.hear_gone(from, group, replica, committed);
-                }
-                Ok(Some((group, Item::Question(replica)))) => {
-                    self.hear_question(from, group, replica, now);
-                }
-                Ok(None) => return,
-                Err(error) => return self.bad_frame(from, &error),
-            }
-        }
-    }
-
-    fn bad_frame(&mut self, from: NodeId, error: &crate::error::FrameError) {
-        self.counters.bad_frames += 1;
-        tracing::warn!(%from, %error, "dropped the rest of a frame");
-    }
-
-    fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Instant) {
-        let Some(slot) = self.addressed(from, group, &message, now) else {
-            return;
-        };
-        self.counters.messages += 1;
-        let is_backed_up = self.is_backed_up();
-        let group = &mut self.groups[slot];
-        // A peer speaks for its own replicas only; its node is proven by its certificate.
-        if !group.speaks_for(message.from, from) && !mutant!(AnyoneSpeaks) {
-            return;
-        }
-        if matches!(&message.body, MessageBody::InstallSnapshot { .. }) {
-            return; // It speaks of data that the carrier brings, together with it.
-        }
-        if group.node_of(message.from).is_none() {
-            group.meet(message.from, from);
-        }
-        if group.ask_at.is_some() {
-            group.ask_later(now, ASK_AFTER * self.config.election_timeout);
-        }
-        self.tell_if_gone(slot, from, &message);
-        let group = &mut self.groups[slot];
-        let is_append =
-            matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
-        if is_append && is_backed_up {
-            // The leader will send it again. Its heartbeats go through, so nobody is deposed.
-            self.counters.dropped_appends += 1;
-            return;
-        }
-        if let Err(error) = group.raft.step(message, now) {
-            self.refuse(slot, from, &error, now);
-        }
-        self.touch(slot);
-    }
-
-    fn fail(&mut self, slot: usize, reason: &'static str, now: Instant) {
-        self.groups[slot].fail(reason);
-        self.note_lost(now);
-    }
-
-    /// A message that cannot be followed. One that contradicts what is committed stops the group, and
-    /// only the group (scenario R3): its replica neither votes nor acknowledges any more.
-    fn refuse(&mut self, slot: usize, from: NodeId, error: &StepError, now: Instant) {
-        let group = &mut self.groups[slot];
-        if error.is_fatal() {
-            tracing::error!(group = %group.id(), %from, %error, "stopped a replica");
-            self.fail(
-                slot,
-                "a peer contradicted what is committed; the replica was stopped",
-                now,
-            );
-        } else {
-            tracing::debug!(group = %group.id(), %from, %error, "refused a message");
-        }
     }
 
     fn applied(&mut self, indexes: &[(GroupId, LogIndex)], bytes: usize) {

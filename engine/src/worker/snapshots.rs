@@ -97,8 +97,12 @@ impl Worker {
         if let Some((_, unused)) = self.groups[slot].staged.replace((*last, record)) {
             self.discard(unused.tablet);
         }
+        let was_blank = !self.groups[slot].is_initialised();
         if let Err(error) = self.groups[slot].raft.step(message, now) {
             self.refuse(slot, from, &error, now);
+        }
+        if was_blank && self.groups[slot].is_initialised() {
+            self.blank -= 1;
         }
         self.touch(slot);
     }

@@ -232,7 +232,7 @@ impl<H: Harness> World<H> {
         }
         match end {
             End::Aborted(_) | End::Discarded => {
-                self.machine().discard(tablet).unwrap();
+                self.machine().discard(tablet);
                 return;
             }
             End::CrashUnlogged => return self.crash(),

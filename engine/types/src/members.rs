@@ -53,12 +53,13 @@ impl Members {
 
     /// Makes room for who a change brings, before it is applied.
     pub fn admit(&mut self, change: &ConfChange) {
-        for (replica, node) in change.nodes() {
-            self.learn(replica, node);
+        let nodes = change.nodes();
+        for (replica, node) in &nodes {
+            self.learn(*replica, *node);
         }
-        for change in &change.changes {
-            let after = ReplicaId(change.replica().0.saturating_add(1));
-            self.next = self.next.max(after);
+        let changed = change.changes.iter().map(|change| change.replica());
+        for replica in changed.chain(nodes.iter().map(|(replica, _)| *replica)) {
+            self.next = self.next.max(ReplicaId(replica.0.saturating_add(1)));
         }
     }
 
@@ -87,10 +88,15 @@ impl Members {
     /// Reads what [`Members::encode`] wrote.
     ///
     /// # Errors
-    /// If the bytes end early or the replicas are not ascending.
+    /// If the bytes end early, the replicas are not ascending, or the next one is among those that were used.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let next = ReplicaId(reader.varint()?);
         let nodes = read_nodes(reader)?;
+        if nodes.last().is_some_and(|last| last.0 >= next) {
+            return Err(DecodeError::Invalid {
+                what: "the next replica was used before",
+            });
+        }
         Ok(Self { nodes, next })
     }
 }
@@ -159,6 +165,20 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_was_used_is_never_read_as_the_next_one() {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, 3);
+        put_nodes(&mut bytes, &[(ReplicaId(3), NodeId(1))]);
+        assert!(Members::decode(&mut Reader::new(&bytes)).is_err());
+        // Not even of a change that names more nodes than replicas can its outcome not be read.
+        let mut members = three();
+        let change = ConfChange::one(MemberChange::AddLearner(ReplicaId(4)))
+            .with_nodes([(ReplicaId(4), NodeId(4)), (ReplicaId(8), NodeId(8))]);
+        members.admit(&change);
+        assert_eq!(members.next_replica(), ReplicaId(9));
+    }
+
+    #[test]
     fn what_is_known_is_not_learnt_anew() {
         let mut members = three();
         members.learn(ReplicaId(1), NodeId(77));
@@ -170,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_read_back(ids in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..8)) {
+        fn members_read_back(ids in prop::collection::btree_map(0..u64::MAX, any::<u64>(), 0..8)) {
             let members = Members::new(ids.into_iter().map(|(id, node)| (ReplicaId(id), NodeId(node))));
             let mut bytes = Vec::new();
             members.encode(&mut bytes);

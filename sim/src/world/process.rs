@@ -222,7 +222,7 @@ impl World {
             let records = records_of(&self.map, id);
             machine.bootstrap(&records, &[]).map_err(store_failed)?;
         }
-        redo(&recovered, &mut machine)
+        redo(&mut recovered, &mut machine)
             .map_err(|error| Violation::new(Invariant::S6, format!("node {id}: {error}")))?;
         let replicas: Vec<_> = machine.replicas().cloned().collect();
         let durability = machine.durability();

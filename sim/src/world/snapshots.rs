@@ -1,7 +1,7 @@
 //! Snapshots on their way: the carrier of each process, with what production does around it on threads.
 
 use super::process::worker_of;
-use super::{Event, World, unexpected};
+use super::{Event, World};
 use crate::invariants::Checked;
 use bytes::Bytes;
 use pontoon_engine::frame::{Frame, Lane};
@@ -105,8 +105,7 @@ impl World {
                 self.tell_carrier(at, CarrierInput::Opened { group, opened });
             }
             Errand::Discard { tablet } => {
-                let discarded = process.stage.machine().discard(tablet);
-                discarded.map_err(|error| unexpected(format!("a store failed: {error}")))?;
+                process.stage.machine().discard(tablet);
             }
             Errand::Tell { group, input } => {
                 self.trace.line(now, || format!("n{id} carrier: {input:?}"));

@@ -120,12 +120,8 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
 
     /// A tablet that was begun is not needed. Its stager must have finished or been dropped: what it brings later
     /// would stay until the next life of the node.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn discard(&mut self, tablet: TabletId) -> Result<(), StoreError> {
+    pub fn discard(&mut self, tablet: TabletId) {
         self.tablets.is_garbage(tablet);
-        Ok(())
     }
 
     /// Goes on with removing what nobody needs, up to `max_rows` rows at once. Returns whether there is more to do, be it
@@ -208,7 +204,10 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
             };
             let from = keys::tablet_end(searched);
             self.tablets.searched = match view.range(&from, &LAST_KEY).next().transpose() {
-                Ok(next) => next.and_then(|(key, _)| keys::tablet_of(&key)),
+                // A row with a key that no tablet's has would lead back to where the search was.
+                Ok(next) => next
+                    .and_then(|(key, _)| keys::tablet_of(&key))
+                    .filter(|tablet| *tablet > searched),
                 Err(error) => {
                     tracing::warn!(%error, "tablets that nobody needs are not looked for further");
                     None

@@ -1,0 +1,166 @@
+//! Lost replicas, and how their groups heal.
+//!
+//! A replica whose log is damaged, or which was contradicted, can vouch for nothing. It takes no part, and its node says so to
+//! the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
+//! because the members say that it is next: a new replica on the same node, as a learner; when that holds
+//! all that is committed, its vote in exchange for the lost one's.
+//!
+//! A damaged log may have forgotten as well which replicas were here. So a node that has lost one believes nobody that a
+//! replica is new but a leader that has made it since, in answer to the notice of this very life of the node.
+
+use super::Worker;
+use super::group::Group;
+use crate::frame::Lane;
+use pontoon_raft::{ProgressMode, Role};
+use pontoon_types::{
+    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, Transition,
+};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often a node says which of its replicas are lost.
+const LOST_NOTICE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// A node says that its replica is lost.
+    pub(super) fn hear_lost(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        lost: ReplicaId,
+        life: u64,
+        now: Instant,
+    ) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let group = &mut self.groups[slot];
+        let id = group.id();
+        if group.has_left(lost) {
+            return self.tell_gone(from, slot, lost);
+        }
+        if let Some((of, made)) = group.made
+            && of == life
+            && group.raft.role() == Role::Leader
+            && group.raft.conf_state().is_member(made)
+            && group.live_on(from) == Some(made)
+        {
+            let frame = self.frame_to(from, Lane::Control);
+            return frame.push_fresh(id, made, life);
+        }
+        let is_known = group.raft.role() == Role::Leader
+            && group.record.members.node_of(lost) == Some(from)
+            && group.raft.conf_state().is_member(lost)
+            && group.live_on(from) == Some(lost);
+        if !is_known {
+            return;
+        }
+        let next = group.record.members.next_replica();
+        let change = ConfChange::one(MemberChange::AddLearner(next)).with_nodes([(next, from)]);
+        if group.raft.propose_conf_change(&change, now).is_ok() {
+            tracing::warn!(group = %id, node = %from, %lost, %next, "a replica is lost; another takes its place");
+            group.made = Some((life, next));
+            self.touch(slot);
+        }
+    }
+
+    /// A leader has made a replica for this node after it had heard that one is lost: ids only rise, so whichever were here
+    /// before are below it, and this one has promised nothing yet.
+    pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
+        let Some(lost) = self.quarantined.get(&group) else {
+            return;
+        };
+        if life == self.config.seed && fresh >= lost.replica && fresh > ReplicaId(1) {
+            self.quarantined.remove(&group);
+            // What was known here to be committed is not to be trusted.
+            self.bury(group, ReplicaId(fresh.0 - 1), LogPosition::ZERO);
+        }
+    }
+
+    /// Goes on with healing a group that is led here: the new replica has caught up, and gets what the lost one had.
+    pub(super) fn repair(&mut self, slot: usize, now: Instant) {
+        let group = &mut self.groups[slot];
+        if !group.is_doubled {
+            return;
+        }
+        let Some((lost, next)) = group.replaceable() else {
+            return;
+        };
+        let mut changes = vec![MemberChange::Remove(lost)];
+        if group.raft.conf_state().is_voter(lost) {
+            changes.insert(0, MemberChange::AddVoter(next));
+        }
+        // Refused while another change is under way; it is tried again at the next occasion.
+        let _ = group
+            .raft
+            .propose_conf_change(&ConfChange::of(changes, Transition::Auto), now);
+    }
+
+    /// Says which replicas are lost, if it is time to.
+    pub(super) fn notify_lost(&mut self, now: Instant) {
+        if self.notice_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let failed = self.groups.iter().filter(|group| group.is_lost());
+        let quarantined = self.quarantined.values();
+        let lost: Vec<_> = failed
+            .map(|group| &group.record)
+            .chain(quarantined)
+            .flat_map(|record| {
+                let nodes: BTreeSet<_> = record.members.iter().map(|(_, node)| node).collect();
+                let nodes = nodes.into_iter();
+                nodes.map(|node| (node, record.group, record.replica))
+            })
+            .filter(|(node, ..)| *node != self.node)
+            .collect();
+        let life = self.config.seed;
+        self.notice_at = (!lost.is_empty()).then_some(now + LOST_NOTICE);
+        for (node, group, replica) in lost {
+            let frame = self.frame_to(node, Lane::Control);
+            frame.push_lost(group, replica, life);
+        }
+    }
+
+    /// A replica has been lost.
+    pub(super) fn note_lost(&mut self, now: Instant) {
+        self.notice_at = Some(self.notice_at.unwrap_or(now));
+    }
+}
+
+impl Group {
+    /// Whether it takes no part because it cannot vouch for what it has promised.
+    pub(super) fn is_lost(&self) -> bool {
+        self.failure.is_some() && !self.is_leaving
+    }
+
+    /// A replica that has caught up, and an older one on its node whose place it takes.
+    fn replaceable(&self) -> Option<(ReplicaId, ReplicaId)> {
+        let conf = self.raft.conf_state();
+        let has_caught_up = |next: &&ReplicaId| {
+            self.raft.progress(**next).is_some_and(|progress| {
+                progress.mode == ProgressMode::Pipeline && progress.matched >= self.raft.commit()
+            })
+        };
+        let mut learners = conf.learners.iter().rev().filter(has_caught_up);
+        learners.find_map(|next| {
+            let node = self.node_of(*next)?;
+            let older = conf.members().into_iter().filter(|member| member < next);
+            let lost = older
+                .filter(|member| self.node_of(*member) == Some(node))
+                .max()?;
+            Some((lost, *next))
+        })
+    }
+
+    /// Finds out whether a node has several members, all but one of which are lost.
+    pub(super) fn find_doubles(&mut self) {
+        let conf = self.raft.conf_state();
+        let members = conf.members();
+        let mut nodes: Vec<_> = members
+            .iter()
+            .filter_map(|one| self.node_of(*one))
+            .collect();
+        nodes.sort_unstable();
+        self.is_doubled = !conf.is_joint() && nodes.windows(2).any(|pair| pair[0] == pair[1]);
+    }
+}
