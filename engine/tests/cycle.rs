@@ -492,11 +492,49 @@ fn while_the_log_is_full_a_compaction_goes_in_a_batch_of_its_own() {
     let worker = &mut cluster.node(1).worker;
     worker.handle(Input::LogPressure { full: true }, now);
     let applied = vec![(GroupId(1), LogIndex(1))];
-    worker.handle(Input::Compact { applied }, now);
+    let over_quota = Vec::new();
+    worker.handle(
+        Input::Compact {
+            applied,
+            over_quota,
+        },
+        now,
+    );
     assert_eq!(cluster.cycle(1).entries, 1);
     assert!(cluster.node(1).worker.has_work());
     let summary = cluster.cycle(1);
     assert_eq!((summary.log_batches, summary.entries), (1, 0));
     cluster.settle();
     assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
+fn a_group_over_its_quota_of_the_log_keeps_nothing_for_replicas_that_lag() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    for _ in 0..8 {
+        for node in [1, 2] {
+            cluster.cycle(node);
+            cluster.sync(node);
+        }
+        cluster.deliver(|from, to| from != NodeId(3) && to != NodeId(3));
+    }
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    let now = cluster.now;
+    let mut compacts = |over_quota: &[GroupId]| {
+        let compact = Input::Compact {
+            applied: vec![(GroupId(1), LogIndex(2))],
+            over_quota: over_quota.to_vec(),
+        };
+        cluster.node(1).worker.handle(compact, now);
+        cluster.cycle(1).log_batches
+    };
+    compacts(&[]); // What all three have may go.
+    assert_eq!(
+        compacts(&[GroupId(2)]),
+        0,
+        "another group is over its quota"
+    );
+    assert_eq!(compacts(&[GroupId(1)]), 1);
 }

@@ -218,7 +218,7 @@ impl ClusterView {
                 format!("up {}", duration(status.uptime_s)),
                 status.groups.len().to_string(),
                 leads,
-                bytes(status.log.live_bytes as f64) + if status.log.full { " FULL" } else { "" },
+                bytes(status.log.live_bytes as f64) + &status.log.warnings(),
                 count(status.log.syncs as f64),
                 bytes(status.resident_bytes as f64),
                 status.version.clone(),

@@ -8,11 +8,13 @@
 use crate::error::Error;
 use clap::{Args, ValueEnum};
 use pontoon_types::{Limits, NodeId};
+use pontoon_wal::SyncMode;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Every setting of a node; what is `None` was not given.
 #[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
@@ -80,6 +82,29 @@ pub struct NodeSettings {
     /// Bound on the whole log; near it, writes are refused as overloaded. [default: 4GiB]
     #[arg(long, value_name = "BYTES")]
     pub max_log_bytes: Option<ByteSize>,
+
+    /// How much of the log a restart should have to read at most: above it, what little is needed of old segments is written
+    /// again so that they can go. [default: 1GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub recovery_bytes: Option<ByteSize>,
+
+    /// How much of the log one group may take before its state is flushed so that its log can be cut, without a tail
+    /// for replicas that lag. [default: 256MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub group_quota_bytes: Option<ByteSize>,
+
+    /// When the log syncs: "always", before anything is acknowledged; at an interval such as "100ms"; or "os", when
+    /// a segment is full.
+    ///
+    /// Only with "always" does an acknowledged write survive a power cut. With the others a killed process still
+    /// loses nothing, but a node that loses power forgets what it promised, votes included, and a cluster
+    /// may lose acknowledged writes. [default: always]
+    #[arg(long, value_name = "WHEN")]
+    pub sync: Option<SyncWhen>,
+
+    /// After how long a sync that does not return is reported: in the log, and in the status. [default: 10000]
+    #[arg(long, value_name = "MS")]
+    pub hung_disk_ms: Option<u64>,
 
     /// A follower stands for election after one to two of these without its leader. [default: 750]
     #[arg(long, value_name = "MS")]
@@ -173,8 +198,6 @@ pub mod defaults {
 
     /// Shards at first start.
     pub const SHARDS: usize = 64;
-    /// Size of a segment.
-    pub const SEGMENT_BYTES: u64 = 64 << 20;
     /// Bound on the log.
     pub const MAX_LOG_BYTES: u64 = 4 << 30;
     /// Election timeout.
@@ -238,6 +261,10 @@ impl NodeSettings {
             max_command_bytes: self.max_command_bytes.or(other.max_command_bytes),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
             max_log_bytes: self.max_log_bytes.or(other.max_log_bytes),
+            recovery_bytes: self.recovery_bytes.or(other.recovery_bytes),
+            group_quota_bytes: self.group_quota_bytes.or(other.group_quota_bytes),
+            sync: self.sync.or(other.sync),
+            hung_disk_ms: self.hung_disk_ms.or(other.hung_disk_ms),
             election_timeout_ms: self.election_timeout_ms.or(other.election_timeout_ms),
             heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
             lease_reads: self.lease_reads.or(other.lease_reads),
@@ -343,6 +370,46 @@ impl<'de> Deserialize<'de> for Peers {
             Form::List(list) => Self::parse(list.iter().map(String::as_str)),
         }
         .map_err(de::Error::custom)
+    }
+}
+
+/// When the log syncs: `always`, `os`, or an interval such as `100ms` or `2s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncWhen(pub SyncMode);
+
+impl FromStr for SyncWhen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not when to sync; write always, os, 100ms or 2s");
+        let milliseconds = match text {
+            "always" => return Ok(Self(SyncMode::Always)),
+            "os" => return Ok(Self(SyncMode::Os)),
+            _ => match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+                (Some(digits), _) => digits.parse().ok(),
+                (None, Some(digits)) => digits.parse().ok().and_then(|s: u64| s.checked_mul(1000)),
+                (None, None) => None,
+            },
+        };
+        let interval = milliseconds.filter(|ms| *ms > 0).ok_or_else(wrong)?;
+        Ok(Self(SyncMode::Interval(Duration::from_millis(interval))))
+    }
+}
+
+impl fmt::Display for SyncWhen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SyncMode::Always => f.write_str("always"),
+            SyncMode::Interval(interval) => write!(f, "{}ms", interval.as_millis()),
+            SyncMode::Os => f.write_str("os"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SyncWhen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -468,7 +535,8 @@ mod tests {
             "id = 1\ndata-dir = 'd'\nlisten = '[::1]:1'\ncerts = 'c'\n\
              peers = '1=h:1'\nshards = 2\nsplit-sample = 's.tsv'\nreplication = 1\nworkers = 3\n\
              max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
-             max-log-bytes = 5\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
+             max-log-bytes = 5\nrecovery-bytes = 6\ngroup-quota-bytes = 7\nsync = '2s'\n\
+             hung-disk-ms = 8\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
              lease-reads = true\nmax-clock-drift-percent = 5\n\
              memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
              compression = 'none'\ncompaction-rate = '64MiB'\n\
@@ -494,6 +562,25 @@ mod tests {
             assert!(text.parse::<Peers>().is_err(), "{text}");
         }
         assert_eq!("1=[::1]:7".parse::<Peers>().unwrap().0[0].1, "[::1]:7");
+    }
+
+    #[test]
+    fn when_to_sync_is_read_and_shown() {
+        for text in ["always", "os", "100ms"] {
+            assert_eq!(text.parse::<SyncWhen>().unwrap().to_string(), text);
+        }
+        assert_eq!("2s".parse::<SyncWhen>().unwrap().to_string(), "2000ms");
+        for text in [
+            "",
+            "never",
+            "0ms",
+            "-1s",
+            "ms",
+            "99999999999999999999s",
+            "5m",
+        ] {
+            assert!(text.parse::<SyncWhen>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! what an older node did not send, and passes over what it does not know.
 
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 
 /// A node, as it sees itself and its replicas.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -139,6 +140,34 @@ pub struct LogStatus {
     pub live_bytes: u64,
     /// Whether it takes no more proposals, because its bound is reached or the disk is full.
     pub full: bool,
+    /// When it syncs: "always", or else an interval or "os", with which an acknowledged write may not survive a power cut.
+    pub sync: String,
+    /// Syncs, and preparations of segments, that took longer than the setting.
+    pub hangs: u64,
+    /// For how long one has not returned now, if that is longer than the setting.
+    pub hanging_ms: Option<u64>,
+    /// Groups that take more of it than their quota.
+    pub groups_over_quota: u64,
+    /// Entries written again so that their old segment could go.
+    pub entries_rewritten: u64,
+}
+
+impl LogStatus {
+    /// What somebody should know of it, in a few words; empty if all is well.
+    #[must_use]
+    pub fn warnings(&self) -> String {
+        let mut words = String::new();
+        if self.full {
+            words.push_str(" FULL");
+        }
+        if let Some(ms) = self.hanging_ms {
+            let _ = write!(words, " HANGS {}s", ms / 1000);
+        }
+        if !matches!(self.sync.as_str(), "" | "always") {
+            let _ = write!(words, " sync {}", self.sync);
+        }
+        words
+    }
 }
 
 /// A node's traffic with other nodes, counted since it started.

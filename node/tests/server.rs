@@ -9,6 +9,7 @@ use pontoon_client::{Client, ClientConfig, ClientError};
 use pontoon_store::Compression;
 use pontoon_transport::{TlsIdentity, Who, certs};
 use pontoon_types::{ClusterId, Limits, NodeId};
+use pontoon_wal::WalConfig;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -60,8 +61,11 @@ impl Nodes {
             replication: None,
             workers: 2,
             limits: Limits::default(),
-            segment_bytes: 1 << 20,
-            max_log_bytes: 64 << 20,
+            log: WalConfig {
+                segment_bytes: 1 << 20,
+                max_bytes: 64 << 20,
+                ..WalConfig::default()
+            },
             election_timeout_ms: 750,
             heartbeat_interval_ms: 150,
             lease_reads: false,

@@ -112,6 +112,8 @@ pub struct Profile {
     pub keys_per_group: u64,
     /// The longest value, in bytes.
     pub value_bytes: u64,
+    /// How much of the log a group may take.
+    pub group_quota_bytes: u64,
 }
 
 /// The faults that are injected one by one; the others are chances of the network and the disk.
@@ -209,6 +211,7 @@ impl Profile {
             think_micros: (100, *dice.pick(&[10_000, 40_000, 150_000])),
             keys_per_group: *dice.pick(&[1, 3, 8]),
             value_bytes: *dice.pick(&[16, 200, 3_000]),
+            group_quota_bytes: *dice.pick(&[8 << 10, 128 << 10, 256 << 20]),
         }
     }
 

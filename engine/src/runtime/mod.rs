@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, ReplicaRecord};
 use pontoon_types::{ClusterId, GroupId, NodeId};
 use pontoon_wal::{
-    DurabilityListener, LogIdentity, Pressure, Recovered, Ticket, Wal, WalError, WalStats,
+    DurabilityListener, LogIdentity, Pressure, Recovered, SyncMode, Ticket, Wal, WalError, WalStats,
 };
 use readers::ReadJob;
 use snapshots::CarrierJob;
@@ -480,6 +480,12 @@ impl Engine {
         self.shared.wal.stats()
     }
 
+    /// When the log syncs.
+    #[must_use]
+    pub fn sync_mode(&self) -> SyncMode {
+        self.shared.wal.sync_mode()
+    }
+
     /// Whether proposals are refused because the log has no room.
     #[must_use]
     pub fn log_is_full(&self) -> bool {
@@ -558,7 +564,7 @@ fn join(threads: &mut Vec<JoinHandle<()>>) {
 }
 
 /// Looks after the log's space: tells the workers what the store has made durable, and asks for a
-/// flush when the log is nearly full.
+/// flush when the log is nearly full or a group takes more than its quota of it.
 struct Keeper {
     shared: Arc<Shared>,
     apply: Mailbox<ApplyJob>,
@@ -570,11 +576,18 @@ impl Keeper {
     fn run(&self) {
         let mut seen = self.durability.generation();
         let mut was_full = false;
+        // A flush that is under way may be all that a group over its quota waits for.
+        let mut flushed_at = None;
         while !self.shared.halting.load(Ordering::Acquire) {
             std::thread::park_timeout(self.interval);
             let full = self.shared.wal.pressure() == Pressure::Full;
-            if full {
+            let over_quota = self.shared.wal.over_quota();
+            let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
+            let generation = self.durability.generation();
+            let crowds = !over_quota.is_empty();
+            if full || crowds && flushed_at != Some(generation) {
                 self.apply.tell(ApplyJob::Flush);
+                flushed_at = Some(generation);
             }
             if full != was_full {
                 was_full = full;
@@ -586,22 +599,25 @@ impl Keeper {
                     mailbox.tell(Input::LogPressure { full });
                 }
             }
-            let generation = self.durability.generation();
-            if generation != seen || full {
+            if generation != seen || full || crowds {
                 seen = generation;
-                self.cut();
+                self.cut(&over_quota);
             }
         }
     }
 
-    fn cut(&self) {
+    fn cut(&self, over_quota: &[GroupId]) {
         let mailboxes = &self.shared.mailboxes;
         let mut shares = vec![Vec::new(); mailboxes.len()];
         for (group, applied) in self.durability.all().iter() {
             shares[worker_of(*group, mailboxes.len())].push((*group, *applied));
         }
         for (mailbox, applied) in mailboxes.iter().zip(shares) {
-            mailbox.tell(Input::Compact { applied });
+            let over_quota = over_quota.to_vec();
+            mailbox.tell(Input::Compact {
+                applied,
+                over_quota,
+            });
         }
     }
 }

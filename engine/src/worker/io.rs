@@ -85,6 +85,8 @@ pub enum Input {
     Compact {
         /// Per group, the applied index that is durable in the store.
         applied: Vec<(GroupId, LogIndex)>,
+        /// Groups that take more of the log than their quota, ascending: their log keeps no tail.
+        over_quota: Vec<GroupId>,
     },
     /// Whether the log has room for new proposals.
     LogPressure {
@@ -177,7 +179,10 @@ impl fmt::Debug for Input {
             Self::TransferLeadership { group, to } => {
                 write!(f, "TransferLeadership({group}, {to})")
             }
-            Self::Compact { applied } => write!(f, "Compact({applied:?})"),
+            Self::Compact {
+                applied,
+                over_quota,
+            } => write!(f, "Compact({applied:?}, {over_quota:?})"),
             Self::LogPressure { full } => write!(f, "LogPressure({full})"),
             Self::ChangeMembers { group, steps, .. } => {
                 write!(f, "ChangeMembers({group}, {steps:?})")

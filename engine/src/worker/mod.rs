@@ -313,7 +313,10 @@ impl Worker {
                     self.touch(slot);
                 }
             }
-            Input::Compact { applied } => self.compact(&applied),
+            Input::Compact {
+                applied,
+                over_quota,
+            } => self.compact(&applied, &over_quota),
             Input::LogPressure { full } => self.log_is_full = full,
             Input::Status { reply } => reply(self.status()),
             Input::TransferLeadership { group, to } => self.transfer(group, to, now),
@@ -632,13 +635,13 @@ impl Worker {
     }
 
     /// Lets the log forget what is in a finished flush of the store here and matched by every replica.
-    fn compact(&mut self, applied: &[(GroupId, LogIndex)]) {
+    fn compact(&mut self, applied: &[(GroupId, LogIndex)], over_quota: &[GroupId]) {
         for (group, applied) in applied {
             let Some(slot) = self.slot(*group) else {
                 continue;
             };
             let group = &mut self.groups[slot];
-            let tail = if self.log_is_full {
+            let tail = if self.log_is_full || over_quota.binary_search(&group.id()).is_ok() {
                 0
             } else {
                 self.config.log_tail_entries

@@ -25,6 +25,26 @@ pub struct WalConfig {
     pub max_recycled: usize,
     /// How long after the last batch the durable mark is written a second time, at the latest.
     pub mark_after_idle: Duration,
+    /// When what is submitted counts as durable.
+    pub sync: SyncMode,
+    /// After how long a sync, or the making of a segment, that has not returned is
+    /// [reported](crate::DurabilityListener::hung).
+    pub hung_after: Duration,
+}
+
+/// When the log syncs, and so what an announced batch is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Before anything is announced: what is announced survives a power cut. The only mode in which a replica keeps
+    /// what it promises (S6, S7).
+    #[default]
+    Always,
+    /// At most so often; a batch is announced when it is laid. A killed process loses nothing, a power cut up to so
+    /// much of what was announced.
+    Interval(Duration),
+    /// When a segment is full, and at the end; a batch is announced when it is laid. Between the two the operating system
+    /// writes when it sees fit. A killed process loses nothing, a power cut up to a segment.
+    Os,
 }
 
 impl Default for WalConfig {
@@ -36,6 +56,8 @@ impl Default for WalConfig {
             group_quota_bytes: 256 << 20,
             max_recycled: 2,
             mark_after_idle: Duration::from_millis(500),
+            sync: SyncMode::Always,
+            hung_after: Duration::from_secs(10),
         }
     }
 }

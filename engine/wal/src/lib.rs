@@ -3,15 +3,19 @@
 //! A worker gathers what one cycle produced for all its groups in a [`BatchBuilder`], seals it and
 //! [submits](Wal::submit) it with a [`Ticket`]. The log's thread takes every batch that waits, copies their
 //! records into a mapped segment, syncs once and tells the [`DurabilityListener`] which tickets are
-//! durable. Entries are read back by any thread ([`Wal::read`]), the recent ones in place.
+//! durable. Who would rather wait for a batch [appends](Wal::append) it and gets something to wait for, in a thread or
+//! in async code. Entries are read back by any thread ([`Wal::read`]), the recent ones in place.
+//!
+//! `examples/append_and_read.rs` is all of that in thirty lines.
 //!
 //! # What it promises
 //!
-//! - An announced ticket survives a power cut, whole; a batch that was not announced may survive,
+//! - An announced ticket survives a power cut, whole (in [`SyncMode::Always`]); a batch that was not announced may survive,
 //!   whole, or not. Nothing that was never submitted appears.
 //! - What was durable and cannot be read is reported with its place and the groups that it hit, and
 //!   only those are [quarantined](Recovered::is_quarantined). It is never taken for the end of the log.
-//! - After a failed sync nothing is accepted and nothing is tried again; every waiter is told.
+//! - After a failed sync nothing is accepted and nothing is tried again; every waiter is told. One that does not
+//!   return is [reported](DurabilityListener::hung).
 //! - A full disk is found when a segment is prepared, one ahead, and reported as [`Pressure::Full`]. It is
 //!   never a signal in the middle of a write, and passes by itself.
 //! - A log belongs to one node and one process: the segments name the node, a lock file keeps the
@@ -49,7 +53,7 @@ mod stats;
 mod thread;
 
 pub use batch::{BatchBuilder, Record, SealedBatch};
-pub use config::{LogIdentity, WalConfig};
+pub use config::{LogIdentity, SyncMode, WalConfig};
 pub use error::{Operation, WalError};
 pub use file::{Directory, FsDirectory, LogFile, MappedFile, MemoryDisk, MemoryFile};
 pub use format::record::RecordKind;
@@ -61,4 +65,4 @@ pub use quota::OverQuota;
 pub use reader::LogReader;
 pub use recovery::{Damage, Recovered, RecoveredGroup, RecoveryReport};
 pub use stats::{Pressure, WalStats};
-pub use thread::{DurabilityListener, Ticket, Wal};
+pub use thread::{AwaitDurable, DurabilityListener, Durable, Ticket, Wal};

@@ -169,6 +169,11 @@ impl<D: Directory> Log<D> {
         self.durable != self.end()
     }
 
+    /// Whether a segment was left that is not synced yet.
+    pub(crate) fn has_left_a_segment(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Whether the second place of the durable mark is behind.
     #[must_use]
     pub fn mark_is_stale(&self) -> bool {

@@ -76,15 +76,9 @@ impl<T> LogQueue<T> {
         Ok(())
     }
 
-    /// The tickets to announce once everything that was laid until now is synced.
-    #[must_use]
-    pub fn laid(&self) -> &[T] {
-        &self.laid
-    }
-
-    /// Everything that was laid is synced and announced.
-    pub fn announced(&mut self) {
-        self.laid.clear();
+    /// The tickets to announce, because everything that was laid until now is synced.
+    pub fn take_laid(&mut self) -> std::vec::Drain<'_, T> {
+        self.laid.drain(..)
     }
 
     /// Whether something waits for room.
@@ -99,10 +93,10 @@ impl<T> LogQueue<T> {
         self.waiting.len()
     }
 
-    /// Forgets everything: the log has failed, and nobody is to be told of success.
-    pub fn clear(&mut self) {
-        self.laid.clear();
-        self.waiting.clear();
+    /// Gives up everything: the log has failed, and nobody is to be told of success.
+    pub fn give_up(&mut self) -> impl Iterator<Item = T> {
+        let waiting = self.waiting.drain(..).map(|(_, ticket)| ticket);
+        self.laid.drain(..).chain(waiting)
     }
 }
 
@@ -148,6 +142,7 @@ mod tests {
             Ok(true)
         };
         queue.lay_waiting(lay).unwrap();
-        assert_eq!((laid, queue.laid()), (vec![1, 2, 9], &[1, 2, 3, 4][..]));
+        assert_eq!(laid, [1, 2, 9]);
+        assert!(queue.take_laid().eq([1, 2, 3, 4]));
     }
 }

@@ -70,6 +70,8 @@ impl<F> Shared<F> {
             groups: self.index.len() as u64,
             groups_over_quota: self.quota.groups_over() as u64,
             entries_rewritten: counters.rewritten.load(Relaxed),
+            hangs: 0,
+            hanging: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the log counts.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Whether there is room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct WalStats {
     pub groups_over_quota: u64,
     /// Entries written again so that their old segment could go.
     pub entries_rewritten: u64,
+    /// Syncs, and preparations of segments, that took longer than [`WalConfig::hung_after`](crate::WalConfig::hung_after).
+    pub hangs: u64,
+    /// For how long one of these has not returned, if it has been longer than that.
+    pub hanging: Option<Duration>,
 }
 
 #[derive(Debug, Default)]

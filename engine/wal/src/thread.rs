@@ -1,22 +1,28 @@
-//! The shell: one thread that owns the log, one that prepares and retires segments, and the handle.
+//! The shell: one thread that owns the log, one that prepares and retires segments, one that notices when these hang, and
+//! the handle.
 //!
 //! The log's thread takes everything that waits, lays it, syncs once and announces all of it (group
 //! commit over groups and workers). Nobody waits on a lock during a sync; a lone batch waits for nothing.
 
 mod run;
+mod watch;
 
 use crate::file::{FsDirectory, MappedFile};
 use crate::{
-    Log, LogIdentity, LogReader, OverQuota, Pressure, Recovered, SealedBatch, WalConfig, WalError,
-    WalStats,
+    Log, LogIdentity, LogReader, Lsn, OverQuota, Pressure, Recovered, SealedBatch, SyncMode,
+    WalConfig, WalError, WalStats,
 };
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use pontoon_types::{Entry, GroupId, LogIndex};
-use run::{LogThread, Message};
+use run::{LogThread, Message, Notice, Timing};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
+use watch::{Wait, Watch};
 
 /// Names a submitted batch to the one who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +40,56 @@ pub trait DurabilityListener: Send + Sync + 'static {
 
     /// The log has stopped. Nothing that was not announced before is durable, and nothing ever will be.
     fn failed(&self, error: &WalError);
+
+    /// Something has not returned for so long, more than [`WalConfig::hung_after`]: what is submitted waits for it. Said
+    /// once for each, from a thread of its own; [`WalStats::hanging`] tells when it is over.
+    fn hung(&self, what: &'static str, waited: Duration) {
+        let _ = (what, waited);
+    }
+}
+
+/// For a log of which everybody waits for their own batches, by [`Wal::append`].
+impl DurabilityListener for () {
+    fn durable(&self, _: &[Ticket]) {}
+
+    fn failed(&self, _: &WalError) {}
+}
+
+/// A batch that is on its way to the disk. Wait for it in a thread, or await it; dropping it does not take the batch back.
+#[must_use = "the batch is durable only when this says so"]
+#[derive(Debug)]
+pub struct Durable(oneshot::Receiver<Result<Lsn, WalError>>);
+
+impl Durable {
+    /// Waits until the batch is durable. Returns the position below which everything is.
+    ///
+    /// # Errors
+    /// What stopped the log; the batch may be on the disk or not.
+    pub fn wait(self) -> Result<Lsn, WalError> {
+        self.0.recv().unwrap_or(Err(WalError::ShutDown))
+    }
+}
+
+impl IntoFuture for Durable {
+    type Output = Result<Lsn, WalError>;
+    type IntoFuture = AwaitDurable;
+
+    fn into_future(self) -> AwaitDurable {
+        AwaitDurable(self.0.into_future())
+    }
+}
+
+/// A [`Durable`] that is awaited.
+#[derive(Debug)]
+pub struct AwaitDurable(oneshot::AsyncReceiver<Result<Lsn, WalError>>);
+
+impl Future for AwaitDurable {
+    type Output = Result<Lsn, WalError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.get_mut().0).poll(context);
+        answer.map(|answer| answer.unwrap_or(Err(WalError::ShutDown)))
+    }
 }
 
 /// A running log. Clones are handles on the same one; when the last is dropped it drains and stops.
@@ -45,12 +101,17 @@ pub struct Wal {
 struct Inner {
     sender: Sender<Message<MappedFile>>,
     reader: LogReader<MappedFile>,
+    watch: Arc<Watch>,
+    sync: SyncMode,
     threads: Mutex<Option<Threads>>,
 }
 
 struct Threads {
     log: JoinHandle<Result<(), WalError>>,
     preparing: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    /// Ends the watching when it is dropped.
+    stop_watching: Sender<()>,
 }
 
 impl Wal {
@@ -65,25 +126,39 @@ impl Wal {
         identity: LogIdentity,
         listener: Arc<dyn DurabilityListener>,
     ) -> Result<(Self, Recovered), WalError> {
-        let mark_after_idle = config.mark_after_idle;
+        let watch = Arc::new(Watch::new(config.hung_after));
+        let timing = Timing::of(&config);
         let (log, recovered) = Log::open(FsDirectory::open(path)?, config, identity)?;
         let reader = log.reader();
         let (sender, receiver) = unbounded();
         let (chores, next_chore) = unbounded();
-        let done = sender.clone();
+        let (done, watched) = (sender.clone(), Arc::clone(&watch));
         let preparing = spawn("wal-prepare", move || {
             for chore in next_chore {
                 let chore: crate::space::Chore<FsDirectory> = chore;
+                let chore = watched.over(Wait::Preparation, || chore.run());
                 // If the log is gone nobody needs the result.
-                let _ = done.send(Message::ChoreDone(Box::new(chore.run())));
+                let _ = done.send(Message::ChoreDone(Box::new(chore)));
             }
         })?;
-        let thread = LogThread::new(log, receiver, chores, listener, mark_after_idle);
+        let (stop_watching, stop) = bounded(0);
+        let (watched, heard) = (Arc::clone(&watch), Arc::clone(&listener));
+        let watching = spawn("wal-watch", move || watched.run(&heard, &stop))?;
+        let watched = Arc::clone(&watch);
+        let thread = LogThread::new(log, receiver, chores, listener, watched, timing);
         let log = spawn("wal", move || thread.run())?;
+        let threads = Threads {
+            log,
+            preparing,
+            watching,
+            stop_watching,
+        };
         let inner = Inner {
             sender,
             reader,
-            threads: Mutex::new(Some(Threads { log, preparing })),
+            watch,
+            sync: timing.sync,
+            threads: Mutex::new(Some(threads)),
         };
         let wal = Self {
             inner: Arc::new(inner),
@@ -94,7 +169,17 @@ impl Wal {
     /// Hands a batch over and returns at once. The listener hears of `ticket` when it is durable.
     pub fn submit(&self, batch: SealedBatch, ticket: Ticket) {
         // After a shutdown nobody listens any more; the batch is then never announced.
-        let _ = self.inner.sender.send(Message::Batch(batch, ticket));
+        let notice = Notice::Ticket(ticket);
+        let _ = self.inner.sender.send(Message::Batch(batch, notice));
+    }
+
+    /// Hands a batch over, for one who wants to wait until it is durable.
+    pub fn append(&self, batch: SealedBatch) -> Durable {
+        let (waiter, durable) = oneshot::channel();
+        // After a shutdown the waiter is dropped here, and says so.
+        let notice = Notice::Waiter(waiter);
+        let _ = self.inner.sender.send(Message::Batch(batch, notice));
+        Durable(durable)
     }
 
     /// Reads entries from any thread, as [`LogReader::read`] does.
@@ -114,7 +199,17 @@ impl Wal {
     /// What was counted since the log was opened.
     #[must_use]
     pub fn stats(&self) -> WalStats {
-        self.inner.reader.stats()
+        WalStats {
+            hangs: self.inner.watch.hangs(),
+            hanging: self.inner.watch.hanging(),
+            ..self.inner.reader.stats()
+        }
+    }
+
+    /// When it syncs.
+    #[must_use]
+    pub fn sync_mode(&self) -> SyncMode {
+        self.inner.sync
     }
 
     /// Whether there is room for proposals; cheap enough to ask for each.
@@ -142,6 +237,8 @@ impl Wal {
         let _ = self.inner.sender.send(Message::Shutdown);
         let result = threads.log.join().unwrap_or(Err(WalError::ThreadDied));
         let _ = threads.preparing.join();
+        drop(threads.stop_watching);
+        let _ = threads.watching.join();
         result
     }
 }

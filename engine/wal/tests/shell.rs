@@ -186,3 +186,52 @@ fn a_batch_with_a_bug_stops_the_log_and_everyone_hears_it() {
     ));
     assert!(matches!(wal.shutdown(), Err(WalError::Poisoned { .. })));
 }
+
+/// Polls when woken, as any executor does.
+fn block_on<F: IntoFuture>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future.into_future());
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn threads_and_async_code_wait_for_their_own_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = std::sync::Arc::new(());
+    let (wal, _) = Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    std::thread::scope(|scope| {
+        for group in 1..=8 {
+            let wal = &wal;
+            scope.spawn(move || {
+                let mut last = pontoon_wal::Lsn::ZERO;
+                for index in 1..=50 {
+                    let durable = wal.append(batch_of(&[entry(group, 1, index, b"value")]));
+                    let end = if group % 2 == 0 {
+                        durable.wait().unwrap()
+                    } else {
+                        block_on(durable).unwrap()
+                    };
+                    assert!(end > last, "what is durable only grows");
+                    last = end;
+                }
+            });
+        }
+    });
+    assert!(wal.stats().syncs < 8 * 50, "they share syncs");
+    let other = wal.clone();
+    wal.shutdown().unwrap();
+    let late = other.append(batch_of(&[entry(1, 1, 51, b"value")]));
+    assert!(matches!(late.wait(), Err(WalError::ShutDown)));
+}

@@ -34,10 +34,8 @@ pub struct ServerConfig {
     pub workers: usize,
     /// The largest key, value and command.
     pub limits: Limits,
-    /// Size of a log segment.
-    pub segment_bytes: u64,
-    /// Bound on the whole log.
-    pub max_log_bytes: u64,
+    /// The log's sizes, and when it syncs.
+    pub log: WalConfig,
     /// A follower stands for election after one to two of these without a leader.
     pub election_timeout_ms: u64,
     /// How often a leader that has nothing to say is heard.
@@ -70,11 +68,7 @@ impl ServerConfig {
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval_ms),
             lease_reads: self.lease_reads,
             max_clock_drift_percent: self.max_clock_drift_percent,
-            wal: WalConfig {
-                segment_bytes: self.segment_bytes,
-                max_bytes: self.max_log_bytes,
-                ..WalConfig::default()
-            },
+            wal: self.log.clone(),
             log_tail_entries: self.log_tail_entries,
             snapshots: SnapshotSettings {
                 bytes_per_second: self.snapshot_bytes_per_second.get(),

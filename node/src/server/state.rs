@@ -3,6 +3,7 @@
 use super::config::ServerConfig;
 use super::process;
 use super::requests::Replica;
+use crate::config::SyncWhen;
 use crate::status::{
     GroupStatus, KeyRange, LogStatus, MemberStatus, NodeStatus, Role, SnapshotStatus,
     TransportStatus,
@@ -183,6 +184,11 @@ impl Node {
             segments_recycled: log.segments_recycled,
             live_bytes: log.live_bytes,
             full: self.engine.log_is_full(),
+            sync: SyncWhen(self.engine.sync_mode()).to_string(),
+            hangs: log.hangs,
+            hanging_ms: log.hanging.map(|waited| waited.as_millis() as u64),
+            groups_over_quota: log.groups_over_quota,
+            entries_rewritten: log.entries_rewritten,
         }
     }
 

@@ -9,8 +9,10 @@ use clap::Args;
 use pontoon_shard_router::cut_at_samples;
 use pontoon_store::Compression;
 use pontoon_types::NodeId;
+use pontoon_wal::{SyncMode, WalConfig};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run a node.
@@ -95,6 +97,7 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
 pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Error> {
     let limits = settings.limits();
     let id = NodeId(required(settings.id, "id")?);
+    let log = log_config(&settings);
     let peers = required(settings.peers, "peers")?.0;
     if !peers.iter().any(|(peer, _)| *peer == id) {
         return Err(Error::Usage(format!("node {id} is not among --peers")));
@@ -160,8 +163,7 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         replication: settings.replication,
         workers: settings.workers.unwrap_or_else(defaults::workers),
         limits,
-        segment_bytes: size(settings.segment_bytes, defaults::SEGMENT_BYTES),
-        max_log_bytes: size(settings.max_log_bytes, defaults::MAX_LOG_BYTES),
+        log,
         election_timeout_ms: settings
             .election_timeout_ms
             .unwrap_or(defaults::ELECTION_TIMEOUT_MS),
@@ -185,6 +187,25 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             .log_tail_entries
             .unwrap_or(defaults::LOG_TAIL_ENTRIES),
     })
+}
+
+fn log_config(settings: &NodeSettings) -> WalConfig {
+    let default = WalConfig::default();
+    let sync = settings.sync.map_or(default.sync, |when| when.0);
+    if sync != SyncMode::Always {
+        tracing::warn!(
+            "--sync is not \"always\": a power cut may lose acknowledged writes and promises (S6 and S7 do not hold)"
+        );
+    }
+    WalConfig {
+        segment_bytes: size_of(settings.segment_bytes, default.segment_bytes),
+        max_bytes: size_of(settings.max_log_bytes, defaults::MAX_LOG_BYTES),
+        recovery_bytes: size_of(settings.recovery_bytes, default.recovery_bytes),
+        group_quota_bytes: size_of(settings.group_quota_bytes, default.group_quota_bytes),
+        sync,
+        hung_after: (settings.hung_disk_ms).map_or(default.hung_after, Duration::from_millis),
+        ..default
+    }
 }
 
 fn size_of(size: Option<ByteSize>, default: u64) -> u64 {
@@ -222,7 +243,7 @@ mod tests {
     fn what_is_not_said_has_its_default() {
         let config = server_config(settings()).unwrap();
         assert_eq!(config.shards, 64);
-        assert_eq!(config.segment_bytes, 64 << 20);
+        assert_eq!(config.log.segment_bytes, 64 << 20);
         assert_eq!(config.split_keys, None);
     }
 

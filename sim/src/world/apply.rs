@@ -170,7 +170,10 @@ impl World {
         let Some(process) = self.process(at, life) else {
             return Ok(());
         };
-        let rotated = if full {
+        let over_quota = process.log.over_quota();
+        let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
+        let crowds = !over_quota.is_empty();
+        let rotated = if full || crowds {
             process.stage.machine().store_mut().rotate()
         } else {
             Ok(())
@@ -180,7 +183,8 @@ impl World {
         reclaimed.map_err(|error| unexpected(format!("a store cannot reclaim: {error}")))?;
         let changed = std::mem::replace(&mut process.log_was_full, full) != full;
         let generation = process.durability.generation();
-        let cut = std::mem::replace(&mut process.generation, generation) != generation || full;
+        let flushed = std::mem::replace(&mut process.generation, generation) != generation;
+        let cut = flushed || full || crowds;
         let mut shares = vec![Vec::new(); WORKERS];
         for (group, applied) in process.durability.all().iter() {
             shares[worker_of(*group)].push((*group, *applied));
@@ -193,7 +197,12 @@ impl World {
                 self.tell(at, worker, Input::LogPressure { full });
             }
             if cut {
-                self.tell(at, worker, Input::Compact { applied });
+                let over_quota = over_quota.clone();
+                let cut = Input::Compact {
+                    applied,
+                    over_quota,
+                };
+                self.tell(at, worker, cut);
             }
         }
         self.plan(interval, Event::Keeper { node: at, life });

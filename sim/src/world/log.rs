@@ -93,11 +93,10 @@ impl World {
         };
         // As in production a worker hears of the last one only; in what order they came is the queue's matter.
         let mut sequences = [None; WORKERS];
-        for (worker, sequence) in process.log_queue.laid() {
-            sequences[*worker] = Some(*sequence).max(sequences[*worker]);
-            process.unsynced[*worker].remove(sequence);
+        for (worker, sequence) in process.log_queue.take_laid() {
+            sequences[worker] = Some(sequence).max(sequences[worker]);
+            process.unsynced[worker].remove(&sequence);
         }
-        process.log_queue.announced();
         let node = &mut self.nodes[at];
         node.marked = node.marked.max(marked);
         let Some(process) = self.process(at, life) else {

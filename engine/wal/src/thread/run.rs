@@ -1,12 +1,13 @@
 //! The log's thread.
 
+use super::watch::{Wait, Watch};
 use super::{DurabilityListener, Ticket};
 use crate::file::Directory;
 use crate::space::{Chore, Done};
-use crate::{Log, LogQueue, SealedBatch, WalError};
+use crate::{Log, LogQueue, Lsn, SealedBatch, SyncMode, WalConfig, WalError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One round lays at most so much before it syncs, so that a flood cannot keep the first one waiting.
 const ROUND_BYTES: usize = 64 << 20;
@@ -17,8 +18,41 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often segments are looked at that wait for their last reader.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Who is told of a batch.
+pub(super) enum Notice {
+    Ticket(Ticket),
+    Waiter(oneshot::Sender<Result<Lsn, WalError>>),
+}
+
+impl Notice {
+    /// Tells a waiter; who has a ticket is told with others. One who waits no more is not missed.
+    fn tell(self, result: Result<Lsn, WalError>) -> Option<Ticket> {
+        match self {
+            Self::Ticket(ticket) => return Some(ticket),
+            Self::Waiter(waiter) => drop(waiter.send(result)),
+        }
+        None
+    }
+}
+
+/// The settings that are about time.
+#[derive(Clone, Copy)]
+pub(super) struct Timing {
+    pub(super) sync: SyncMode,
+    mark_after_idle: Duration,
+}
+
+impl Timing {
+    pub(super) const fn of(config: &WalConfig) -> Self {
+        Self {
+            sync: config.sync,
+            mark_after_idle: config.mark_after_idle,
+        }
+    }
+}
+
 pub(super) enum Message<F> {
-    Batch(SealedBatch, Ticket),
+    Batch(SealedBatch, Notice),
     ChoreDone(Box<Done<F>>),
     Shutdown,
 }
@@ -28,8 +62,13 @@ pub(super) struct LogThread<D: Directory> {
     receiver: Receiver<Message<D::File>>,
     chores: Sender<Chore<D>>,
     listener: Arc<dyn DurabilityListener>,
-    mark_after_idle: Duration,
-    queue: LogQueue<Ticket>,
+    watch: Arc<Watch>,
+    timing: Timing,
+    /// When the last sync began, where that matters.
+    synced_at: Instant,
+    queue: LogQueue<Notice>,
+    /// Where tickets are gathered to be announced; kept for its memory.
+    tickets: Vec<Ticket>,
     laid_bytes: usize,
     stopping: bool,
     failed: Option<WalError>,
@@ -41,15 +80,19 @@ impl<D: Directory> LogThread<D> {
         receiver: Receiver<Message<D::File>>,
         chores: Sender<Chore<D>>,
         listener: Arc<dyn DurabilityListener>,
-        mark_after_idle: Duration,
+        watch: Arc<Watch>,
+        timing: Timing,
     ) -> Self {
         Self {
             log,
             receiver,
             chores,
             listener,
-            mark_after_idle,
+            watch,
+            timing,
+            synced_at: Instant::now(),
             queue: LogQueue::default(),
+            tickets: Vec::new(),
             laid_bytes: 0,
             stopping: false,
             failed: None,
@@ -89,7 +132,7 @@ impl<D: Directory> LogThread<D> {
                         break;
                     }
                 }
-                self.sync();
+                self.finish_round();
             }
             Err(RecvTimeoutError::Timeout) => self.idle(),
             Err(RecvTimeoutError::Disconnected) => self.stopping = true,
@@ -115,10 +158,18 @@ impl<D: Directory> LogThread<D> {
             return None;
         }
         // After a sync there may be a record left that lets segments go.
-        let retry = self.log.spare_failed() || self.queue.has_waiting() || self.log.is_dirty();
+        let sync = match self.timing.sync {
+            SyncMode::Always => Some(RETRY_AFTER),
+            SyncMode::Interval(interval) => Some(interval.saturating_sub(self.synced_at.elapsed())),
+            SyncMode::Os => None,
+        };
+        let retry = self.log.spare_failed() || self.queue.has_waiting();
         [
             retry.then_some(RETRY_AFTER),
-            self.log.mark_is_stale().then_some(self.mark_after_idle),
+            sync.filter(|_| self.log.is_dirty()),
+            self.log
+                .mark_is_stale()
+                .then_some(self.timing.mark_after_idle),
             self.log.has_unneeded().then_some(LOOK_AGAIN_AFTER),
         ]
         .into_iter()
@@ -134,20 +185,22 @@ impl<D: Directory> LogThread<D> {
         }
         self.log.retry_chores();
         self.lay_waiting();
-        self.sync();
+        self.finish_round();
     }
 
     fn handle(&mut self, message: Message<D::File>) {
         match message {
-            Message::Batch(batch, ticket) => {
+            Message::Batch(batch, notice) => {
                 if let Some(error) = &self.failed {
-                    self.listener.failed(error);
+                    if notice.tell(Err(error.clone())).is_some() {
+                        self.listener.failed(error);
+                    }
                     return;
                 }
                 let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
                 let submitted = self
                     .queue
-                    .submit(batch, ticket, |batch| lay(log, batch, laid_bytes));
+                    .submit(batch, notice, |batch| lay(log, batch, laid_bytes));
                 submitted.unwrap_or_else(|error| self.fail(error));
             }
             Message::ChoreDone(done) => {
@@ -172,19 +225,41 @@ impl<D: Directory> LogThread<D> {
         laid.unwrap_or_else(|error| self.fail(error));
     }
 
-    fn sync(&mut self) {
+    /// Syncs, if it is time to, and announces what was laid.
+    fn finish_round(&mut self) {
+        let is_due = match self.timing.sync {
+            SyncMode::Always => true,
+            SyncMode::Interval(interval) => self.synced_at.elapsed() >= interval,
+            SyncMode::Os => self.log.has_left_a_segment(),
+        };
+        if is_due {
+            self.sync();
+        }
         self.laid_bytes = 0;
+        self.announce();
+    }
+
+    fn sync(&mut self) {
         if self.failed.is_some() {
             return;
         }
-        match self.log.sync() {
-            Ok(_) => {
-                if !self.queue.laid().is_empty() {
-                    self.listener.durable(self.queue.laid());
-                    self.queue.announced();
-                }
-            }
-            Err(error) => self.fail(error),
+        if let SyncMode::Interval(_) = self.timing.sync {
+            self.synced_at = Instant::now();
+        }
+        let log = &mut self.log;
+        if let Err(error) = self.watch.over(Wait::Sync, || log.sync()) {
+            self.fail(error);
+        }
+    }
+
+    fn announce(&mut self) {
+        let end = self.log.durable();
+        let notices = self.queue.take_laid();
+        let told = notices.filter_map(|notice| notice.tell(Ok(end)));
+        self.tickets.extend(told);
+        if !self.tickets.is_empty() {
+            self.listener.durable(&self.tickets);
+            self.tickets.clear();
         }
     }
 
@@ -209,9 +284,10 @@ impl<D: Directory> LogThread<D> {
             self.handle(message);
         }
         self.sync();
+        self.announce();
         if self.failed.is_none() && self.queue.has_waiting() {
             // Accepted and not laid, for want of room: its submitters must not think it durable.
-            self.listener.failed(&WalError::ShutDown);
+            self.give_up(&WalError::ShutDown);
         }
         if self.failed.is_none()
             && self.log.mark_is_stale()
@@ -223,9 +299,15 @@ impl<D: Directory> LogThread<D> {
 
     /// Tells everyone, once here and again for each batch that still comes.
     fn fail(&mut self, error: WalError) {
-        self.queue.clear();
-        self.listener.failed(&error);
+        self.give_up(&error);
         self.failed = Some(error);
+    }
+
+    fn give_up(&mut self, error: &WalError) {
+        for notice in self.queue.give_up() {
+            notice.tell(Err(error.clone()));
+        }
+        self.listener.failed(error);
     }
 }
 
@@ -287,6 +369,10 @@ mod tests {
 
     impl Stepped {
         fn new(disk: &MemoryDisk) -> Self {
+            Self::syncing(disk, SyncMode::Always)
+        }
+
+        fn syncing(disk: &MemoryDisk, sync: SyncMode) -> Self {
             let config = WalConfig {
                 segment_bytes: SEGMENT,
                 mark_after_idle: Duration::ZERO,
@@ -301,7 +387,12 @@ mod tests {
             let (chore_sender, chores) = unbounded();
             let heard = Arc::new(Heard::default());
             let listener: Arc<dyn DurabilityListener> = heard.clone();
-            let thread = LogThread::new(log, receiver, chore_sender, listener, Duration::ZERO);
+            let watch = Arc::new(Watch::new(Duration::from_secs(1)));
+            let timing = Timing {
+                sync,
+                mark_after_idle: Duration::ZERO,
+            };
+            let thread = LogThread::new(log, receiver, chore_sender, listener, watch, timing);
             let mut stepped = Self {
                 thread,
                 sender,
@@ -328,11 +419,11 @@ mod tests {
         }
 
         fn send(&mut self, batch: SealedBatch, sequence: u64) {
-            let ticket = Ticket {
+            let notice = Notice::Ticket(Ticket {
                 worker: 0,
                 sequence,
-            };
-            self.sender.send(Message::Batch(batch, ticket)).unwrap();
+            });
+            self.sender.send(Message::Batch(batch, notice)).unwrap();
         }
 
         fn do_chores(&mut self) {
@@ -381,6 +472,71 @@ mod tests {
             (stepped.announced(), stepped.heard.failures.lock().len()),
             (0, 2)
         );
+    }
+
+    #[test]
+    fn who_does_not_wait_for_syncs_gets_them_at_an_interval_or_with_a_segment() {
+        let hour = SyncMode::Interval(Duration::from_secs(3600));
+        for (sync, are_synced) in [
+            (SyncMode::Always, true),
+            (hour, false),
+            (SyncMode::Os, false),
+        ] {
+            let disk = MemoryDisk::new();
+            let mut stepped = Stepped::syncing(&disk, sync);
+            stepped.do_chores();
+            let before = stepped.thread.log.stats().syncs;
+            stepped.submit(9_000);
+            stepped.thread.round();
+            assert_eq!(stepped.announced(), 1);
+            let syncs = stepped.thread.log.stats().syncs;
+            assert_eq!(syncs > before, are_synced, "{sync:?}");
+            assert_eq!(stepped.thread.log.is_dirty(), !are_synced);
+            for _ in 0..7 {
+                stepped.submit(9_000);
+                stepped.thread.round();
+                stepped.do_chores();
+            }
+            assert_eq!(stepped.announced(), 8);
+            let syncs = stepped.thread.log.stats().syncs;
+            assert_eq!(syncs > before, sync != hour, "{sync:?}: a segment was left");
+            // At the end everything is.
+            stepped.thread.drain();
+            assert!(!stepped.thread.log.is_dirty() && stepped.thread.failed.is_none());
+        }
+        let mut stepped = Stepped::syncing(&MemoryDisk::new(), SyncMode::Interval(Duration::ZERO));
+        stepped.submit(100);
+        stepped.thread.round();
+        assert!(!stepped.thread.log.is_dirty(), "the interval is over");
+    }
+
+    #[test]
+    fn who_waits_for_a_batch_is_told_when_it_is_durable_or_that_it_will_not_be() {
+        let disk = MemoryDisk::new();
+        let mut stepped = Stepped::new(&disk);
+        let wait = |stepped: &mut Stepped| {
+            let (waiter, waiting) = oneshot::channel();
+            let notice = Notice::Waiter(waiter);
+            let sealed = BatchBuilder::new().seal();
+            stepped.sender.send(Message::Batch(sealed, notice)).unwrap();
+            super::super::Durable(waiting)
+        };
+        stepped.submit(100);
+        let durable = wait(&mut stepped);
+        stepped.thread.round();
+        assert_eq!(durable.wait().unwrap(), stepped.thread.log.durable());
+        disk.fail_sync_after(0);
+        stepped.submit(100);
+        let durable = wait(&mut stepped);
+        stepped.thread.round();
+        let late = wait(&mut stepped);
+        stepped.thread.round();
+        for durable in [durable, late] {
+            assert!(matches!(durable.wait(), Err(WalError::Poisoned { .. })));
+        }
+        let durable = wait(&mut stepped);
+        drop(stepped);
+        assert!(matches!(durable.wait(), Err(WalError::ShutDown)));
     }
 
     #[test]
