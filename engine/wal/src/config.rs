@@ -3,6 +3,7 @@
 use crate::WalError;
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use pontoon_types::{ClusterId, NodeId};
+use std::num::NonZero;
 use std::time::Duration;
 
 /// How a log uses its directory.
@@ -18,6 +19,9 @@ pub struct WalConfig {
     /// half of `max_bytes`, the log writes again what little is needed of old segments, so that they can go;
     /// of a segment of which more than half is needed, only its groups' owners can free anything.
     pub recovery_bytes: u64,
+    /// How many threads read the log back when it is opened. What is found is the same with any number. Half of them hold a
+    /// segment in memory each.
+    pub recovery_threads: usize,
     /// How much of the log the entries of one group may take before it is
     /// [reported](crate::Wal::over_quota).
     pub group_quota_bytes: u64,
@@ -53,6 +57,9 @@ impl Default for WalConfig {
             segment_bytes: 64 << 20,
             max_bytes: 8 << 30,
             recovery_bytes: 1 << 30,
+            recovery_threads: std::thread::available_parallelism()
+                .map_or(1, NonZero::get)
+                .min(8),
             group_quota_bytes: 256 << 20,
             max_recycled: 2,
             mark_after_idle: Duration::from_millis(500),

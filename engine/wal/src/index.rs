@@ -109,6 +109,13 @@ impl Pins {
         }
     }
 
+    /// Takes in what other groups need.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (segment, groups) in other.0 {
+            *self.0.entry(segment).or_default() += groups;
+        }
+    }
+
     pub(crate) fn holds(&self, segment: u32) -> bool {
         self.0.contains_key(&segment)
     }

@@ -6,6 +6,7 @@ mod record;
 
 pub use record::{Content, LoggedRecord};
 
+use crate::WalConfig;
 use crate::recovery::{Scan, scan, scan_records};
 use crate::space::segment_name;
 use crate::{
@@ -93,7 +94,10 @@ pub struct GroupReport {
 /// If the directory holds no log, is in use, or was written by a newer version.
 pub fn verify(directory: &Path) -> Result<Report, WalError> {
     let disk = FsDirectory::open_existing(directory)?;
-    report(directory, scan(&disk, None)?)
+    report(
+        directory,
+        scan(&disk, None, WalConfig::default().recovery_threads)?,
+    )
 }
 
 /// How much of what there is.
@@ -115,7 +119,7 @@ pub fn dump(
 ) -> Result<Option<Report>, WalError> {
     let disk = FsDirectory::open_existing(directory)?;
     let mut flow = ControlFlow::Continue(());
-    let scan = scan_records(&disk, None, |seen| {
+    let scan = scan_records(&disk, None, 1, |seen| {
         // A kind from a newer version ends the scan with an error that names it.
         if let Some(record) = LoggedRecord::of(seen) {
             flow = visit(&record);

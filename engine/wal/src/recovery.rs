@@ -10,8 +10,13 @@
 //!   names its group's record before it: a group whose first record behind the damage names one in front
 //!   of it has lost nothing. All others are quarantined, and so is a group of which nothing comes after.
 //!
+//! Reading and checking segments, and replaying the groups' records, may each be done by threads beside the walk. What is found
+//! is the same.
+//!
 //! The cut and the rewriting of what lies above the mark are in [`crate::Log::open`].
 
+mod ahead;
+mod lanes;
 mod replay;
 mod scan;
 

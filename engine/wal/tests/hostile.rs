@@ -6,8 +6,9 @@ mod common;
 use common::model::{Dice, Run, small_config};
 use common::{IDENTITY, config, entry};
 use pontoon_types::{GroupId, LogIndex};
-use pontoon_wal::{BatchBuilder, Directory, Log, LogFile, MemoryDisk, WalError};
+use pontoon_wal::{BatchBuilder, Directory, Log, LogFile, MemoryDisk, WalConfig, WalError};
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn put(disk: &MemoryDisk, name: &str, bytes: &[u8]) {
     let file = disk.create(name).unwrap();
@@ -58,7 +59,17 @@ proptest! {
             let length = length.min(bytes.len()).min(stray.len());
             bytes[..length].copy_from_slice(&stray[..length]);
         });
-        let _ = Log::open(disk, small_config(), IDENTITY);
+        // What is found, and how it is taken, does not depend on how many threads look.
+        let found = [1, 2, 5].map(|recovery_threads| {
+            let config = WalConfig { recovery_threads, ..small_config() };
+            let opened = Log::open(disk.crash(0), config, IDENTITY);
+            opened.map_err(|error| error.to_string()).map(|(_, mut recovered)| {
+                recovered.report.duration = Duration::ZERO;
+                format!("{recovered:?}")
+            })
+        });
+        prop_assert_eq!(&found[0], &found[1]);
+        prop_assert_eq!(&found[0], &found[2]);
     }
 }
 

@@ -34,7 +34,7 @@ impl<D: Directory> Log<D> {
         identity: LogIdentity,
     ) -> Result<(Self, Recovered), WalError> {
         config.check()?;
-        let scan = scan(&directory, Some(identity))?;
+        let scan = scan(&directory, Some(identity), config.recovery_threads)?;
         let directory = Arc::new(directory);
         let recycled = tidy(&*directory, &config)?;
         let mark_file = open_mark_file(&*directory, scan.mark_exists)?;

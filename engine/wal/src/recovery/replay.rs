@@ -3,8 +3,7 @@
 use super::Damage;
 use crate::Lsn;
 use crate::format::record::{
-    Extent, Malformed, RecordKind, RecordView, decode_extent, decode_hard_state, decode_segments,
-    record_bytes,
+    Extent, Malformed, RecordKind, RecordView, decode_extent, decode_hard_state, record_bytes,
 };
 use crate::format::state::{
     FLAG_DAMAGED, FLAG_INSTALLED, GroupState, InstalledSnapshot, Removal, decode_tombstone,
@@ -13,102 +12,164 @@ use crate::index::{GroupHasher, GroupLog, Pins, Sequenced};
 use pontoon_types::{
     ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term, mutant,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
-/// Why a record of a verified batch could not be used.
-pub(super) enum RecordError {
-    /// A kind from a newer version.
-    Unsupported,
-    /// Its payload is not what its kind asks for, although its checksum holds.
-    Malformed,
+/// What one record does to its group.
+pub(super) struct Step {
+    pub(super) group: GroupId,
+    at: Lsn,
+    previous: Lsn,
+    says_damaged: bool,
+    change: Change,
 }
 
-impl From<Malformed> for RecordError {
-    fn from(Malformed: Malformed) -> Self {
-        Self::Malformed
-    }
+enum Change {
+    /// Nothing but the record's header can be believed.
+    Unreadable,
+    Entry(LogPosition, u32),
+    Rewrite(LogPosition, u32),
+    HardState(HardState),
+    Compact {
+        extent: Extent,
+        keeps_installed: bool,
+    },
+    Checkpoint(Box<GroupState>),
+    Install(Box<InstalledSnapshot>),
+    Tombstone(ReplicaId),
 }
 
-/// All groups, as of the records seen so far.
-#[derive(Default)]
-pub(super) struct Replay {
-    groups: HashMap<GroupId, ReplayedGroup, BuildHasherDefault<GroupHasher>>,
-    /// What the log consists of, by the last record that says so.
-    pub(super) segments: Vec<u32>,
-    pub(super) records: BTreeMap<RecordKind, u64>,
-}
-
-impl Replay {
-    /// Takes in one record that lies at `at`. Of a `rotten` entry only the record's header can be believed.
-    pub(super) fn apply(
-        &mut self,
+impl Step {
+    /// Reads a record of a group that lies at `at`. Of a `rotten` entry only the header can be believed. Returns also whether
+    /// the payload is what its kind asks for.
+    pub(super) fn decode(
+        kind: RecordKind,
         view: &RecordView<'_>,
         at: Lsn,
         rotten: bool,
-    ) -> Result<(), RecordError> {
-        let header = &view.header;
-        let kind = RecordKind::ALL
-            .into_iter()
-            .find(|kind| *kind as u8 == header.kind)
-            .ok_or(RecordError::Unsupported)?;
-        *self.records.entry(kind).or_default() += 1;
-        if kind == RecordKind::Segments {
-            self.segments = decode_segments(view.payload)?;
-            return Ok(());
+    ) -> (Self, bool) {
+        let change = if rotten {
+            Ok(Change::Unreadable)
+        } else {
+            Change::decode(kind, view)
+        };
+        let is_sound = change.is_ok();
+        let step = Self {
+            group: view.header.group,
+            at,
+            previous: view.header.previous,
+            says_damaged: view.header.flags & FLAG_DAMAGED != 0,
+            change: change.unwrap_or(Change::Unreadable),
+        };
+        (step, is_sound)
+    }
+}
+
+impl Change {
+    fn decode(kind: RecordKind, view: &RecordView<'_>) -> Result<Self, Malformed> {
+        let (header, payload) = (&view.header, view.payload);
+        Ok(match kind {
+            RecordKind::Entry | RecordKind::Rewrite => {
+                let (owner, position) = entry_position(payload).ok_or(Malformed)?;
+                let is_no_index = [LogIndex::ZERO, LogIndex(u64::MAX)].contains(&position.index);
+                if owner != header.group || is_no_index {
+                    return Err(Malformed);
+                }
+                let bytes = record_bytes(payload.len()) as u32;
+                if kind == RecordKind::Rewrite && !mutant!(RewriteCuts) {
+                    Self::Rewrite(position, bytes)
+                } else {
+                    Self::Entry(position, bytes)
+                }
+            }
+            RecordKind::HardState => Self::HardState(decode_hard_state(payload)?),
+            RecordKind::Compact => Self::Compact {
+                extent: decode_extent(payload)?,
+                keeps_installed: header.flags & FLAG_INSTALLED != 0,
+            },
+            RecordKind::Checkpoint => {
+                Self::Checkpoint(Box::new(GroupState::decode(header.flags, payload)?))
+            }
+            RecordKind::SnapshotInstall => {
+                Self::Install(Box::new(InstalledSnapshot::decode(payload)?))
+            }
+            RecordKind::Tombstone => Self::Tombstone(decode_tombstone(payload)?),
+            RecordKind::Segments => return Err(Malformed), // It is of no group.
+        })
+    }
+}
+
+/// Groups, as of the records seen so far.
+#[derive(Default)]
+pub(super) struct Replay {
+    groups: HashMap<GroupId, ReplayedGroup, BuildHasherDefault<GroupHasher>>,
+}
+
+/// So many groups are brought into the cache at once.
+const TOUCHED: usize = 32;
+
+impl Replay {
+    /// Takes in steps in order. With many groups nearly every one waits for memory, several times over; so what a few steps
+    /// will need is looked at first, in loops short enough for the processor to wait for all of it at once.
+    pub(super) fn take_all(&mut self, steps: &mut Vec<Step>) {
+        let mut ahead = steps.len();
+        let mut drain = steps.drain(..);
+        while ahead > 0 {
+            let few = &drain.as_slice()[..ahead.min(TOUCHED)];
+            let mut touched = 0;
+            for step in few {
+                touched ^= self.groups.get(&step.group).map_or(0, |group| group.link.0);
+            }
+            for step in few {
+                touched ^= self.groups.get(&step.group).map_or(0, ReplayedGroup::tail);
+            }
+            std::hint::black_box(touched);
+            let count = few.len();
+            ahead -= count;
+            drain.by_ref().take(count).for_each(|step| self.take(step));
         }
-        let group = self.groups.entry(header.group).or_default();
-        if header.flags & FLAG_DAMAGED != 0 {
+    }
+
+    pub(super) fn take(&mut self, step: Step) {
+        let at = step.at;
+        let group = self.groups.entry(step.group).or_default();
+        if step.says_damaged {
             group.damaged_at = at;
         }
         group.seen = at;
-        if kind == RecordKind::Checkpoint {
-            group.checkpoint_after(header.previous);
-        } else {
-            if header.previous != group.link {
-                // Segments start with a checkpoint, so nothing but a loss can break the chain here.
-                group.damaged_at = at;
-            }
-            group.link = at;
+        if let Change::Checkpoint(state) = step.change {
+            group.checkpoint_after(step.previous);
+            return group.checkpoint(*state);
         }
-        match kind {
-            RecordKind::Segments => {}
-            RecordKind::Entry | RecordKind::Rewrite if rotten => {}
-            RecordKind::Entry | RecordKind::Rewrite => {
-                let (owner, position) = entry_position(view.payload).ok_or(Malformed)?;
-                if owner != header.group
-                    || position.index == LogIndex::ZERO
-                    || position.index == LogIndex(u64::MAX)
-                {
-                    return Err(RecordError::Malformed);
-                }
-                let found = Found {
-                    term: position.term,
-                    at,
-                    bytes: record_bytes(view.payload.len()) as u32,
-                };
-                if kind == RecordKind::Rewrite && !mutant!(RewriteCuts) {
-                    group.rewrite(position.index.0, found);
-                } else {
-                    group.entry(position, found);
-                }
+        if step.previous != group.link {
+            // Segments start with a checkpoint, so nothing but a loss can break the chain here.
+            group.damaged_at = at;
+        }
+        group.link = at;
+        let found = |position: LogPosition, bytes| Found {
+            term: position.term,
+            at,
+            bytes,
+        };
+        match step.change {
+            Change::Unreadable | Change::Checkpoint(_) => {}
+            Change::Entry(position, bytes) => group.entry(position, found(position, bytes)),
+            Change::Rewrite(position, bytes) => {
+                group.rewrite(position.index.0, found(position, bytes));
             }
-            RecordKind::HardState => group.hard_state = decode_hard_state(view.payload)?,
-            RecordKind::Compact => {
-                group.extent(&decode_extent(view.payload)?);
-                if header.flags & FLAG_INSTALLED == 0 {
+            Change::HardState(state) => group.hard_state = state,
+            Change::Compact {
+                extent,
+                keeps_installed,
+            } => {
+                group.extent(&extent);
+                if !keeps_installed {
                     group.installed = None;
                 }
             }
-            RecordKind::Checkpoint => {
-                group.checkpoint(GroupState::decode(header.flags, view.payload)?);
-            }
-            RecordKind::SnapshotInstall => {
-                group.install(InstalledSnapshot::decode(view.payload)?);
-            }
-            RecordKind::Tombstone => group.remove(decode_tombstone(view.payload)?, at),
+            Change::Install(snapshot) => group.install(*snapshot),
+            Change::Tombstone(replica) => group.remove(replica, at),
         }
-        Ok(())
     }
 
     /// What the log's index starts from, with every group marked that is not proven whole.
@@ -185,6 +246,12 @@ impl ReplayedGroup {
     /// Where the present replica's life starts. What was lost before that is no loss.
     fn since(&self) -> Lsn {
         self.removed.map_or(Lsn::ZERO, |removal| removal.at)
+    }
+
+    /// Where its last entry is.
+    fn tail(&self) -> u64 {
+        let last = self.parts.last().and_then(|part| part.entries.back());
+        last.map_or(0, |entry| entry.at.0)
     }
 
     /// Goes on behind a checkpoint whose group had its last record at `previous`.

@@ -1,12 +1,14 @@
 //! The walk over all segments.
 
-use super::replay::{Groups, RecordError, Replay};
+use super::ahead::{Ahead, Prepared, read_whole};
+use super::lanes::Lanes;
+use super::replay::{Groups, Step};
 use super::{Damage, RecoveryReport};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, FOLLOWS_DAMAGE};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
-use crate::format::record::{RecordView, Records, holds_an_entry};
+use crate::format::record::{RecordKind, RecordView, Records, decode_segments, holds_an_entry};
 use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::{ALIGNMENT, PAGE_BYTES};
 use crate::index::Pins;
@@ -14,7 +16,7 @@ use crate::space::{MARK_FILE, segment_name, segment_of};
 use crate::{LogIdentity, Lsn};
 use pontoon_types::{Entry, GroupId, mutant};
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A segment file that was found.
 pub(crate) struct Scanned<F> {
@@ -48,12 +50,17 @@ pub(crate) struct Scan<F> {
     pub(crate) report: RecoveryReport,
 }
 
-/// Reads everything and changes nothing. With `identity`, files of others are refused.
+/// How often a long recovery says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Reads everything and changes nothing. With `identity`, files of others are refused. With more than one of `threads` it
+/// takes others beside the calling one.
 pub(crate) fn scan<D: Directory>(
     directory: &D,
     identity: Option<LogIdentity>,
+    threads: usize,
 ) -> Result<Scan<D::File>, WalError> {
-    scan_records(directory, identity, |_| ControlFlow::Continue(()))
+    scan_records(directory, identity, threads, |_| ControlFlow::Continue(()))
 }
 
 /// A record that is part of the log.
@@ -72,6 +79,7 @@ pub(crate) struct RecordSeen<'a> {
 pub(crate) fn scan_records<D: Directory>(
     directory: &D,
     identity: Option<LogIdentity>,
+    threads: usize,
     visit: impl FnMut(&RecordSeen<'_>) -> ControlFlow<()>,
 ) -> Result<Scan<D::File>, WalError> {
     let started = Instant::now();
@@ -91,45 +99,49 @@ pub(crate) fn scan_records<D: Directory>(
     } else {
         None
     };
-    let mut walk = Walk {
-        replay: Replay::default(),
-        report: RecoveryReport {
-            mark_found: mark.is_some(),
-            ..RecoveryReport::default()
-        },
-        durable: mark.map_or(Lsn::ZERO, |mark| mark.durable),
-        durable_is_final: false,
-        last_batch: (Lsn::ZERO, 0),
-        end: Lsn::ZERO,
-        hole: None,
-        visit,
-    };
-    walk.all(&mut segments)?;
-    let sealed = walk.finish();
-    let last = walk.end.generation();
-    let kept = segments.partition_point(|segment| segment.generation <= last);
-    let lost = walk.missing(&segments);
-    let mut report = walk.report;
-    report.records = std::mem::take(&mut walk.replay.records);
-    let (groups, pins) = walk.replay.finish(&report.damage);
-    report.segments = kept;
-    report.durable = walk.durable;
-    report.end = walk.end;
-    report.unattributed = report.damage.iter().any(|damage| damage.group.is_none());
-    report.duration = started.elapsed();
-    Ok(Scan {
+    let threads = threads.saturating_sub(1);
+    let (walked, ends) = std::thread::scope(|scope| {
+        let mut walk = Walk {
+            lanes: Lanes::new(scope, threads.div_ceil(2)),
+            listed: Vec::new(),
+            records: [0; RecordKind::ALL.len()],
+            report: RecoveryReport {
+                mark_found: mark.is_some(),
+                ..RecoveryReport::default()
+            },
+            durable: mark.map_or(Lsn::ZERO, |mark| mark.durable),
+            durable_is_final: false,
+            last_batch: (Lsn::ZERO, 0),
+            end: Lsn::ZERO,
+            ends: vec![SEGMENT_HEADER_BYTES as u32; segments.len()],
+            hole: None,
+            visit,
+        };
+        let ahead = Ahead::new(scope, &segments, threads.div_ceil(2));
+        walk.all(&segments, ahead, started)?;
+        let ends = std::mem::take(&mut walk.ends);
+        Ok((walk.finish(&segments), ends))
+    })?;
+    for (segment, end) in segments.iter_mut().zip(ends) {
+        segment.end = end;
+    }
+    let last = walked.report.end.generation();
+    let mut scan = Scan {
         identity: owner,
-        groups,
-        pins,
+        kept: segments.partition_point(|segment| segment.generation <= last),
+        groups: walked.groups,
+        pins: walked.pins,
         segments,
-        kept,
-        last_batch: walk.last_batch,
-        lost,
-        sealed,
+        last_batch: walked.last_batch,
+        lost: walked.lost,
+        sealed: walked.sealed,
         mark,
         mark_exists,
-        report,
-    })
+        report: walked.report,
+    };
+    scan.report.segments = scan.kept;
+    scan.report.duration = started.elapsed();
+    Ok(scan)
 }
 
 fn open_segment<D: Directory>(
@@ -211,46 +223,72 @@ fn read_mark<D: Directory>(
 }
 
 /// A batch whose header and body verify; its entries' payloads are checked one by one.
-struct Whole {
-    header: BatchHeader,
+pub(super) struct Whole {
+    pub(super) header: BatchHeader,
     checksum: u32,
-    end: u32,
+    pub(super) end: u32,
     /// An entry whose own checksum fails, by its offset in the segment.
     rotten: Vec<(u32, GroupId)>,
 }
 
-struct Walk<V> {
-    replay: Replay,
+struct Walk<'scope, V> {
+    lanes: Lanes<'scope>,
+    /// What the log consists of, by the last record that says so.
+    listed: Vec<u32>,
+    /// How many there are of each kind.
+    records: [u64; RecordKind::ALL.len()],
     report: RecoveryReport,
     /// The highest durable mark known so far; all there are if `durable_is_final`.
     durable: Lsn,
     durable_is_final: bool,
     last_batch: (Lsn, u32),
     end: Lsn,
+    /// Where each segment's last whole batch ends.
+    ends: Vec<u32>,
     /// Where an unreadable stretch began whose end is not found yet.
     hole: Option<(Lsn, String)>,
     visit: V,
 }
 
-impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
+/// What a walk has found.
+struct Walked {
+    groups: Groups,
+    pins: Pins,
+    lost: Vec<u32>,
+    last_batch: (Lsn, u32),
+    sealed: bool,
+    report: RecoveryReport,
+}
+
+impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<'_, V> {
     /// Walks over all segments, up to a cut.
-    fn all<F: LogFile>(&mut self, segments: &mut [Scanned<F>]) -> Result<(), WalError> {
+    fn all<F: LogFile>(
+        &mut self,
+        segments: &[Scanned<F>],
+        mut ahead: Ahead<'_, F>,
+        mut told: Instant,
+    ) -> Result<(), WalError> {
         for at in 0..segments.len() {
-            let bytes = read_whole(&segments[at]);
+            if told.elapsed() >= PROGRESS_EVERY {
+                told = Instant::now();
+                tracing::info!(segment = at, of = segments.len(), "reading the log back");
+            }
+            let mut prepared = ahead.take(at);
             if at == 0 && self.end == Lsn::ZERO {
                 self.end = Lsn::new(segments[0].generation, SEGMENT_HEADER_BYTES as u32);
             }
-            if self.segment(&bytes, segments, at)? == Flow::End {
+            if self.segment(&mut prepared, segments, at)? == Flow::End {
                 break;
             }
+            ahead.give_back(at, prepared.bytes);
         }
         Ok(())
     }
 
     fn segment<F: LogFile>(
         &mut self,
-        bytes: &[u8],
-        segments: &mut [Scanned<F>],
+        prepared: &mut Prepared,
+        segments: &[Scanned<F>],
         at: usize,
     ) -> Result<Flow, WalError> {
         let name = segment_name(segments[at].generation);
@@ -262,7 +300,9 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
         let mut offset = SEGMENT_HEADER_BYTES as u32;
         loop {
             let here = Lsn::new(generation, offset);
-            let Some(whole) = read_batch(bytes, offset, &header) else {
+            let whole = prepared.batch_at(offset, &segments[at]);
+            let bytes = prepared.bytes.as_slice();
+            let Some(whole) = whole else {
                 // The end of the segment, or a hole in it: what follows tells.
                 let next = find_header(bytes, offset + ALIGNMENT as u32, &header);
                 let torn = BatchHeader::decode(bytes, offset, header.seed()).is_some();
@@ -297,7 +337,7 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
                 return Ok(Flow::End);
             }
             offset = whole.end;
-            segments[at].end = offset;
+            self.ends[at] = offset;
         }
     }
 
@@ -343,18 +383,18 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
             if (self.visit)(&seen).is_break() {
                 return Ok(Flow::End);
             }
-            match self.replay.apply(&view, at, rotten) {
-                Ok(()) => {}
-                Err(RecordError::Unsupported) => {
-                    return Err(WalError::UnsupportedRecord {
-                        file: file.to_owned(),
-                        offset: record_at,
-                        kind: view.header.kind,
-                    });
-                }
-                Err(RecordError::Malformed) => {
-                    self.damaged_record(file, at, view.header.group);
-                }
+            let kinds = &RecordKind::ALL;
+            let known = |kind: &RecordKind| *kind as u8 == view.header.kind;
+            let Some(kind) = kinds.iter().position(known) else {
+                return Err(WalError::UnsupportedRecord {
+                    file: file.to_owned(),
+                    offset: record_at,
+                    kind: view.header.kind,
+                });
+            };
+            self.records[kind] += 1;
+            if !self.record(kinds[kind], &view, at, rotten) {
+                self.damaged_record(file, at, view.header.group);
             }
         }
         for (at, group) in &whole.rotten {
@@ -366,6 +406,21 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
         self.last_batch = (header.position, whole.checksum);
         self.end = Lsn::new(header.position.generation(), whole.end);
         Ok(Flow::On)
+    }
+
+    /// Takes in a record; returns whether its payload is what its kind asks for.
+    #[inline]
+    fn record(&mut self, kind: RecordKind, view: &RecordView<'_>, at: Lsn, rotten: bool) -> bool {
+        if kind != RecordKind::Segments {
+            let (step, is_sound) = Step::decode(kind, view, at, rotten);
+            self.lanes.take(step);
+            return is_sound;
+        }
+        let Ok(listed) = decode_segments(view.payload) else {
+            return false;
+        };
+        self.listed = listed;
+        true
     }
 
     fn damaged_record(&mut self, file: &str, at: Lsn, group: GroupId) {
@@ -423,7 +478,7 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
             }
             for later in &segments[at + 1..] {
                 if let Some(header) = &later.header {
-                    let bytes = read_whole(later);
+                    let bytes = read_whole(later, Vec::new());
                     let mark = highest_mark(&bytes, SEGMENT_HEADER_BYTES as u32, header);
                     self.durable = self.durable.max(mark);
                 }
@@ -439,7 +494,7 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
                 .binary_search_by_key(generation, |segment| segment.generation)
                 .is_ok()
         };
-        let mut lost = std::mem::take(&mut self.replay.segments);
+        let mut lost = std::mem::take(&mut self.listed);
         lost.retain(|generation| !present(generation));
         for generation in &lost {
             self.report.damage.push(Damage {
@@ -452,8 +507,29 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<V> {
         lost
     }
 
+    /// What it all comes to.
+    fn finish<F>(mut self, segments: &[Scanned<F>]) -> Walked {
+        let sealed = self.settle_end();
+        let lost = self.missing(segments);
+        let mut report = self.report;
+        let counts = RecordKind::ALL.into_iter().zip(self.records);
+        report.records = counts.filter(|(_, count)| *count > 0).collect();
+        let (groups, pins) = self.lanes.finish(&report.damage);
+        report.durable = self.durable;
+        report.end = self.end;
+        report.unattributed = report.damage.iter().any(|damage| damage.group.is_none());
+        Walked {
+            groups,
+            pins,
+            lost,
+            last_batch: self.last_batch,
+            sealed,
+            report,
+        }
+    }
+
     /// What is left at the end; returns whether the log ends in damage.
-    fn finish(&mut self) -> bool {
+    fn settle_end(&mut self) -> bool {
         if let Some((start, _)) = &self.hole
             && (*start >= self.durable || mutant!(DamageEndsLog))
             && !mutant!(TornTailStays)
@@ -482,26 +558,7 @@ enum Flow {
     End,
 }
 
-/// All that can be read of a segment. A part that cannot is left zero, and so is found as damage.
-fn read_whole<F: LogFile>(segment: &Scanned<F>) -> Vec<u8> {
-    const CHUNK: usize = 1 << 20;
-    let limit = crate::WalConfig::MAX_SEGMENT_BYTES.min(segment.bytes);
-    let mut bytes = vec![0; limit as usize];
-    for (number, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
-        let offset = (number * CHUNK) as u64;
-        if segment.file.read_at(offset, chunk).is_err() {
-            for (page, part) in chunk.chunks_mut(PAGE_BYTES).enumerate() {
-                let offset = offset + (page * PAGE_BYTES) as u64;
-                if segment.file.read_at(offset, part).is_err() {
-                    part.fill(0);
-                }
-            }
-        }
-    }
-    bytes
-}
-
-fn read_batch(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> Option<Whole> {
+pub(super) fn read_batch(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> Option<Whole> {
     let seed = segment.seed();
     let (header, checksum) = BatchHeader::decode(bytes, offset, seed)?;
     let body_at = offset as usize + BATCH_HEADER_BYTES;

@@ -22,6 +22,8 @@ pub fn config(segment_bytes: u64) -> WalConfig {
     WalConfig {
         segment_bytes,
         max_bytes: 64 * segment_bytes,
+        // Most of the tests recover thousands of times.
+        recovery_threads: 1,
         ..WalConfig::default()
     }
 }
