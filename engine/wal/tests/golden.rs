@@ -18,6 +18,7 @@ const LINE_BYTES: usize = 16;
 const GOLDEN_SEGMENT: &str = include_str!("golden/v1-segment.hex");
 const GOLDEN_MARK: &str = include_str!("golden/v1-mark.hex");
 const GOLDEN_REPLICAS: &str = include_str!("golden/v1-replicas-segment.hex");
+const GOLDEN_REWRITTEN: &str = include_str!("golden/v1-rewritten-segment.hex");
 
 fn config() -> WalConfig {
     WalConfig {
@@ -72,6 +73,31 @@ fn write_replicas() -> MemoryDisk {
     disk
 }
 
+/// An entry of an idle group, written again into the only segment that is left; and that segment's name.
+fn write_rewritten() -> (MemoryDisk, String) {
+    let disk = MemoryDisk::new();
+    let config = WalConfig {
+        recovery_bytes: 0,
+        ..config()
+    };
+    let (mut log, _) = Log::open(disk.clone(), config, IDENTITY).unwrap();
+    let mut batch = BatchBuilder::new();
+    batch.append(&entry(9, 3, 1, b"written twice"));
+    log.append(&batch.seal()).unwrap();
+    let mut index = 0;
+    while log.stats().entries_rewritten == 0 || log.stats().segments_live > 1 {
+        index += 1;
+        batch.append(&entry(1, 2, index, &[0; 3_000]));
+        batch.compact(GroupId(1), position(2, index));
+        log.append(&batch.seal()).unwrap();
+        log.sync().unwrap();
+        log.maintain().unwrap();
+    }
+    log.sync().unwrap();
+    let name = format!("{:010}.seg", log.end().generation());
+    (disk, name)
+}
+
 /// Lines of an offset and sixteen bytes; lines of zeros are left out.
 fn to_hex(bytes: &[u8]) -> String {
     let mut text = format!("{:06x} bytes\n", bytes.len());
@@ -105,10 +131,12 @@ fn from_hex(text: &str) -> Vec<u8> {
 #[test]
 fn what_is_written_are_the_bytes_of_the_golden_files() {
     let (log, replicas) = (write_log(), write_replicas());
+    let (rewritten, last) = write_rewritten();
     for (disk, name, golden) in [
         (&log, SEGMENT, GOLDEN_SEGMENT),
         (&log, MARK, GOLDEN_MARK),
         (&replicas, SEGMENT, GOLDEN_REPLICAS),
+        (&rewritten, &last, GOLDEN_REWRITTEN),
     ] {
         let written = to_hex(&disk.contents(name).unwrap());
         assert!(written == golden, "{name} is now\n{written}");
@@ -188,4 +216,15 @@ fn the_golden_file_of_replicas_is_read() {
         (Some(ReplicaId(12)), LogIndex(0))
     );
     assert_eq!(nine.hard_state, hard_state(0, None, 0));
+}
+
+#[test]
+fn the_golden_file_of_a_rewritten_entry_is_read() {
+    let (_, name) = write_rewritten();
+    let disk = disk_of(&[(&name, GOLDEN_REWRITTEN)]);
+    let (log, recovered) = Log::open(disk, config(), IDENTITY).unwrap();
+    assert_eq!(recovered.report.damage, []);
+    assert_eq!(recovered.report.records[&RecordKind::Rewrite], 1);
+    let read = log.reader().read(GroupId(9), LogIndex(1), LogIndex(1), 1);
+    assert_eq!(read.unwrap(), [entry(9, 3, 1, b"written twice")]);
 }
