@@ -2,7 +2,10 @@
 
 use crate::discover;
 use crate::link::LinkFailure;
-use crate::protocol::{MemberStep, Response, encode_members, encode_status};
+use crate::protocol::{
+    DigestState, MemberStep, Response, encode_digest, encode_mark, encode_members, encode_page,
+    encode_status,
+};
 use crate::request::Ask;
 use crate::scan::{Row, Scan};
 use crate::shell::{Answer, Shell};
@@ -13,8 +16,8 @@ use pontoon_shard_router::{ClusterMap, NodeDescriptor};
 use pontoon_transport::{ChannelError, LinkError};
 use pontoon_types::codec::varint_len;
 use pontoon_types::{
-    ClusterId, Command, Epoch, Instant, LimitsError, Mutation, NodeId, Operation, Request,
-    SessionId, ShardId,
+    ClusterId, Command, Epoch, Instant, LimitsError, LogIndex, Mutation, NodeId, Operation,
+    Request, SessionId, ShardId,
 };
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -257,10 +260,117 @@ impl Client {
         shard: ShardId,
         steps: &[MemberStep],
     ) -> Result<(), ClientError> {
-        let clock = &self.shell.clock;
-        let (began, until) = (clock.now(), clock.now() + self.timeout);
         let mut request = Vec::new();
         encode_members(&mut request, self.timeout, shard, steps);
+        match self.ask_leader(shard, request).await? {
+            (_, Response::Written) => Ok(()),
+            (node, _) => Err(ClientError::UnexpectedAnswer {
+                node,
+                expected: "what came of a change of members",
+            }),
+        }
+    }
+
+    /// Puts a mark into the log of a shard's group, and returns its index: every replica that comes to it holds its state as of
+    /// exactly there for a while, to be compared ([`Client::digest`]) or copied ([`Client::page`]). What was
+    /// acknowledged before is in it. The group's leader is looked for until the timeout.
+    ///
+    /// # Errors
+    /// If no leader was found in time.
+    pub async fn mark(&self, shard: ShardId) -> Result<LogIndex, ClientError> {
+        let mut request = Vec::new();
+        encode_mark(&mut request, self.timeout, shard);
+        match self.ask_leader(shard, request).await? {
+            (_, Response::Marked(index)) => Ok(index),
+            (node, _) => Err(ClientError::UnexpectedAnswer {
+                node,
+                expected: "the index of a mark",
+            }),
+        }
+    }
+
+    /// What the state of a shard's replica on `node` comes to at a mark. The first call starts the computation;
+    /// it is done when a later one says so.
+    ///
+    /// # Errors
+    /// If the node cannot be reached, or has no replica of the shard.
+    pub async fn digest(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        index: LogIndex,
+    ) -> Result<DigestState, ClientError> {
+        let mut request = Vec::new();
+        encode_digest(&mut request, self.timeout, shard, index);
+        match self.ask_one(node, shard, request).await? {
+            Response::Digest(digest) => Ok(digest),
+            _ => Err(ClientError::UnexpectedAnswer {
+                node,
+                expected: "a digest",
+            }),
+        }
+    }
+
+    /// Rows of the state that a shard's replica on `node` holds at a mark, in key order, behind a key or from the first on;
+    /// and whether there are more behind them.
+    ///
+    /// # Errors
+    /// If the node cannot be reached, or holds no such state.
+    pub async fn page(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        index: LogIndex,
+        after: Option<&[u8]>,
+        max_bytes: u32,
+    ) -> Result<(Vec<Row>, bool), ClientError> {
+        let mut request = Vec::new();
+        encode_page(&mut request, self.timeout, shard, index, max_bytes, after);
+        match self.ask_one(node, shard, request).await? {
+            Response::Rows { rows, more } => Ok((rows, more)),
+            _ => Err(ClientError::UnexpectedAnswer {
+                node,
+                expected: "rows of a state",
+            }),
+        }
+    }
+
+    /// Asks one node for something of its replica of a shard.
+    async fn ask_one(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        request: Vec<u8>,
+    ) -> Result<Response, ClientError> {
+        let clock = &self.shell.clock;
+        let (began, until) = (clock.now(), clock.now() + self.timeout);
+        let last = match self.ask(node, request, until).await? {
+            Response::Refused { code, text } => {
+                return Err(ClientError::Refused { node, code, text });
+            }
+            Response::NotHere => Setback::NotHere { node },
+            Response::Overloaded { .. } => Setback::Overloaded { node },
+            Response::Unavailable { text } => Setback::Unavailable { node, text },
+            Response::UnknownOutcome => Setback::NoAnswer { node },
+            response => return Ok(response),
+        };
+        let waited = clock.now() - began;
+        Err(ClientError::Unavailable {
+            shard,
+            waited,
+            last,
+        })
+    }
+
+    /// Asks the leader of a shard's group, which is looked for until the timeout, and returns its answer if it is an
+    /// outcome. If a node was asked and did not answer, it may have done what was asked.
+    async fn ask_leader(
+        &self,
+        shard: ShardId,
+        request: Vec<u8>,
+    ) -> Result<(NodeId, Response), ClientError> {
+        let clock = &self.shell.clock;
+        let (began, until) = (clock.now(), clock.now() + self.timeout);
         let nodes: Vec<NodeId> = self.nodes().into_iter().map(|node| node.node).collect();
         let mut turn = nodes.iter().cycle();
         let mut hinted = None;
@@ -270,7 +380,7 @@ impl Client {
                 break;
             };
             match self.ask(node, request.clone(), until).await {
-                Ok(Response::Written) => return Ok(()),
+                Ok(response) if response.is_outcome() => return Ok((node, response)),
                 Ok(Response::Refused { code, text }) => {
                     return Err(ClientError::Refused { node, code, text });
                 }
@@ -290,7 +400,7 @@ impl Client {
                 Ok(_) => {
                     return Err(ClientError::UnexpectedAnswer {
                         node,
-                        expected: "what came of a change of members",
+                        expected: "what its leader did",
                     });
                 }
                 // Nothing was asked of a node that cannot be reached.

@@ -8,11 +8,11 @@ mod common;
 
 use bytes::Bytes;
 use common::Cluster;
-use pontoon_client::protocol::MemberStep;
-use pontoon_client::{CasOutcome, Client, ClientError, Mutation, UnknownCause};
+use pontoon_client::protocol::{DigestState, MemberStep};
+use pontoon_client::{CasOutcome, Client, ClientError, Mutation, Setback, UnknownCause};
 use pontoon_shard_router::ShardDescriptor;
 use pontoon_transport::{Who, certs};
-use pontoon_types::{ClusterId, GroupId, NodeId, ShardId};
+use pontoon_types::{ClusterId, GroupId, LogIndex, NodeId, ShardId};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -184,6 +184,32 @@ fn members_are_changed_by_the_leader_wherever_it_is_and_a_refusal_is_final() {
         assert!(
             matches!(&refused, Err(ClientError::Refused { node: NodeId(3), text, .. }) if text == "one at a time"),
             "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn a_mark_goes_to_the_leader_wherever_it_is_and_a_state_is_asked_of_one_node() {
+    let cluster = Cluster::start(&[b"g"]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        let shard = client.map().await.unwrap().shards().next().unwrap().shard;
+        for leader in 1..=3 {
+            cluster.world.lock().leaders.insert(shard, NodeId(leader));
+            assert_eq!(client.mark(shard).await.unwrap(), LogIndex(90));
+        }
+        let digest = client.digest(NodeId(2), shard, LogIndex(90)).await;
+        assert_eq!(digest.unwrap(), DigestState::Underway);
+        let page = client.page(ONE, shard, LogIndex(90), None, 100).await;
+        assert!(
+            matches!(
+                &page,
+                Err(ClientError::Unavailable {
+                    last: Setback::Unavailable { node: ONE, .. },
+                    ..
+                })
+            ),
+            "{page:?}"
         );
     });
 }

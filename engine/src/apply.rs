@@ -8,7 +8,7 @@ use crate::worker::{ApplyBatch, Read, ReadQuery, Switch};
 use pontoon_store::{
     KvMachine, KvReader, KvSnapshot, Outcome, ReadError, ScanLimits, Store, StoreError, View,
 };
-use pontoon_types::{Entry, GroupId, LogIndex};
+use pontoon_types::{Entry, EntryKind, GroupId, LogIndex};
 use std::collections::VecDeque;
 
 /// Gathers what the workers handed over and applies it as one batch.
@@ -17,14 +17,25 @@ pub struct ApplyStage<S: Store> {
     entries: Vec<Entry>,
     waiters: Vec<(usize, Waiter)>,
     reads: Vec<(GroupId, Read)>,
-    /// What happens to states other than by entries, and before which of `entries`.
-    switches: VecDeque<(usize, Switch)>,
+    /// What happens between entries, and before which of `entries`.
+    between: VecDeque<(usize, Between)>,
+    /// The states that marks have pinned.
+    marked: Vec<KvSnapshot<S::View>>,
     /// So many of `entries` are applied.
     applied: usize,
     outcomes: Vec<Outcome>,
     progress: Vec<Progress>,
     /// Groups whose replica has come, has left or has other members.
     changed: Vec<GroupId>,
+}
+
+/// What happens between two entries.
+#[derive(Clone)]
+enum Between {
+    /// A state changes other than by entries.
+    Switch(Switch),
+    /// The entry before is a mark: the state is pinned as of there, whatever follows in the same batch.
+    Pin(GroupId, LogIndex),
 }
 
 /// How far one worker's groups have come.
@@ -53,7 +64,8 @@ impl<S: Store> ApplyStage<S> {
             entries: Vec::new(),
             waiters: Vec::new(),
             reads: Vec::new(),
-            switches: VecDeque::new(),
+            between: VecDeque::new(),
+            marked: Vec::new(),
             applied: 0,
             outcomes: Vec::new(),
             progress: Vec::new(),
@@ -79,10 +91,14 @@ impl<S: Store> ApplyStage<S> {
                 if let Switch::Install { record, applied } = &switch {
                     progress.indexes.push((record.group, *applied));
                 }
-                self.switches.push_back((start, switch));
+                self.between.push_back((start, Between::Switch(switch)));
             }
-            for entry in &batch.entries {
+            for (at, entry) in batch.entries.iter().enumerate() {
                 let (group, index) = (entry.group(), entry.index());
+                if entry.kind() == EntryKind::Mark {
+                    let pin = Between::Pin(group, index);
+                    self.between.push_back((start + at + 1, pin));
+                }
                 match progress.indexes.last_mut() {
                     Some(last) if last.0 == group => last.1 = index,
                     _ => progress.indexes.push((group, index)),
@@ -107,10 +123,13 @@ impl<S: Store> ApplyStage<S> {
     /// If the store failed, and the node must stop; who has not been answered then gets no answer. After
     /// [`StoreError::Stalled`] the call may be repeated, and goes on where it was.
     pub fn run(&mut self) -> Result<(), StoreError> {
-        while let Some((at, switch)) = self.switches.front().cloned() {
+        while let Some((at, between)) = self.between.front().cloned() {
             self.apply(at)?;
-            self.switch(switch)?;
-            self.switches.pop_front();
+            match between {
+                Between::Switch(switch) => self.switch(switch)?,
+                Between::Pin(group, index) => self.pin_marked(group, index),
+            }
+            self.between.pop_front();
         }
         self.apply(self.entries.len())?;
         self.entries.clear();
@@ -165,6 +184,18 @@ impl<S: Store> ApplyStage<S> {
                 Ok(())
             }
         }
+    }
+
+    /// An entry that was applied in an earlier life of the process may be a mark; that state is gone.
+    fn pin_marked(&mut self, group: GroupId, index: LogIndex) {
+        let pinned = self.machine.snapshot(group);
+        let is_there = |pinned: &KvSnapshot<_>| pinned.applied() == index;
+        self.marked.extend(pinned.filter(is_there));
+    }
+
+    /// The states that marks have pinned since the last call.
+    pub fn take_marked(&mut self) -> Vec<KvSnapshot<S::View>> {
+        std::mem::take(&mut self.marked)
     }
 
     /// The groups whose replica has come, has left or has other members since the last call.

@@ -8,6 +8,7 @@
 //! - [`worker`]: the cycle. Pure: no thread, clock, socket or file. The simulator turns it, too.
 //! - [`apply`]: executes what is committed across groups, and answers. Pure as well.
 //! - [`frame`]: what nodes say to each other, with entries in the bytes of the leader that made them.
+//! - [`held`]: states pinned at one index on all replicas, to be compared and copied.
 //! - [`runtime`]: threads, mailboxes, the clock; the only part that touches the machine.
 //!
 //! The engine knows nothing of QUIC, certificates, shard maps or clients. Frames leave through the
@@ -17,6 +18,7 @@ pub mod apply;
 mod config;
 mod error;
 pub mod frame;
+pub mod held;
 mod reply;
 mod restore;
 pub mod runtime;

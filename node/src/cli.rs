@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::verbs::{
-    bench, cas, certs, delete, demo, dump, get, load, members, node, put, scan, status, wal,
+    bench, cas, certs, delete, demo, dump, get, load, members, node, put, scan, status, verify, wal,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -59,6 +59,7 @@ pub enum Verb {
     Bench(bench::BenchArgs),
     Status(status::StatusArgs),
     Members(members::MembersArgs),
+    Verify(verify::VerifyArgs),
     Wal(wal::WalArgs),
 }
 
@@ -185,6 +186,7 @@ mod tests {
             "pontoon bench --endpoints a:1 --certs c --workload ycsb-e --clients 8 --seconds 5 \
              --value-bytes 100 --keys 1000 --json",
             "pontoon status --endpoints a:1 --certs c --json",
+            "pontoon verify --endpoints a:1 --certs c --patience 5 --json",
             "pontoon wal verify d",
             "pontoon wal stat d",
             "pontoon wal dump d --group 2 --from 3:0x1040 --limit 5 --json --payloads",

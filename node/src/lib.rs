@@ -9,6 +9,7 @@
 //! - [`measure`]: what it took, and what the disk alone could do;
 //! - [`history`]: what was promised to whom; [`verification`]: held against what is there;
 //! - [`status`], [`cluster_view`]: what nodes say about themselves, and what that makes together;
+//! - [`comparison`]: replicas, held against each other;
 //! - [`cli`], [`config`], [`connection`], [`output`], [`error`]: what an operator types and sees.
 //!
 //! Nothing below `node` depends on this crate. It is a library so that tests and benches can
@@ -16,6 +17,7 @@
 
 pub mod cli;
 pub mod cluster_view;
+pub mod comparison;
 pub mod config;
 pub mod connection;
 pub mod drive;

@@ -39,6 +39,17 @@ impl Output {
             .map_err(Error::Stdout)
     }
 
+    /// Prints something as one line of JSON.
+    ///
+    /// # Errors
+    /// As [`Self::line`].
+    ///
+    /// # Panics
+    /// Never: numbers and text can always be written.
+    pub fn json(self, what: &impl serde::Serialize) -> Result<(), Error> {
+        self.line(&serde_json::to_string(what).expect("numbers and text can always be written"))
+    }
+
     /// Writes bytes to stdout as they are.
     ///
     /// # Errors

@@ -12,6 +12,10 @@
 //!    3 scan      shard, range epoch, membership epoch, from, option of to, max rows, max bytes
 //!    4 hints     -
 //!    5 status    -
+//!    6 members   shard, count, per step: kind u8, node
+//!    7 mark      shard
+//!    8 digest    shard, index
+//!    9 page      shard, index, max bytes, option of the key behind which it begins
 //!
 //! answer:    version u8 1, kind u8, then by kind
 //!    1 written        -
@@ -22,6 +26,8 @@
 //!    6 hints          cluster u64, node, meta shard descriptor, option of the meta leader's node,
 //!                     count, node descriptors
 //!    7 status         to the end of the message; JSON, opaque here
+//!    8 marked         index
+//!    9 digest         state u8: 0 not held, 1 under way, 2 failed, 3 known: replica, rows, bytes, hash (16 bytes)
 //!   16 not leader     option of the leader's node
 //!   17 stale epoch    count, shard descriptors
 //!   18 overloaded     milliseconds to wait
@@ -45,10 +51,10 @@ mod request;
 mod response;
 
 pub use request::{
-    MemberStep, Request, RequestBody, ScanRange, encode_command, encode_get, encode_hints,
-    encode_members, encode_scan, encode_status,
+    MemberStep, Request, RequestBody, ScanRange, encode_command, encode_digest, encode_get,
+    encode_hints, encode_mark, encode_members, encode_page, encode_scan, encode_status,
 };
-pub use response::{Hints, RefusalCode, Response};
+pub use response::{Digest, DigestState, Hints, RefusalCode, Response};
 
 use pontoon_shard_router::DescriptorError;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes};

@@ -4,7 +4,7 @@ use super::{PROTOCOL_VERSION, ProtocolError, put_option, read_kind, read_option}
 use bytes::Bytes;
 use core::time::Duration;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
-use pontoon_types::{Command, Epoch, NodeId, ShardId};
+use pontoon_types::{Command, Epoch, LogIndex, NodeId, ShardId};
 
 const COMMAND: u8 = 1;
 const GET: u8 = 2;
@@ -12,6 +12,9 @@ const SCAN: u8 = 3;
 const HINTS: u8 = 4;
 const STATUS: u8 = 5;
 const MEMBERS: u8 = 6;
+const MARK: u8 = 7;
+const DIGEST: u8 = 8;
+const PAGE: u8 = 9;
 
 /// A request as a node reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,30 @@ pub enum RequestBody {
         shard: ShardId,
         /// What to change.
         steps: Vec<MemberStep>,
+    },
+    /// Put a mark into the log of a shard's group; only its leader can. Every replica that applies it holds its state
+    /// as of there for a while.
+    Mark {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// What the state that the node's replica holds at a mark comes to.
+    Digest {
+        /// The shard.
+        shard: ShardId,
+        /// The mark's index.
+        index: LogIndex,
+    },
+    /// Rows of the state that the node's replica holds at a mark.
+    Page {
+        /// The shard.
+        shard: ShardId,
+        /// The mark's index.
+        index: LogIndex,
+        /// About so many bytes of keys and values, but at least one row.
+        max_bytes: u32,
+        /// The key behind which to begin; `None`: with the first.
+        after: Option<Bytes>,
     },
 }
 
@@ -161,6 +188,35 @@ pub fn encode_members(out: &mut Vec<u8>, budget: Duration, shard: ShardId, steps
     }
 }
 
+/// Appends a request to put a mark into the log of a shard's group.
+pub fn encode_mark(out: &mut Vec<u8>, budget: Duration, shard: ShardId) {
+    put_head(out, MARK, budget);
+    put_varint(out, shard.0);
+}
+
+/// Appends a request for the digest of the state at a mark.
+pub fn encode_digest(out: &mut Vec<u8>, budget: Duration, shard: ShardId, index: LogIndex) {
+    put_head(out, DIGEST, budget);
+    put_varint(out, shard.0);
+    put_varint(out, index.0);
+}
+
+/// Appends a request for rows of the state at a mark.
+pub fn encode_page(
+    out: &mut Vec<u8>,
+    budget: Duration,
+    shard: ShardId,
+    index: LogIndex,
+    max_bytes: u32,
+    after: Option<&[u8]>,
+) {
+    put_head(out, PAGE, budget);
+    for number in [shard.0, index.0, u64::from(max_bytes)] {
+        put_varint(out, number);
+    }
+    put_option(out, after);
+}
+
 fn put_head(out: &mut Vec<u8>, kind: u8, budget: Duration) {
     let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
     out.extend_from_slice(&[PROTOCOL_VERSION, kind]);
@@ -191,6 +247,14 @@ impl Request {
             RequestBody::Hints => encode_hints(out, budget),
             RequestBody::Status => encode_status(out, budget),
             RequestBody::Members { shard, steps } => encode_members(out, budget, *shard, steps),
+            RequestBody::Mark { shard } => encode_mark(out, budget, *shard),
+            RequestBody::Digest { shard, index } => encode_digest(out, budget, *shard, *index),
+            RequestBody::Page {
+                shard,
+                index,
+                max_bytes,
+                after,
+            } => encode_page(out, budget, *shard, *index, *max_bytes, after.as_deref()),
         }
     }
 
@@ -249,6 +313,30 @@ impl Request {
                 reader.finish()?;
                 RequestBody::Members { shard, steps }
             }
+            MARK => {
+                let shard = ShardId(reader.varint()?);
+                reader.finish()?;
+                RequestBody::Mark { shard }
+            }
+            DIGEST => {
+                let shard = ShardId(reader.varint()?);
+                let index = LogIndex(reader.varint()?);
+                reader.finish()?;
+                RequestBody::Digest { shard, index }
+            }
+            PAGE => {
+                let shard = ShardId(reader.varint()?);
+                let index = LogIndex(reader.varint()?);
+                let max_bytes = u32_of(&mut reader)?;
+                let after = read_option(&mut reader)?.map(|after| message.slice_ref(after));
+                reader.finish()?;
+                RequestBody::Page {
+                    shard,
+                    index,
+                    max_bytes,
+                    after,
+                }
+            }
             kind => return Err(ProtocolError::UnknownKind { kind }),
         };
         Ok(Self { budget, body })
@@ -304,6 +392,21 @@ mod tests {
             }),
             Just(RequestBody::Hints),
             Just(RequestBody::Status),
+            any::<u64>().prop_map(|shard| RequestBody::Mark {
+                shard: ShardId(shard)
+            }),
+            any::<(u64, u64)>().prop_map(|(shard, index)| RequestBody::Digest {
+                shard: ShardId(shard),
+                index: LogIndex(index),
+            }),
+            any::<(u64, u64, u32, Option<Vec<u8>>)>().prop_map(
+                |(shard, index, max_bytes, after)| RequestBody::Page {
+                    shard: ShardId(shard),
+                    index: LogIndex(index),
+                    max_bytes,
+                    after: after.map(Bytes::from),
+                }
+            ),
             (
                 any::<u64>(),
                 prop::collection::vec((1u8..=4, any::<u64>()), 0..4)

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
 use pontoon_shard_router::{NodeDescriptor, ShardDescriptor};
-use pontoon_types::codec::{Reader, put_bytes, put_varint};
-use pontoon_types::{ClusterId, NodeId};
+use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
+use pontoon_types::{ClusterId, LogIndex, NodeId, ReplicaId};
 
 const WRITTEN: u8 = 1;
 const SWAPPED: u8 = 2;
@@ -15,6 +15,8 @@ const VALUE: u8 = 4;
 const ROWS: u8 = 5;
 const HINTS: u8 = 6;
 const STATUS: u8 = 7;
+const MARKED: u8 = 8;
+const DIGEST: u8 = 9;
 const NOT_LEADER: u8 = 16;
 const STALE_EPOCH: u8 = 17;
 const OVERLOADED: u8 = 18;
@@ -48,6 +50,10 @@ pub enum Response {
     Hints(Hints),
     /// How the node is, as JSON that the node's own crate describes.
     Status(Bytes),
+    /// A mark was committed and applied at this index.
+    Marked(LogIndex),
+    /// What a replica's state at a mark comes to.
+    Digest(DigestState),
     /// This replica does not lead; nothing was proposed or read.
     NotLeader {
         /// The node of the replica that does, as far as this one knows.
@@ -79,6 +85,33 @@ pub enum Response {
     },
     /// A command was proposed and its fate could not be learnt.
     UnknownOutcome,
+}
+
+/// Whether there is a digest of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestState {
+    /// The replica holds no state at that index: it has not come there yet, was brought past it by a snapshot, or has let it
+    /// go.
+    NotHeld,
+    /// It is being computed: ask again.
+    Underway,
+    /// The state could not be read; the node's log says why.
+    Failed,
+    /// Here it is.
+    Known(Digest),
+}
+
+/// What a replica's state comes to at one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// How many rows there are, those that are not a user's included.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// The hash of all that must be the same on all replicas.
+    pub hash: u128,
 }
 
 /// In what way a request is wrong. An open set: codes of a newer node become [`RefusalCode::Other`].
@@ -169,6 +202,8 @@ impl Response {
                 | Self::Rows { .. }
                 | Self::Hints(_)
                 | Self::Status(_)
+                | Self::Marked(_)
+                | Self::Digest(_)
         )
     }
 
@@ -203,6 +238,14 @@ impl Response {
             Self::Status(status) => {
                 out.push(STATUS);
                 out.extend_from_slice(status);
+            }
+            Self::Marked(index) => {
+                out.push(MARKED);
+                put_varint(out, index.0);
+            }
+            Self::Digest(digest) => {
+                out.push(DIGEST);
+                digest.encode(out);
             }
             Self::NotLeader { leader } => {
                 out.push(NOT_LEADER);
@@ -260,6 +303,8 @@ impl Response {
             }
             HINTS => Self::Hints(Hints::decode(&mut reader)?),
             STATUS => return Ok(Self::Status(message.slice(reader.position()..))),
+            MARKED => Self::Marked(LogIndex(reader.varint()?)),
+            DIGEST => Self::Digest(DigestState::decode(&mut reader)?),
             NOT_LEADER => Self::NotLeader {
                 leader: read_node(&mut reader)?,
             },
@@ -289,6 +334,47 @@ impl Response {
         };
         reader.finish()?;
         Ok(response)
+    }
+}
+
+impl DigestState {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::NotHeld => out.push(0),
+            Self::Underway => out.push(1),
+            Self::Failed => out.push(2),
+            Self::Known(digest) => {
+                out.push(3);
+                for number in [digest.replica.0, digest.rows, digest.bytes] {
+                    put_varint(out, number);
+                }
+                out.extend_from_slice(&digest.hash.to_le_bytes());
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
+            0 => Self::NotHeld,
+            1 => Self::Underway,
+            2 => Self::Failed,
+            3 => {
+                let (replica, rows) = (ReplicaId(reader.varint()?), reader.varint()?);
+                let bytes = reader.varint()?;
+                let hash = reader.take(16)?.try_into().expect("16 bytes were taken");
+                Self::Known(Digest {
+                    replica,
+                    rows,
+                    bytes,
+                    hash: u128::from_le_bytes(hash),
+                })
+            }
+            _ => {
+                return Err(DecodeError::Invalid {
+                    what: "a digest in an unknown state",
+                });
+            }
+        })
     }
 }
 
@@ -417,6 +503,20 @@ mod tests {
             (rows, any::<bool>()).prop_map(|(rows, more)| Response::Rows { rows, more }),
             any_hints().prop_map(Response::Hints),
             any_bytes().prop_map(Response::Status),
+            any::<u64>().prop_map(|index| Response::Marked(LogIndex(index))),
+            (0u8..4, any::<(u64, u64, u64, u128)>()).prop_map(|(state, of)| {
+                Response::Digest(match state {
+                    0 => DigestState::NotHeld,
+                    1 => DigestState::Underway,
+                    2 => DigestState::Failed,
+                    _ => DigestState::Known(Digest {
+                        replica: ReplicaId(of.0),
+                        rows: of.1,
+                        bytes: of.2,
+                        hash: of.3,
+                    }),
+                })
+            }),
             any_node().prop_map(|leader| Response::NotLeader { leader }),
             prop::collection::vec(any_shard(), 0..4)
                 .prop_map(|descriptors| Response::StaleEpoch { descriptors }),

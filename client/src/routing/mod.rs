@@ -251,7 +251,9 @@ impl Router {
             | Response::Value(_)
             | Response::Rows { .. }
             | Response::Hints(_)
-            | Response::Status(_) => {
+            | Response::Status(_)
+            | Response::Marked(_)
+            | Response::Digest(_) => {
                 if self.leaders.get(&shard) != Some(&node) {
                     self.leaders.insert(shard, node);
                 }

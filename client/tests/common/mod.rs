@@ -5,13 +5,13 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_client::ClientConfig;
-use pontoon_client::protocol::{Hints, RefusalCode, Request, RequestBody, Response};
+use pontoon_client::protocol::{DigestState, Hints, RefusalCode, Request, RequestBody, Response};
 use pontoon_shard_router::{ClusterMap, Manifest, ShardDescriptor, rows};
 use pontoon_transport::certs::{self, CertificateSet};
 use pontoon_transport::{
     ClientHandler, Lane, NodeHandler, PeerEvent, Responder, Transport, TransportConfig, Who,
 };
-use pontoon_types::{ClusterId, Command, Epoch, Mutation, NodeId, Operation, ShardId};
+use pontoon_types::{ClusterId, Command, Epoch, LogIndex, Mutation, NodeId, Operation, ShardId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -202,6 +202,15 @@ impl FakeNode {
                     return Response::Refused { code, text };
                 }
                 Response::Written
+            }
+            RequestBody::Mark { shard } => match world.leaders.get(&shard).copied() {
+                Some(leader) if leader == self.node => Response::Marked(LogIndex(90)),
+                leader => Response::NotLeader { leader },
+            },
+            RequestBody::Digest { .. } => Response::Digest(DigestState::Underway),
+            RequestBody::Page { .. } => {
+                let text = "no state is held at that index".to_owned();
+                Response::Unavailable { text }
             }
             RequestBody::Command(bytes) => {
                 let command = Command::decode(&bytes).unwrap();

@@ -269,6 +269,23 @@ impl Raft {
     /// # Errors
     /// If it was not appended.
     pub fn propose(&mut self, payload: &[u8], now: Instant) -> Result<LogPosition, ProposeError> {
+        self.propose_as(EntryKind::Command, payload, now)
+    }
+
+    /// Appends a mark: an entry that changes nothing, at whose index all replicas can be compared.
+    ///
+    /// # Errors
+    /// If it was not appended.
+    pub fn propose_mark(&mut self, now: Instant) -> Result<LogPosition, ProposeError> {
+        self.propose_as(EntryKind::Mark, &[], now)
+    }
+
+    fn propose_as(
+        &mut self,
+        kind: EntryKind,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<LogPosition, ProposeError> {
         self.observe(now);
         self.may_propose(payload)?;
         let uncommitted_bytes = self.log.uncommitted_bytes();
@@ -280,7 +297,7 @@ impl Raft {
                 limit_bytes,
             });
         }
-        Ok(self.append(EntryKind::Command, payload))
+        Ok(self.append(kind, payload))
     }
 
     /// What holds for proposals of every kind.

@@ -1,5 +1,6 @@
 //! The apply thread: the only one that writes to the store.
 
+use super::clock;
 use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
 use super::snapshots::CarrierJob;
@@ -147,6 +148,9 @@ fn apply(
         ..
     } = exits;
     patiently(shared, || stage.run())?;
+    for snapshot in stage.take_marked() {
+        shared.held.lock().hold(snapshot, clock::now());
+    }
     for progress in stage.progress() {
         let mailbox = &shared.mailboxes[progress.worker];
         let unheard = &mut unheard[progress.worker];

@@ -13,6 +13,7 @@
 
 mod apply;
 pub mod clock;
+mod held;
 mod mailbox;
 mod readers;
 mod snapshots;
@@ -22,6 +23,7 @@ use crate::apply::ApplyStage;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
+use crate::held::{DigestState, HeldStates, Work};
 use crate::reply::{Reply, Waiter};
 use crate::restore::{redo, restore};
 use crate::snapshot::{Carrier, CarrierInput, SnapshotCounters};
@@ -30,10 +32,11 @@ use crate::worker::{Input, MemberStep, Read, Worker};
 use apply::ApplyJob;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
+use held::HeldJob;
 use mailbox::{Mailbox, mailbox};
 use parking_lot::Mutex;
-use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, ReplicaRecord};
-use pontoon_types::{ClusterId, GroupId, NodeId};
+use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, LsmView, ReplicaRecord};
+use pontoon_types::{ClusterId, GroupId, LogIndex, NodeId};
 use pontoon_wal::{
     DurabilityListener, LogIdentity, Pressure, Recovered, SyncMode, Ticket, Wal, WalError, WalStats,
 };
@@ -200,6 +203,7 @@ impl Opened {
             drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
             halting: AtomicBool::new(false),
             replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
+            held: Mutex::default(),
         });
         let durability = machine.durability();
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
@@ -259,6 +263,11 @@ impl Opened {
             .push(spawn("snapshots".to_owned(), &host, move || {
                 snapshots::run(snapshots, &carrier_jobs, &exits);
             })?);
+        let (held, held_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
+        let (shared_, rate) = (shared.clone(), config.snapshots.bytes_per_second);
+        threads.held.push(spawn("held".to_owned(), &host, move || {
+            held::run(&held_jobs, &shared_.held, rate);
+        })?);
         let keeper = Keeper {
             shared: shared.clone(),
             apply: apply.clone(),
@@ -273,6 +282,7 @@ impl Opened {
             apply,
             readers,
             carrier,
+            held,
             counters,
             threads: Mutex::new(threads),
         })
@@ -329,6 +339,8 @@ struct Shared {
     halting: AtomicBool,
     /// The records of the replicas, as the apply thread has them.
     replicas: Mutex<BTreeMap<GroupId, ReplicaRecord>>,
+    /// The states that marks have pinned.
+    held: Mutex<HeldStates<LsmView>>,
 }
 
 #[derive(Default)]
@@ -337,6 +349,7 @@ struct Threads {
     apply: Vec<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
     carrier: Vec<JoinHandle<()>>,
+    held: Vec<JoinHandle<()>>,
     keeper: Vec<JoinHandle<()>>,
 }
 
@@ -346,6 +359,7 @@ pub struct Engine {
     apply: Mailbox<ApplyJob>,
     readers: Sender<ReadJob>,
     carrier: Mailbox<CarrierJob>,
+    held: Mailbox<HeldJob>,
     counters: Arc<Mutex<SnapshotCounters>>,
     threads: Mutex<Threads>,
 }
@@ -425,6 +439,57 @@ impl Engine {
             waiter,
         };
         if let Some(Input::ChangeMembers { waiter, .. }) = self.mailbox(group).offer(input, 0) {
+            waiter.reply(Reply::Overloaded {
+                reason: "too many requests wait",
+            });
+        }
+    }
+
+    /// Puts a mark into the log of a group that is led here. The waiter is answered with its index when it has been
+    /// applied; every replica that applies it holds its state as of there for a while.
+    pub fn mark(&self, group: GroupId, waiter: Waiter) {
+        let input = Input::Mark { group, waiter };
+        if let Some(Input::Mark { waiter, .. }) = self.mailbox(group).offer(input, 0) {
+            waiter.reply(Reply::Overloaded {
+                reason: "too many requests wait",
+            });
+        }
+    }
+
+    /// What the state that a replica here holds at an index comes to. If nobody has asked before, that is computed from
+    /// now on: ask again.
+    #[must_use]
+    pub fn digest(&self, group: GroupId, index: LogIndex) -> DigestState {
+        let (digest, wanted) = self.shared.held.lock().digest(group, index, clock::now());
+        if let Some(snapshot) = wanted {
+            self.held
+                .tell(HeldJob::Digest(Box::new(Work::new(snapshot))));
+        }
+        digest
+    }
+
+    /// Reads the user's rows behind a key, or from the first on, of the state that a replica here holds at an index.
+    pub fn page(
+        &self,
+        group: GroupId,
+        index: LogIndex,
+        after: Option<Bytes>,
+        max_bytes: usize,
+        waiter: Waiter,
+    ) {
+        let state = self.shared.held.lock().state(group, index, clock::now());
+        let Some(snapshot) = state else {
+            return waiter.reply(Reply::Unavailable {
+                reason: "no state is held at that index",
+            });
+        };
+        let job = HeldJob::Page {
+            snapshot,
+            after,
+            max_bytes,
+            waiter,
+        };
+        if let Some(HeldJob::Page { waiter, .. }) = self.held.offer(job, 0) {
             waiter.reply(Reply::Overloaded {
                 reason: "too many requests wait",
             });
@@ -534,6 +599,8 @@ impl Engine {
         join(&mut threads.workers);
         self.carrier.tell(CarrierJob::Finish);
         join(&mut threads.carrier);
+        self.held.tell(HeldJob::Finish);
+        join(&mut threads.held);
         self.apply.tell(ApplyJob::Finish);
         join(&mut threads.apply);
         for _ in &threads.readers {
@@ -580,6 +647,7 @@ impl Keeper {
         let mut flushed_at = None;
         while !self.shared.halting.load(Ordering::Acquire) {
             std::thread::park_timeout(self.interval);
+            self.shared.held.lock().expire(clock::now());
             let full = self.shared.wal.pressure() == Pressure::Full;
             let over_quota = self.shared.wal.over_quota();
             let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();

@@ -30,5 +30,6 @@ mod incoming;
 mod message;
 mod outgoing;
 
+pub(crate) use budget::Budget;
 pub use carrier::{Carrier, CarrierInput, Errand, SnapshotCounters, SnapshotSettings};
 pub use message::{End, SnapshotBody, SnapshotMessage};

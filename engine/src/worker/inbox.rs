@@ -18,29 +18,46 @@ impl Worker {
         waiter: Waiter,
         now: Instant,
     ) {
-        let Some(slot) = self.slot(group) else {
-            return waiter.reply(Reply::NoReplica { group });
-        };
+        match self.proposable(group) {
+            Ok(slot) => {
+                let proposed = self.groups[slot].raft.propose(command, now);
+                self.proposed(slot, proposed, waiter);
+            }
+            Err(reply) => waiter.reply(reply),
+        }
+    }
+
+    pub(super) fn mark(&mut self, group: GroupId, waiter: Waiter, now: Instant) {
+        match self.proposable(group) {
+            Ok(slot) => {
+                let proposed = self.groups[slot].raft.propose_mark(now);
+                self.proposed(slot, proposed, waiter);
+            }
+            Err(reply) => waiter.reply(reply),
+        }
+    }
+
+    /// The slot of a group that something may be proposed to now; or what to answer.
+    fn proposable(&mut self, group: GroupId) -> Result<usize, Reply> {
+        let slot = self.slot(group).ok_or(Reply::NoReplica { group })?;
         if self.stopping {
-            return waiter.reply(STOPPING);
+            return Err(STOPPING);
         }
         if self.log_is_full {
-            return waiter.reply(Reply::Overloaded {
+            return Err(Reply::Overloaded {
                 reason: "the log is full",
             });
         }
         if self.is_backed_up() {
-            return waiter.reply(Reply::Overloaded {
+            return Err(Reply::Overloaded {
                 reason: "too much waits to be synced or applied",
             });
         }
         self.counters.proposals += 1;
-        let group = &mut self.groups[slot];
-        if let Some(reason) = group.failure {
-            return waiter.reply(Reply::Unavailable { reason });
+        match self.groups[slot].failure {
+            Some(reason) => Err(Reply::Unavailable { reason }),
+            None => Ok(slot),
         }
-        let proposed = group.raft.propose(command, now);
-        self.proposed(slot, proposed, waiter);
     }
 
     /// Notes who waits for what was proposed, or says why it was not.

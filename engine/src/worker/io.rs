@@ -24,6 +24,13 @@ pub enum Input {
         /// Who waits for the result.
         waiter: Waiter,
     },
+    /// Put a mark into the log of a group.
+    Mark {
+        /// The group.
+        group: GroupId,
+        /// Who waits for its index.
+        waiter: Waiter,
+    },
     /// A linearizable read of a group.
     Read {
         /// The group.
@@ -166,6 +173,7 @@ impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Propose { group, .. } => write!(f, "Propose({group})"),
+            Self::Mark { group, .. } => write!(f, "Mark({group})"),
             Self::Read { group, read } => write!(f, "Read({group}, {:?})", read.query),
             Self::Frame { from, frame } => write!(f, "Frame(from {from}, {} B)", frame.len()),
             Self::Durable { sequence } => write!(f, "Durable({sequence})"),

@@ -287,6 +287,7 @@ impl Worker {
                 command,
                 waiter,
             } => self.propose(group, &command, waiter, now),
+            Input::Mark { group, waiter } => self.mark(group, waiter, now),
             Input::Read { group, read } => self.read(group, read, now),
             Input::Frame { from, frame } => self.receive(from, frame, now),
             Input::Durable { sequence } => self.durable(sequence, now),

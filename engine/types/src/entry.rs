@@ -40,6 +40,9 @@ pub enum EntryKind {
     Command = 1,
     /// A membership change (thesis §4).
     ConfChange = 2,
+    /// A place in the log, without payload, that changes nothing: every replica pins its state as of exactly there, to be
+    /// compared or copied.
+    Mark = 3,
 }
 
 impl TryFrom<u8> for EntryKind {
@@ -50,6 +53,7 @@ impl TryFrom<u8> for EntryKind {
             0 => Ok(Self::Empty),
             1 => Ok(Self::Command),
             2 => Ok(Self::ConfChange),
+            3 => Ok(Self::Mark),
             kind => Err(EntryError::UnknownKind { kind }),
         }
     }

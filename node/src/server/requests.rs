@@ -7,7 +7,8 @@ use super::Node;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use pontoon_client::protocol::{
-    MAX_SCAN_BYTES, MemberStep, RefusalCode, Request, RequestBody, Response, ScanRange,
+    Digest, DigestState, MAX_SCAN_BYTES, MemberStep, RefusalCode, Request, RequestBody, Response,
+    ScanRange,
 };
 use pontoon_engine::worker::{Read, ReadQuery};
 use pontoon_engine::{Reply, Waiter};
@@ -120,6 +121,38 @@ impl ClientRequests {
                     let steps = steps.into_iter().map(step).collect();
                     let waiter = waiter(responder, replica);
                     self.node.engine().change_members(group, steps, waiter);
+                }
+                None => answer(responder, &Response::NotHere),
+            },
+            RequestBody::Mark { shard } => match self.node.replica(shard) {
+                Some(replica) => {
+                    let group = replica.record.group;
+                    self.node.engine().mark(group, waiter(responder, replica));
+                }
+                None => answer(responder, &Response::NotHere),
+            },
+            RequestBody::Digest { shard, index } => {
+                let response = match self.node.replica(shard) {
+                    Some(replica) => {
+                        let digest = self.node.engine().digest(replica.record.group, index);
+                        Response::Digest(digest_state(digest))
+                    }
+                    None => Response::NotHere,
+                };
+                answer(responder, &response);
+            }
+            RequestBody::Page {
+                shard,
+                index,
+                max_bytes,
+                after,
+            } => match self.node.replica(shard) {
+                Some(replica) => {
+                    let group = replica.record.group;
+                    let max_bytes = max_bytes.min(MAX_SCAN_BYTES) as usize;
+                    let waiter = waiter(responder, replica);
+                    let engine = self.node.engine();
+                    engine.page(group, index, after, max_bytes, waiter);
                 }
                 None => answer(responder, &Response::NotHere),
             },
@@ -258,6 +291,21 @@ const fn step(step: MemberStep) -> pontoon_engine::worker::MemberStep {
     }
 }
 
+fn digest_state(digest: pontoon_engine::held::DigestState) -> DigestState {
+    use pontoon_engine::held::DigestState as Held;
+    match digest {
+        Held::NotHeld => DigestState::NotHeld,
+        Held::Underway => DigestState::Underway,
+        Held::Failed => DigestState::Failed,
+        Held::Known(digest) => DigestState::Known(Digest {
+            replica: digest.replica,
+            rows: digest.rows,
+            bytes: digest.bytes,
+            hash: digest.hash,
+        }),
+    }
+}
+
 fn waiter(responder: Responder, replica: Arc<Replica>) -> Waiter {
     Waiter::new(move |reply| answer(responder, &response(reply, &replica)))
 }
@@ -271,6 +319,7 @@ fn response(reply: Reply, replica: &Replica) -> Response {
     match reply {
         Reply::Applied(outcome) => match outcome {
             Outcome::Written | Outcome::MembersChanged(_) => Response::Written,
+            Outcome::Marked(index) => Response::Marked(index),
             Outcome::MembersUnchanged => refused(
                 RefusalCode::Members,
                 "the members are others by now, and the change makes no sense any more",

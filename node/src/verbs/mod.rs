@@ -13,6 +13,7 @@ pub mod node;
 pub mod put;
 pub mod scan;
 pub mod status;
+pub mod verify;
 pub mod wal;
 
 use crate::cli::Verb;
@@ -43,6 +44,7 @@ pub fn run(verb: Verb) -> Result<(), Error> {
         Verb::Dump(args) => block_on(dump::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Status(args) => block_on(status::run(args)),
+        Verb::Verify(args) => block_on(verify::run(args)),
         Verb::Members(args) => block_on(members::run(args)),
     }
 }

@@ -45,6 +45,14 @@ fn single_keys_can_be_written_read_swapped_and_removed() {
 
     let status = stdout(&cluster.run(&["status"]));
     assert!(status.contains("4 shards and the meta shard"), "{status}");
+    let verified = stdout(&cluster.run(&["verify"]));
+    assert!(
+        verified.contains("15 of 15 replicas in 5 shards are the same"),
+        "{verified}"
+    );
+    let json = stdout(&cluster.run(&["verify", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!(json["shards"][1]["replicas"][2]["finding"], "same");
     assert!(status.lines().count() <= 24, "{status}");
 }
 

@@ -278,6 +278,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 })?;
                 outcomes.push(match entry.kind() {
                     EntryKind::Empty => Outcome::None,
+                    EntryKind::Mark => Outcome::Marked(index),
                     EntryKind::ConfChange => state.change_members(entry.payload()),
                     EntryKind::Command => commands
                         .execute(

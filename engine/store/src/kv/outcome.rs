@@ -1,7 +1,7 @@
 //! What came of an entry.
 
 use bytes::Bytes;
-use pontoon_types::ConfState;
+use pontoon_types::{ConfState, LogIndex};
 
 /// What an entry did, or why it did nothing. The same on every replica.
 ///
@@ -11,6 +11,8 @@ use pontoon_types::ConfState;
 pub enum Outcome {
     /// The entry holds nothing for the state machine.
     None,
+    /// A mark: it changed nothing, and stands at this index.
+    Marked(LogIndex),
     /// The group has these members from here on.
     MembersChanged(ConfState),
     /// A change of members that makes no sense for those that there are. Nothing was changed.

@@ -174,6 +174,7 @@ fn entry_kind(entry: &Entry) -> &'static str {
         EntryKind::Empty => "empty",
         EntryKind::Command => "command",
         EntryKind::ConfChange => "conf change",
+        EntryKind::Mark => "mark",
     }
 }
 

@@ -1,0 +1,239 @@
+//! States that marks have pinned, held for a while to be compared and copied.
+//!
+//! A mark is an entry that changes nothing. Every replica that applies it pins its state as of exactly there, which
+//! copies nothing and stops nobody, and holds it here: so replicas can be compared at one index while they serve, and a
+//! copy can be taken from any of them, and be continued at another one. What nobody asks for is let go soon.
+//!
+//! [`HeldStates`] remembers, and is pure; [`Work`] reads a state bit by bit. The runtime does the work on a thread of
+//! its own, within a budget.
+
+use bytes::Bytes;
+use pontoon_store::keys::Space;
+use pontoon_store::{KvSnapshot, ReplicaRecord, ScanPage, StateHash, StoreError, View};
+use pontoon_types::{GroupId, Instant, LogIndex, ReplicaId, TabletId};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// How long a state is held after somebody has asked for it; far longer than any pause between two pages.
+const HELD_FOR: Duration = Duration::from_secs(60);
+/// States held at the same time. One more, and that goes which was asked for the longest ago.
+const MAX_HELD: usize = 256;
+/// Digests that are remembered after their states are gone.
+const MAX_DIGESTS: usize = 4096;
+
+/// What a replica's state comes to at one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The hash of all that must be the same on all replicas: every row, those that are not a user's included, and the
+    /// record of the shard without what is local about it.
+    pub hash: u128,
+    /// How many rows there are.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Whether there is a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestState {
+    /// Here it is.
+    Known(Digest),
+    /// It is being computed.
+    Underway,
+    /// The state could not be read.
+    Failed,
+    /// The replica holds no state at that index: it has not come there yet, was brought past it, or has let it go.
+    NotHeld,
+}
+
+type Place = (GroupId, LogIndex);
+
+/// The states that a node holds.
+pub struct HeldStates<V> {
+    states: BTreeMap<Place, Held<V>>,
+    digests: BTreeMap<Place, DigestState>,
+    /// The places in `digests`, in the order in which they came.
+    oldest: VecDeque<Place>,
+}
+
+struct Held<V> {
+    snapshot: KvSnapshot<V>,
+    expires_at: Instant,
+}
+
+impl<V> Default for HeldStates<V> {
+    fn default() -> Self {
+        Self {
+            states: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            oldest: VecDeque::new(),
+        }
+    }
+}
+
+impl<V: View> HeldStates<V> {
+    /// Holds a state from now on.
+    pub fn hold(&mut self, snapshot: KvSnapshot<V>, now: Instant) {
+        if self.states.len() >= MAX_HELD {
+            let soonest = self.states.iter().min_by_key(|(_, held)| held.expires_at);
+            if let Some(place) = soonest.map(|(place, _)| *place) {
+                self.states.remove(&place);
+            }
+        }
+        let place = (snapshot.record().group, snapshot.applied());
+        let expires_at = now + HELD_FOR;
+        let held = Held {
+            snapshot,
+            expires_at,
+        };
+        self.states.insert(place, held);
+    }
+
+    /// Lets go what nobody has asked for lately.
+    pub fn expire(&mut self, now: Instant) {
+        self.states.retain(|_, held| now < held.expires_at);
+    }
+
+    /// A state, which is then held on for a while.
+    pub fn state(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        now: Instant,
+    ) -> Option<KvSnapshot<V>> {
+        let held = self.states.get_mut(&(group, index))?;
+        held.expires_at = now + HELD_FOR;
+        Some(held.snapshot.clone())
+    }
+
+    /// What a state comes to; and the state, if that must be computed first and nobody does it yet.
+    pub fn digest(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        now: Instant,
+    ) -> (DigestState, Option<KvSnapshot<V>>) {
+        if let Some(known) = self.digests.get(&(group, index)) {
+            return (*known, None);
+        }
+        let Some(snapshot) = self.state(group, index, now) else {
+            return (DigestState::NotHeld, None);
+        };
+        self.note(group, index, DigestState::Underway);
+        (DigestState::Underway, Some(snapshot))
+    }
+
+    /// Remembers what a state comes to.
+    pub fn note(&mut self, group: GroupId, index: LogIndex, digest: DigestState) {
+        let place = (group, index);
+        if self.digests.insert(place, digest).is_none() {
+            self.oldest.push_back(place);
+        }
+        if self.oldest.len() > MAX_DIGESTS
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.digests.remove(&oldest);
+        }
+    }
+}
+
+/// A digest on its way.
+pub struct Work<V> {
+    snapshot: KvSnapshot<V>,
+    hash: StateHash,
+    after: Option<Bytes>,
+    rows: u64,
+    bytes: u64,
+}
+
+impl<V: View> Work<V> {
+    /// Begins with the record, less what is each node's own about it.
+    #[must_use]
+    pub fn new(snapshot: KvSnapshot<V>) -> Self {
+        let shared = ReplicaRecord {
+            replica: ReplicaId(0),
+            tablet: TabletId(0),
+            ..snapshot.record().clone()
+        };
+        let mut record = Vec::new();
+        shared.encode(&mut record);
+        let mut hash = StateHash::default();
+        hash.push(b"", &record);
+        Self {
+            snapshot,
+            hash,
+            after: None,
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The state that it reads.
+    pub fn place(&self) -> (GroupId, LogIndex) {
+        (self.snapshot.record().group, self.snapshot.applied())
+    }
+
+    /// Goes on for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of all rows
+    /// so far.
+    ///
+    /// # Errors
+    /// If a row could not be read.
+    pub fn advance(&mut self, max_bytes: u64) -> Result<Option<Digest>, StoreError> {
+        let until = self.bytes + max_bytes;
+        let after = self.after.take();
+        for row in self.snapshot.rows(after.as_deref()) {
+            let (key, value) = row?;
+            self.hash.push(&key, &value);
+            self.rows += 1;
+            self.bytes += (key.len() + value.len()) as u64;
+            if self.bytes >= until {
+                self.after = Some(key);
+                return Ok(None);
+            }
+        }
+        Ok(Some(Digest {
+            replica: self.snapshot.record().replica,
+            hash: self.hash.finish(),
+            rows: self.rows,
+            bytes: self.bytes,
+        }))
+    }
+
+    /// Bytes of the rows read so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// The user's rows of a state behind a key, or from the first on: about so many bytes, but at least one row.
+///
+/// # Errors
+/// If a row could not be read.
+pub fn page<V: View>(
+    snapshot: &KvSnapshot<V>,
+    after: Option<&[u8]>,
+    max_bytes: usize,
+) -> Result<ScanPage, StoreError> {
+    const DATA: u8 = Space::Data as u8;
+    // A key of a state begins with its space.
+    let after = match after {
+        Some(after) => [&[DATA], after].concat(),
+        None => vec![DATA],
+    };
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for row in snapshot.rows(Some(&after)) {
+        let (key, value) = row?;
+        if key.first() != Some(&DATA) {
+            break;
+        }
+        if bytes >= max_bytes {
+            return Ok(ScanPage { rows, more: true });
+        }
+        bytes += key.len() + value.len();
+        rows.push((key.slice(1..), value));
+    }
+    Ok(ScanPage { rows, more: false })
+}

@@ -1,0 +1,127 @@
+//! The thread that reads held states: hashes them, and serves their pages.
+//!
+//! It reads bit by bit, everything in turn, and no faster than its budget, so that those who serve clients
+//! never wait for it.
+
+use super::clock;
+use super::mailbox::Inbox;
+use crate::held::{DigestState, HeldStates, Work, page};
+use crate::reply::{Reply, Waiter};
+use crate::snapshot::Budget;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pontoon_store::{KvSnapshot, LsmView};
+use std::collections::VecDeque;
+
+/// Bytes that are hashed before others have their turn.
+const TURN_BYTES: u64 = 1 << 20;
+
+/// Something for the thread to do.
+pub(super) enum HeldJob {
+    /// Hash a state.
+    Digest(Box<Work<LsmView>>),
+    /// Read rows of a state.
+    Page {
+        snapshot: KvSnapshot<LsmView>,
+        after: Option<Bytes>,
+        max_bytes: usize,
+        waiter: Waiter,
+    },
+    /// End.
+    Finish,
+}
+
+/// Runs until it is told to finish. What waits then is left.
+pub(super) fn run(
+    inbox: &Inbox<HeldJob>,
+    held: &Mutex<HeldStates<LsmView>>,
+    bytes_per_second: u64,
+) {
+    let mut budget = Budget::new(bytes_per_second, clock::now());
+    let mut waiting = VecDeque::new();
+    let mut jobs = Vec::new();
+    loop {
+        let now = clock::now();
+        let opens_at = budget.opens_at(now);
+        match waiting.is_empty() {
+            true => inbox.wait(None, 0, &mut jobs),
+            false if opens_at > now => inbox.wait(Some(opens_at - now), 0, &mut jobs),
+            false => inbox.take(&mut jobs),
+        }
+        for job in jobs.drain(..) {
+            match job {
+                HeldJob::Finish => return,
+                job => waiting.push_back(job),
+            }
+        }
+        if opens_at > clock::now() {
+            continue;
+        }
+        let Some(job) = waiting.pop_front() else {
+            continue;
+        };
+        let read = match job {
+            HeldJob::Digest(work) => {
+                let (read, unfinished) = turn(work, held);
+                waiting.extend(unfinished.map(HeldJob::Digest));
+                read
+            }
+            HeldJob::Page {
+                snapshot,
+                after,
+                max_bytes,
+                waiter,
+            } => serve(&snapshot, after.as_deref(), max_bytes, waiter),
+            HeldJob::Finish => return,
+        };
+        budget.charge(read, clock::now());
+    }
+}
+
+/// Goes on with a digest. How many bytes that were, and the work, if there is more to do.
+fn turn(
+    mut work: Box<Work<LsmView>>,
+    held: &Mutex<HeldStates<LsmView>>,
+) -> (usize, Option<Box<Work<LsmView>>>) {
+    let (group, index) = work.place();
+    let before = work.bytes();
+    let digest = match work.advance(TURN_BYTES) {
+        Ok(None) => None,
+        Ok(Some(digest)) => Some(DigestState::Known(digest)),
+        Err(error) => {
+            tracing::error!(%group, %index, %error, "cannot hash a state");
+            Some(DigestState::Failed)
+        }
+    };
+    let read = (work.bytes() - before) as usize;
+    match digest {
+        Some(digest) => {
+            held.lock().note(group, index, digest);
+            (read, None)
+        }
+        None => (read, Some(work)),
+    }
+}
+
+fn serve(
+    snapshot: &KvSnapshot<LsmView>,
+    after: Option<&[u8]>,
+    max_bytes: usize,
+    waiter: Waiter,
+) -> usize {
+    match page(snapshot, after, max_bytes) {
+        Ok(page) => {
+            let bytes = page.rows.iter().map(|(key, value)| key.len() + value.len());
+            let bytes = bytes.sum();
+            waiter.reply(Reply::Rows(page));
+            bytes
+        }
+        Err(error) => {
+            tracing::error!(group = %snapshot.record().group, %error, "cannot read a held state");
+            waiter.reply(Reply::Unavailable {
+                reason: "the store could not be read",
+            });
+            0
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Nodes in this process, with real directories, certificates and sockets.
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unreachable_pub, reason = "shared by several test binaries")]
+
+use pontoon::server::{Server, ServerConfig};
+use pontoon_client::{Client, ClientConfig};
+use pontoon_store::Compression;
+use pontoon_transport::{TlsIdentity, Who, certs};
+use pontoon_types::{ClusterId, Limits, NodeId};
+use pontoon_wal::WalConfig;
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU64;
+use std::path::Path;
+use tempfile::TempDir;
+
+pub struct Nodes {
+    pub dir: TempDir,
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Nodes {
+    pub fn new(count: usize) -> Self {
+        Self::of_cluster(ClusterId(7), count)
+    }
+
+    pub fn of_cluster(cluster: ClusterId, count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ids: Vec<_> = (1..=count as u64).map(NodeId).collect();
+        let set = certs::generate(cluster, &ids).unwrap();
+        set.write_to(&dir.path().join("certs")).unwrap();
+        let sockets: Vec<_> = ids
+            .iter()
+            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let addresses = sockets
+            .iter()
+            .map(|socket| socket.local_addr().unwrap())
+            .collect();
+        Self { dir, addresses }
+    }
+
+    pub fn certs(&self) -> std::path::PathBuf {
+        self.dir.path().join("certs")
+    }
+
+    pub fn config(&self, id: u64) -> ServerConfig {
+        self.config_in(id, &self.dir.path().join(format!("node-{id}")))
+    }
+
+    pub fn config_in(&self, id: u64, data_dir: &Path) -> ServerConfig {
+        let peers = (1..)
+            .map(NodeId)
+            .zip(self.addresses.iter().map(ToString::to_string));
+        ServerConfig {
+            id: NodeId(id),
+            data_dir: data_dir.to_owned(),
+            listen: self.addresses[id as usize - 1],
+            certs: self.certs(),
+            peers: peers.collect(),
+            shards: 4,
+            split_keys: None,
+            replication: None,
+            workers: 2,
+            limits: Limits::default(),
+            log: WalConfig {
+                segment_bytes: 1 << 20,
+                max_bytes: 64 << 20,
+                ..WalConfig::default()
+            },
+            election_timeout_ms: 750,
+            heartbeat_interval_ms: 150,
+            lease_reads: false,
+            max_clock_drift_percent: 10,
+            memtable_bytes: 4 << 20,
+            max_memtables: 2,
+            block_cache_bytes: 4 << 20,
+            compression: Compression::Lz4,
+            compaction_bytes_per_second: None,
+            snapshot_bytes_per_second: NonZeroU64::MIN.saturating_add(64 << 20),
+            log_tail_entries: 16,
+        }
+    }
+
+    pub async fn start(&self) -> Vec<Server> {
+        let starts = (1..=self.addresses.len() as u64).map(|id| {
+            let config = self.config(id);
+            tokio::spawn(async move { Server::start(config).await.unwrap() })
+        });
+        let mut servers = Vec::new();
+        for start in starts.collect::<Vec<_>>() {
+            servers.push(start.await.unwrap());
+        }
+        servers
+    }
+
+    pub async fn client(&self) -> Client {
+        let identity = TlsIdentity::load(&self.certs(), Who::Client).unwrap();
+        let endpoints: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        Client::connect(ClientConfig::new(endpoints, identity))
+            .await
+            .unwrap()
+    }
+}
