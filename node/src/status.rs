@@ -108,6 +108,8 @@ pub struct SnapshotStatus {
     pub received_bytes: u64,
     /// Transfers that were given up.
     pub given_up: u64,
+    /// How much of the rate is used at present, in percent; less than all while writes suffer.
+    pub rate_percent: u32,
 }
 
 /// `[start, end)`, both in base64, because keys are bytes.

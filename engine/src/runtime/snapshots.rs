@@ -8,7 +8,9 @@ use crate::frame::Lane;
 use crate::snapshot::{Carrier, CarrierInput, Errand, SnapshotCounters};
 use parking_lot::Mutex;
 use pontoon_store::LsmStore;
+use pontoon_wal::LogWaits;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something for the carrier's thread to do.
 pub(super) enum CarrierJob {
@@ -26,11 +28,22 @@ pub(super) struct Exits {
     pub(super) counters: Arc<Mutex<SnapshotCounters>>,
 }
 
+/// How often the carrier hears how the log does, while there is something to carry.
+const LISTEN_EVERY: Duration = Duration::from_millis(100);
+
 /// Runs until it is told to finish.
 pub(super) fn run(mut carrier: Carrier<LsmStore>, inbox: &Inbox<CarrierJob>, exits: &Exits) {
     let mut jobs = Vec::new();
+    let (mut heard, mut heard_at) = (LogWaits::default(), clock::now());
     loop {
         let now = clock::now();
+        if now - heard_at >= LISTEN_EVERY {
+            let before = std::mem::replace(&mut heard, exits.shared.wal.waits());
+            heard_at = now;
+            let since = heard.since(&before);
+            let (batches, waited) = (since.batches, since.waited);
+            carrier.handle(CarrierInput::LogWaits { batches, waited }, now);
+        }
         let patience = carrier.next_deadline(now).map(|deadline| deadline - now);
         inbox.wait(patience, 0, &mut jobs);
         for job in jobs.drain(..) {

@@ -1,18 +1,34 @@
-//! How many bytes a node moves for snapshots, over all of them.
+//! How many bytes a node moves for snapshots, over all of them, and how that gives way to everything else.
 
 use pontoon_types::Instant;
 use std::time::Duration;
 
 /// Bytes that may be moved at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
+/// The rate is used in so many parts.
+const PARTS: u32 = 32;
+/// Fewer batches than these say nothing about how the log does.
+const MIN_BATCHES: u64 = 8;
+/// What a disk may take longer without anybody's doing.
+const SLACK: Duration = Duration::from_micros(300);
 
 /// A rate, kept to on average: whoever moves something is charged for it, and the next has to wait until the debt
 /// is paid off.
+///
+/// It is told now and then how long the log's batches wait. While they wait half as long again as they did without snapshots the
+/// share of the rate that is used is halved, and grows slowly when they do not (as TCP does, RFC 5681). At the
+/// smallest share the waiting is not the snapshots' doing, and becomes what is usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     bytes_per_second: u64,
     /// When everything that was charged is paid for.
     paid_at: Instant,
+    /// How many of the parts are used, at least one.
+    share: u32,
+    /// How long a batch waits when nothing is moved.
+    usual: Option<Duration>,
+    /// Whether something was moved since the log was last heard of.
+    has_moved: bool,
 }
 
 impl Budget {
@@ -20,6 +36,9 @@ impl Budget {
         Self {
             bytes_per_second,
             paid_at: now,
+            share: PARTS,
+            usual: None,
+            has_moved: false,
         }
     }
 
@@ -30,7 +49,8 @@ impl Budget {
 
     /// Charges what is moved now.
     pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
-        let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let nanos = u128::from(bytes as u64) * 1_000_000_000 * u128::from(PARTS)
+            / (u128::from(self.bytes_per_second) * u128::from(self.share));
         let price = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         // What was not used earlier is worth a little, not for ever.
         let from = if now - self.paid_at > BURST {
@@ -39,5 +59,92 @@ impl Budget {
             self.paid_at
         };
         self.paid_at = from + price;
+        self.has_moved = true;
+    }
+
+    /// So many batches have become durable since the last time, and waited so long for it, all together.
+    pub(crate) fn heed(&mut self, batches: u64, waited: Duration) {
+        let is_ours = std::mem::take(&mut self.has_moved) && self.share > 1;
+        let batches = u32::try_from(batches).unwrap_or(u32::MAX);
+        let mut suffers = false;
+        if u64::from(batches) >= MIN_BATCHES {
+            let mean = waited / batches;
+            let usual = self.usual.unwrap_or(mean);
+            suffers = is_ours && mean > usual + usual / 2 + SLACK;
+            self.usual = Some(if is_ours {
+                usual.min(mean)
+            } else {
+                (3 * usual + mean) / 4
+            });
+        }
+        self.share = if suffers {
+            (self.share / 2).max(1)
+        } else {
+            (self.share + 1).min(PARTS)
+        };
+    }
+
+    /// How much of the rate is used.
+    pub(crate) const fn percent(&self) -> u32 {
+        100 * self.share / PARTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heed(budget: &mut Budget, times: u32, mean_us: u64) {
+        for _ in 0..times {
+            budget.charge(1, Instant::from_nanos(0));
+            budget.heed(100, Duration::from_micros(100 * mean_us));
+        }
+    }
+
+    fn second(budget: &mut Budget) -> Duration {
+        let now = budget.opens_at(Instant::from_nanos(1 << 50));
+        budget.charge(1 << 20, now);
+        budget.opens_at(now) - now
+    }
+
+    #[test]
+    fn the_rate_gives_way_to_writes_and_comes_back() {
+        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
+        budget.heed(100, Duration::from_millis(100));
+        assert!(second(&mut budget) <= Duration::from_secs(1));
+        heed(&mut budget, 1, 1_700);
+        assert_eq!(budget.percent(), 100, "within what a disk does by itself");
+        heed(&mut budget, 2, 3_000);
+        assert_eq!(budget.percent(), 25);
+        assert!(second(&mut budget) > Duration::from_millis(3_900));
+        // It stays until the writes are as fast as before, and then comes back slowly.
+        heed(&mut budget, 1, 2_000);
+        assert_eq!(budget.percent(), 12);
+        heed(&mut budget, 28, 1_100);
+        assert_eq!(budget.percent(), 100);
+    }
+
+    #[test]
+    fn what_is_not_the_snapshots_doing_does_not_stop_them_for_ever() {
+        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
+        budget.heed(100, Duration::from_millis(100));
+        heed(&mut budget, 5, 9_000);
+        assert_eq!(budget.percent(), 3);
+        heed(&mut budget, 20, 9_000);
+        let mut highest = 0;
+        for _ in 0..40 {
+            heed(&mut budget, 1, 9_000);
+            highest = highest.max(budget.percent());
+        }
+        assert!(highest > 50, "the load is what is usual now: {highest}");
+    }
+
+    #[test]
+    fn a_few_batches_say_nothing() {
+        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
+        budget.heed(100, Duration::from_millis(100));
+        budget.charge(1, Instant::from_nanos(0));
+        budget.heed(MIN_BATCHES - 1, Duration::from_secs(60));
+        assert_eq!(budget.percent(), 100);
     }
 }

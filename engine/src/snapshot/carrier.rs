@@ -19,7 +19,7 @@ const MAX_RECORD_BYTES: usize = 256 << 10;
 /// How snapshots travel.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotSettings {
-    /// Bytes per second, over all that this node sends and receives.
+    /// Bytes per second, over all that this node sends and receives; fewer while the log's batches wait longer than usual.
     pub bytes_per_second: u64,
     /// Snapshots sent at the same time; others wait.
     pub max_outgoing: usize,
@@ -59,6 +59,8 @@ pub struct SnapshotCounters {
     pub received_bytes: u64,
     /// Transfers that were given up, by either side.
     pub given_up: u64,
+    /// How much of the rate is used at present; less than all while writes suffer.
+    pub rate_percent: u32,
 }
 
 /// One thing that happened.
@@ -106,6 +108,14 @@ pub enum CarrierInput<S: Store> {
         group: GroupId,
         /// The new tablet, and what takes rows for it.
         opened: Result<(TabletId, S::Stager), StoreError>,
+    },
+    /// How long batches have waited in the log since the last time, so that snapshots give way to them. Needs not to be
+    /// said.
+    LogWaits {
+        /// How many have become durable.
+        batches: u64,
+        /// How long they waited, all together.
+        waited: Duration,
     },
 }
 
@@ -181,7 +191,10 @@ impl<S: Store> Carrier<S> {
             incoming: BTreeMap::new(),
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
-            counters: SnapshotCounters::default(),
+            counters: SnapshotCounters {
+                rate_percent: 100,
+                ..SnapshotCounters::default()
+            },
             errands: Vec::new(),
         }
     }
@@ -229,6 +242,10 @@ impl<S: Store> Carrier<S> {
             },
             CarrierInput::Answered { group, answer } => self.answered(group, answer),
             CarrierInput::Opened { group, opened } => self.opened(group, opened, now),
+            CarrierInput::LogWaits { batches, waited } => {
+                self.budget.heed(batches, waited);
+                self.counters.rate_percent = self.budget.percent();
+            }
         }
     }
 

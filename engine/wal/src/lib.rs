@@ -64,5 +64,5 @@ pub use queue::LogQueue;
 pub use quota::OverQuota;
 pub use reader::LogReader;
 pub use recovery::{Damage, Recovered, RecoveredGroup, RecoveryReport};
-pub use stats::{Pressure, WalStats};
+pub use stats::{LogWaits, Pressure, WalStats};
 pub use thread::{AwaitDurable, DurabilityListener, Durable, Ticket, Wal};

@@ -169,6 +169,13 @@ impl<D: Directory> Log<D> {
         self.durable != self.end()
     }
 
+    /// Counts batches that were announced, and how long they waited.
+    pub(crate) fn count_waits(&self, batches: u64, waited_us: u64) {
+        let counters = &self.shared.counters;
+        counters.announced.fetch_add(batches, Relaxed);
+        counters.waited_us.fetch_add(waited_us, Relaxed);
+    }
+
     /// Whether a segment was left that is not synced yet.
     pub(crate) fn has_left_a_segment(&self) -> bool {
         !self.left.is_empty()

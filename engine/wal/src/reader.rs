@@ -7,7 +7,7 @@ use crate::format::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::index::Index;
 use crate::quota::{OverQuota, Quota};
 use crate::space::{Segment, segment_name};
-use crate::stats::{Counters, Pressure, WalStats};
+use crate::stats::{Counters, LogWaits, Pressure, WalStats};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use pontoon_types::{Entry, GroupId, LogIndex, MAX_ENTRY_BYTES, mutant};
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// Segments back from the newest that are read through their maps. Their pages are in memory with all
 /// likelihood; older ones go through `pread`, so that a bad block is an error and not a signal.
@@ -97,6 +98,14 @@ impl<F: LogFile> LogReader<F> {
 
     pub(crate) fn stats(&self) -> WalStats {
         self.shared.stats()
+    }
+
+    pub(crate) fn waits(&self) -> LogWaits {
+        let counters = &self.shared.counters;
+        LogWaits {
+            batches: counters.announced.load(Relaxed),
+            waited: Duration::from_micros(counters.waited_us.load(Relaxed)),
+        }
     }
 
     pub(crate) fn pressure(&self) -> Pressure {

@@ -44,6 +44,26 @@ pub struct WalStats {
     pub hanging: Option<Duration>,
 }
 
+/// How long batches waited from being submitted until they were announced, counted since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogWaits {
+    /// How many there were.
+    pub batches: u64,
+    /// How long they waited, all together.
+    pub waited: Duration,
+}
+
+impl LogWaits {
+    /// What came after an earlier count.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            batches: self.batches - earlier.batches,
+            waited: self.waited.saturating_sub(earlier.waited),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
@@ -55,4 +75,6 @@ pub(crate) struct Counters {
     pub(crate) segments_recycled: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
     pub(crate) rewritten: AtomicU64,
+    pub(crate) announced: AtomicU64,
+    pub(crate) waited_us: AtomicU64,
 }

@@ -9,19 +9,19 @@ mod watch;
 
 use crate::file::{FsDirectory, MappedFile};
 use crate::{
-    Log, LogIdentity, LogReader, Lsn, OverQuota, Pressure, Recovered, SealedBatch, SyncMode,
-    WalConfig, WalError, WalStats,
+    Log, LogIdentity, LogReader, LogWaits, Lsn, OverQuota, Pressure, Recovered, SealedBatch,
+    SyncMode, WalConfig, WalError, WalStats,
 };
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use pontoon_types::{Entry, GroupId, LogIndex};
-use run::{LogThread, Message, Notice, Timing};
+use run::{LogThread, Message, Notice, Timing, Told};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use watch::{Wait, Watch};
 
 /// Names a submitted batch to the one who waits for it.
@@ -169,17 +169,23 @@ impl Wal {
     /// Hands a batch over and returns at once. The listener hears of `ticket` when it is durable.
     pub fn submit(&self, batch: SealedBatch, ticket: Ticket) {
         // After a shutdown nobody listens any more; the batch is then never announced.
-        let notice = Notice::Ticket(ticket);
-        let _ = self.inner.sender.send(Message::Batch(batch, notice));
+        self.send(batch, Told::Listener(ticket));
     }
 
     /// Hands a batch over, for one who wants to wait until it is durable.
     pub fn append(&self, batch: SealedBatch) -> Durable {
         let (waiter, durable) = oneshot::channel();
         // After a shutdown the waiter is dropped here, and says so.
-        let notice = Notice::Waiter(waiter);
-        let _ = self.inner.sender.send(Message::Batch(batch, notice));
+        self.send(batch, Told::Waiter(waiter));
         Durable(durable)
+    }
+
+    fn send(&self, batch: SealedBatch, told: Told) {
+        let notice = Notice {
+            submitted_at: Instant::now(),
+            told,
+        };
+        let _ = self.inner.sender.send(Message::Batch(batch, notice));
     }
 
     /// Reads entries from any thread, as [`LogReader::read`] does.
@@ -204,6 +210,12 @@ impl Wal {
             hanging: self.inner.watch.hanging(),
             ..self.inner.reader.stats()
         }
+    }
+
+    /// How long batches wait.
+    #[must_use]
+    pub fn waits(&self) -> LogWaits {
+        self.inner.reader.waits()
     }
 
     /// When it syncs.

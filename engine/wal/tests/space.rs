@@ -115,3 +115,49 @@ fn groups_over_their_quota_are_named_until_they_compact() {
         assert_eq!(log.over_quota().len(), groups, "compacted to {up_to}");
     }
 }
+
+#[test]
+fn of_ten_thousand_groups_one_that_never_moves_does_not_hold_the_log() {
+    const GROUPS: u64 = 10_000;
+    let config = WalConfig {
+        segment_bytes: 4 << 20,
+        max_bytes: 32 << 20,
+        recovery_bytes: 16 << 20,
+        ..config(SEGMENT)
+    };
+    let disk = MemoryDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), config.clone(), IDENTITY).unwrap();
+    let still = entry(1, 1, 1, b"it never moves");
+    log.append(&batch_of(std::slice::from_ref(&still))).unwrap();
+    let mut rounds = 0;
+    while log.stats().bytes < 10 * config.max_bytes {
+        rounds += 1;
+        // Every group writes in turn, and lets go of what it wrote the time before.
+        for first in (2..=GROUPS).step_by(500) {
+            let mut batch = BatchBuilder::new();
+            for group in first..(first + 500).min(GROUPS + 1) {
+                batch.append(&entry(group, 1, rounds, &[0; 1_000]));
+                batch.compact(GroupId(group), position(1, rounds - 1));
+            }
+            log.append(&batch.seal()).unwrap();
+            log.sync().unwrap();
+            log.maintain().unwrap();
+            assert_eq!(log.pressure(), Pressure::Ok, "round {rounds}");
+        }
+    }
+    let stats = log.stats();
+    assert!(stats.live_bytes <= config.max_bytes, "{stats:?}");
+    assert!(stats.entries_rewritten > 0, "{stats:?}");
+    drop(log);
+    let (log, recovered) = Log::open(disk.crash(7), config, IDENTITY).unwrap();
+    assert_eq!(recovered.report.damage, []);
+    assert_eq!(recovered.groups.len() as u64, GROUPS);
+    let read = log.reader().read(GroupId(1), LogIndex(1), LogIndex(1), 1);
+    assert_eq!(read.unwrap(), [still]);
+    for group in [2, 5_000, GROUPS] {
+        let read = log
+            .reader()
+            .read(GroupId(group), LogIndex(rounds), LogIndex(rounds), 1);
+        assert_eq!(read.unwrap(), [entry(group, 1, rounds, &[0; 1_000])]);
+    }
+}

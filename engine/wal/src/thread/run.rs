@@ -18,18 +18,24 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often segments are looked at that wait for their last reader.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Who is told of a batch.
-pub(super) enum Notice {
-    Ticket(Ticket),
+/// What is to be said of a batch, and since when it waits.
+pub(super) struct Notice {
+    pub(super) submitted_at: Instant,
+    pub(super) told: Told,
+}
+
+/// Who is told.
+pub(super) enum Told {
+    Listener(Ticket),
     Waiter(oneshot::Sender<Result<Lsn, WalError>>),
 }
 
 impl Notice {
     /// Tells a waiter; who has a ticket is told with others. One who waits no more is not missed.
     fn tell(self, result: Result<Lsn, WalError>) -> Option<Ticket> {
-        match self {
-            Self::Ticket(ticket) => return Some(ticket),
-            Self::Waiter(waiter) => drop(waiter.send(result)),
+        match self.told {
+            Told::Listener(ticket) => return Some(ticket),
+            Told::Waiter(waiter) => drop(waiter.send(result)),
         }
         None
     }
@@ -253,10 +259,19 @@ impl<D: Directory> LogThread<D> {
     }
 
     fn announce(&mut self) {
-        let end = self.log.durable();
         let notices = self.queue.take_laid();
-        let told = notices.filter_map(|notice| notice.tell(Ok(end)));
+        if notices.len() == 0 {
+            return;
+        }
+        let (end, now) = (self.log.durable(), Instant::now());
+        let (mut batches, mut waited_us) = (0, 0);
+        let told = notices.filter_map(|notice| {
+            batches += 1;
+            waited_us += now.duration_since(notice.submitted_at).as_micros() as u64;
+            notice.tell(Ok(end))
+        });
         self.tickets.extend(told);
+        self.log.count_waits(batches, waited_us);
         if !self.tickets.is_empty() {
             self.listener.durable(&self.tickets);
             self.tickets.clear();
@@ -367,6 +382,13 @@ mod tests {
         next: u64,
     }
 
+    fn notice(told: Told) -> Notice {
+        Notice {
+            submitted_at: Instant::now(),
+            told,
+        }
+    }
+
     impl Stepped {
         fn new(disk: &MemoryDisk) -> Self {
             Self::syncing(disk, SyncMode::Always)
@@ -419,10 +441,11 @@ mod tests {
         }
 
         fn send(&mut self, batch: SealedBatch, sequence: u64) {
-            let notice = Notice::Ticket(Ticket {
+            let told = Told::Listener(Ticket {
                 worker: 0,
                 sequence,
             });
+            let notice = notice(told);
             self.sender.send(Message::Batch(batch, notice)).unwrap();
         }
 
@@ -516,7 +539,7 @@ mod tests {
         let mut stepped = Stepped::new(&disk);
         let wait = |stepped: &mut Stepped| {
             let (waiter, waiting) = oneshot::channel();
-            let notice = Notice::Waiter(waiter);
+            let notice = notice(Told::Waiter(waiter));
             let sealed = BatchBuilder::new().seal();
             stepped.sender.send(Message::Batch(sealed, notice)).unwrap();
             super::super::Durable(waiting)
