@@ -439,3 +439,47 @@ fn a_budget_is_kept_to_and_too_many_at_once_are_refused() {
         .collect();
     assert_eq!(answers, [SnapshotBody::End { how: End::Refused }]);
 }
+
+#[test]
+fn who_comes_too_many_waits_and_is_served_in_turn() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let mut carrier: Carrier<ModelStore> = Carrier::new(SETTINGS, now);
+    let mut pins = |input: Option<CarrierInput<ModelStore>>| -> Vec<(u64, u64)> {
+        match input {
+            Some(input) => carrier.handle(input, now),
+            None => carrier.handle_timeout(now + SETTINGS.patience),
+        }
+        let pins = carrier.errands().filter_map(|errand| match errand {
+            Errand::Pin { group, transfer } => Some((group.0, transfer)),
+            _ => None,
+        });
+        pins.collect()
+    };
+    let wanted = |group| {
+        Some(CarrierInput::Wanted {
+            group: GroupId(group),
+            peer: LEARNER,
+            to: NodeId(3),
+        })
+    };
+    let first = pins(wanted(1));
+    assert_eq!(first.len(), 1);
+    assert_eq!(pins(wanted(2)).len(), 1);
+    for group in [3, 4, 5, 4] {
+        assert_eq!(pins(wanted(group)), [], "two are under way");
+    }
+    // One that nobody wants any more makes room for the one that has waited longest, and so on.
+    let unwanted = |transfer| {
+        Some(CarrierInput::Pinned {
+            transfer,
+            snapshot: None,
+        })
+    };
+    let next = pins(unwanted(first[0].1));
+    assert_eq!(next.iter().map(|pin| pin.0).collect::<Vec<_>>(), [3]);
+    let next = pins(unwanted(next[0].1));
+    assert_eq!(next.iter().map(|pin| pin.0).collect::<Vec<_>>(), [5]);
+    // Those that do not get on are given up, and the last one begins.
+    let next = pins(None);
+    assert_eq!(next.iter().map(|pin| pin.0).collect::<Vec<_>>(), [4]);
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_store::{KvSnapshot, ReplicaRecord, Store, StoreError};
 use pontoon_types::{GroupId, Instant, NodeId, ReplicaId, TabletId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The longest record of a replica that is taken, well below what the log takes with a snapshot.
@@ -170,6 +170,8 @@ pub struct Carrier<S: Store> {
     settings: SnapshotSettings,
     budget: Budget,
     outgoing: BTreeMap<u64, Outgoing<S::View>>,
+    /// Who is to get one when there are fewer under way, each peer of a group once: first come, first served.
+    waiting: VecDeque<(GroupId, ReplicaId, NodeId)>,
     incoming: BTreeMap<GroupId, Incoming<S::Stager>>,
     next_transfer: u64,
     counters: SnapshotCounters,
@@ -188,6 +190,7 @@ impl<S: Store> Carrier<S> {
             settings,
             budget: Budget::new(settings.bytes_per_second, now),
             outgoing: BTreeMap::new(),
+            waiting: VecDeque::new(),
             incoming: BTreeMap::new(),
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
@@ -247,6 +250,7 @@ impl<S: Store> Carrier<S> {
                 self.counters.rate_percent = self.budget.percent();
             }
         }
+        self.begin_waiting(now);
     }
 
     /// Does what is due.
@@ -267,6 +271,7 @@ impl<S: Store> Carrier<S> {
                 self.pull(group, now);
             }
         }
+        self.begin_waiting(now);
     }
 
     // The sender.
@@ -275,10 +280,22 @@ impl<S: Store> Carrier<S> {
         // What an earlier request has left is of no use: Raft asks again only when it was told of its end.
         let left = |out: &Outgoing<S::View>| out.group == group && out.peer == peer;
         self.outgoing.retain(|_, out| !left(out));
-        if self.outgoing.len() >= self.settings.max_outgoing {
-            // It asks again when it has heard of the peer again.
-            return self.tell(group, Input::SnapshotFailed { group, peer });
+        self.waiting
+            .retain(|want| (want.0, want.1) != (group, peer));
+        self.waiting.push_back((group, peer, to));
+        self.begin_waiting(now);
+    }
+
+    /// Begins what waits, as far as the limit allows. One that nobody wants any more by then is pinned and let go.
+    fn begin_waiting(&mut self, now: Instant) {
+        while self.outgoing.len() < self.settings.max_outgoing
+            && let Some((group, peer, to)) = self.waiting.pop_front()
+        {
+            self.begin(group, peer, to, now);
         }
+    }
+
+    fn begin(&mut self, group: GroupId, peer: ReplicaId, to: NodeId, now: Instant) {
         let transfer = self.next_transfer;
         self.next_transfer += 1;
         self.outgoing.insert(
