@@ -1,7 +1,8 @@
 //! Pontoon's parts beside other engines' on the same work, in the same run.
 //!
 //! This is a workspace of its own, so that the product's lock file never holds a peer. A subcommand
-//! is a file: `raft` sets the protocol core beside raft-rs. All of them follow the same rules:
+//! is a room: `raft` sets the protocol core beside raft-rs, `log` the log beside its floor and raft-engine. All of
+//! them follow the same rules:
 //!
 //! - Both sides do the same work with the same sizes, limits and allocator, each in its best
 //!   configuration, and are measured **in turns**, a short window of each at a time. What counts is
@@ -9,11 +10,16 @@
 //! - The table is for people. With `--json` the last line on stdout is one JSON object instead.
 
 mod allocations;
+mod clock;
+mod log;
 mod pairs;
 mod raft;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// Whatever kept a measurement from being taken: there is nothing to do but to say so.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -30,12 +36,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Peer {
     Raft(raft::RaftArgs),
+    Log(log::LogArgs),
 }
 
 fn main() -> ExitCode {
     let Cli { peer } = Cli::parse();
     let done = match peer {
         Peer::Raft(args) => raft::run(&args),
+        Peer::Log(args) => log::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
