@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use crate::verbs::{
-    bench, cas, certs, delete, demo, dump, get, load, members, node, put, scan, status, verify, wal,
+    backup, bench, cas, certs, delete, demo, dump, get, load, members, node, put, restore, scan,
+    status, verify, wal,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub enum Verb {
     Status(status::StatusArgs),
     Members(members::MembersArgs),
     Verify(verify::VerifyArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     Wal(wal::WalArgs),
 }
 
@@ -187,6 +190,8 @@ mod tests {
              --value-bytes 100 --keys 1000 --json",
             "pontoon status --endpoints a:1 --certs c --json",
             "pontoon verify --endpoints a:1 --certs c --patience 5 --json",
+            "pontoon backup --to d --endpoints a:1 --certs c --patience 5 --json",
+            "pontoon restore --from d --backup i --force --endpoints a:1 --certs c --json",
             "pontoon wal verify d",
             "pontoon wal stat d",
             "pontoon wal dump d --group 2 --from 3:0x1040 --limit 5 --json --payloads",

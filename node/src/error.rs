@@ -124,6 +124,9 @@ pub enum Error {
         /// The first finding, in words.
         first: String,
     },
+    /// A backup could not be taken or brought back.
+    #[error(transparent)]
+    Backup(#[from] crate::backup::BackupError),
     /// The cluster is not whole.
     #[error("{0}")]
     Unhealthy(String),

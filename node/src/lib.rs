@@ -9,12 +9,14 @@
 //! - [`measure`]: what it took, and what the disk alone could do;
 //! - [`history`]: what was promised to whom; [`verification`]: held against what is there;
 //! - [`status`], [`cluster_view`]: what nodes say about themselves, and what that makes together;
+//! - [`backup`]: copies of all shards, taken and brought back;
 //! - [`comparison`]: replicas, held against each other;
 //! - [`cli`], [`config`], [`connection`], [`output`], [`error`]: what an operator types and sees.
 //!
 //! Nothing below `node` depends on this crate. It is a library so that tests and benches can
 //! reach its parts; `main.rs` only calls [`run`].
 
+pub mod backup;
 pub mod cli;
 pub mod cluster_view;
 pub mod comparison;

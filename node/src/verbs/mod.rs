@@ -1,5 +1,6 @@
 //! A file per verb. Each has its arguments, with help that stands on its own, and a `run`.
 
+pub mod backup;
 pub mod bench;
 pub mod cas;
 pub mod certs;
@@ -11,6 +12,7 @@ pub mod load;
 pub mod members;
 pub mod node;
 pub mod put;
+pub mod restore;
 pub mod scan;
 pub mod status;
 pub mod verify;
@@ -44,6 +46,8 @@ pub fn run(verb: Verb) -> Result<(), Error> {
         Verb::Dump(args) => block_on(dump::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Status(args) => block_on(status::run(args)),
+        Verb::Backup(args) => block_on(backup::run(args)),
+        Verb::Restore(args) => block_on(restore::run(args)),
         Verb::Verify(args) => block_on(verify::run(args)),
         Verb::Members(args) => block_on(members::run(args)),
     }
