@@ -53,6 +53,22 @@ fn single_keys_can_be_written_read_swapped_and_removed() {
     let json = stdout(&cluster.run(&["verify", "--json"]));
     let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
     assert_eq!(json["shards"][1]["replicas"][2]["finding"], "same");
+
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().to_str().unwrap();
+    let line = stdout(&cluster.run(&["backup", "--to", dir]));
+    assert!(
+        line.starts_with("backup 2") && line.contains(" of 4 shards ("),
+        "{line}"
+    );
+    let json = stdout(&cluster.run(&["backup", "--to", dir, "--json"]));
+    let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!(json["bytes_written"], 0);
+    assert_eq!(json["shards"], 4);
+    let refused = error_line(&cluster.run(&["restore", "--from", dir]));
+    assert!(refused.contains("the cluster is not empty"), "{refused}");
+    let restored = stdout(&cluster.run(&["restore", "--from", dir, "--force"]));
+    assert!(restored.starts_with("restored backup 2"), "{restored}");
     assert!(status.lines().count() <= 24, "{status}");
 }
 
