@@ -8,6 +8,7 @@
 //! - [`drive`], [`load`], [`rows`]: clients at work, files written, ranges read;
 //! - [`measure`]: what it took, and what the disk alone could do;
 //! - [`history`]: what was promised to whom; [`verification`]: held against what is there;
+//! - [`local`]: a whole cluster on this machine;
 //! - [`status`], [`cluster_view`]: what nodes say about themselves, and what that makes together;
 //! - [`backup`]: copies of all shards, taken and brought back;
 //! - [`comparison`]: replicas, held against each other;
@@ -27,6 +28,7 @@ pub mod error;
 pub mod formats;
 pub mod history;
 pub mod load;
+pub mod local;
 pub mod measure;
 pub mod output;
 pub mod rows;

@@ -1,7 +1,5 @@
 //! `pontoon demo`: a whole cluster, loaded, restarted and proved.
 
-mod cluster;
-mod layout;
 mod run;
 
 use crate::error::Error;

@@ -1,14 +1,13 @@
 //! The course of a demo.
 
 use super::DemoArgs;
-use super::cluster::Cluster;
-use super::layout::Layout;
 use crate::cluster_view::ClusterView;
 use crate::connection::connect;
 use crate::drive::{Actor, Clients, Failed, Run};
 use crate::error::Error;
 use crate::formats::{ReadError, Reader, Row};
 use crate::history::History;
+use crate::local::{Cluster, Layout};
 use crate::measure::{Counters, Report, floor::Floor, process_cpu_us};
 use crate::output::{Output, bytes, count, counted};
 use crate::sample;

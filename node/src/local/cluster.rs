@@ -1,4 +1,4 @@
-//! The nodes of a demo at work: in this process, or in processes of their own.
+//! The nodes at work: in this process, or in processes of their own.
 
 use super::layout::Layout;
 use crate::error::Error;
@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 /// How long nodes may take from their start until they are ready.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A demo's nodes.
-pub(super) enum Cluster {
+/// The nodes of a [`Layout`].
+#[derive(Debug)]
+pub enum Cluster {
     /// In this process.
     Embedded(Vec<(NodeId, Server)>),
     /// In processes of their own, which end with this value.
@@ -26,14 +27,20 @@ pub(super) enum Cluster {
 
 /// A node that is a process.
 #[derive(Debug)]
-pub(super) struct NodeProcess {
+pub struct NodeProcess {
     child: Child,
     is_ready: bool,
 }
 
 impl Cluster {
     /// Starts all nodes, and returns when they are ready.
-    pub(super) async fn start(layout: &Layout, as_processes: bool) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// If one does not get ready.
+    ///
+    /// # Panics
+    /// If starting one does.
+    pub async fn start(layout: &Layout, as_processes: bool) -> Result<Self, Error> {
         if as_processes {
             let mut processes = BTreeMap::new();
             for (node, _) in &layout.nodes {
@@ -63,7 +70,10 @@ impl Cluster {
     }
 
     /// Kills a node that is a process: no warning, no draining.
-    pub(super) async fn kill(&mut self, node: NodeId) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// If the system does not let us.
+    pub async fn kill(&mut self, node: NodeId) -> Result<(), Error> {
         if let Self::Processes(processes) = self
             && let Some(mut process) = processes.remove(&node)
         {
@@ -76,7 +86,10 @@ impl Cluster {
     }
 
     /// Starts a node again that was killed; it is ready some time later.
-    pub(super) fn start_again(&mut self, layout: &Layout, node: NodeId) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// If there can be no process.
+    pub fn start_again(&mut self, layout: &Layout, node: NodeId) -> Result<(), Error> {
         if let Self::Processes(processes) = self {
             processes.insert(node, NodeProcess::spawn(layout, node)?);
         }
@@ -84,7 +97,10 @@ impl Cluster {
     }
 
     /// Waits until all processes have said that they are ready.
-    pub(super) async fn wait_until_ready(&mut self, layout: &Layout) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// If one ended or took too long; with its last words.
+    pub async fn wait_until_ready(&mut self, layout: &Layout) -> Result<(), Error> {
         if let Self::Processes(processes) = self {
             for (node, process) in processes {
                 process.wait_until_ready(layout, *node).await?;
@@ -94,7 +110,10 @@ impl Cluster {
     }
 
     /// Stops all nodes: those in this process drain, processes are killed.
-    pub(super) async fn stop(self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// If one in this process fails at it.
+    pub async fn stop(self) -> Result<(), Error> {
         match self {
             Self::Embedded(servers) => {
                 let mut stopping = JoinSet::new();

@@ -1,4 +1,4 @@
-//! Where the nodes of a demo live: directories, certificates, ports and borders of shards.
+//! Where the nodes live: directories, certificates, ports and borders of shards.
 
 use crate::config::NodeSettings;
 use crate::error::Error;
@@ -11,20 +11,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The plan of a demo's cluster.
+/// The plan of a cluster.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub struct Layout {
     directory: PathBuf,
     /// Removes the directory at the end, if it was ours to make.
     temporary: Option<TempDir>,
-    pub(super) nodes: Vec<(NodeId, SocketAddr)>,
+    /// The nodes, and where they listen.
+    pub nodes: Vec<(NodeId, SocketAddr)>,
     shards: usize,
     sample: Vec<Bytes>,
 }
 
 impl Layout {
-    /// Makes directories and certificates, and finds free ports.
-    pub(super) fn make(
+    /// Makes directories and certificates, and finds free ports. Without `data_dir` a temporary directory
+    /// is taken, which goes with this value; one that is given must be empty and is kept. The key space is
+    /// cut where `sample` says that the keys are.
+    ///
+    /// # Errors
+    /// If the directory has something in it, or what belongs there cannot be written.
+    pub fn make(
         data_dir: Option<&Path>,
         nodes: u64,
         shards: usize,
@@ -66,11 +72,15 @@ impl Layout {
         std::fs::write(&path, text).map_err(Error::file("write", &path))
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    /// Where everything is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    pub(super) fn certs(&self) -> PathBuf {
+    /// The directory of the certificates.
+    #[must_use]
+    pub fn certs(&self) -> PathBuf {
         self.directory.join("certs")
     }
 
@@ -78,11 +88,13 @@ impl Layout {
         self.directory.join("split-sample.ndjson")
     }
 
-    pub(super) fn node_directory(&self, node: NodeId) -> PathBuf {
+    fn node_directory(&self, node: NodeId) -> PathBuf {
         self.directory.join(format!("node-{node}"))
     }
 
-    pub(super) fn endpoints(&self) -> Vec<String> {
+    /// Where clients find the nodes.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
         self.nodes
             .iter()
             .map(|(_, address)| address.to_string())
@@ -115,7 +127,7 @@ impl Layout {
 
     /// Waits until the nodes' ports are free again: a socket goes with the last task that uses it,
     /// which may be a moment after its node has stopped.
-    pub(super) async fn wait_for_ports(&self) {
+    pub async fn wait_for_ports(&self) {
         let is_free = |(_, address): &(NodeId, SocketAddr)| UdpSocket::bind(address).is_ok();
         for _ in 0..500 {
             if self.nodes.iter().all(is_free) {
@@ -126,7 +138,7 @@ impl Layout {
     }
 
     /// Keeps the directory, so that somebody can look at it.
-    pub(super) fn keep(&mut self) -> &Path {
+    pub fn keep(&mut self) -> &Path {
         if let Some(temporary) = self.temporary.take() {
             let _ = temporary.keep();
         }
