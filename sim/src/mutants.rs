@@ -2,37 +2,13 @@
 
 use crate::cli::Mutants;
 use pontoon_sim::{Scale, Theme, simulate};
-use pontoon_types::mutant::{self, Mutant};
+use pontoon_types::mutant::{self, Mutant, Noticer};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// So much of a violation's words is in the table.
 const WIDTH: usize = 110;
-
-/// Rules of the core that only its scenarios break: no world lives long enough for the coincidence that they are for,
-/// or the engine does not use what they are about. `--only` tries them all the same.
-const LEFT_TO_THE_SCENARIOS: &[Mutant] = &[
-    Mutant::StickinessDropped,
-    Mutant::TermsEndPromises,
-    Mutant::RestartForgetsPromise,
-    Mutant::CampaignBreaksPromise,
-    Mutant::LeaseIgnoresDrift,
-    Mutant::LeaseFromAnswer,
-    Mutant::LeaseOutlivesMembers,
-    Mutant::LeaseOutlivesTransfer,
-    Mutant::TransferOutlivesTerm,
-    Mutant::TransferElectsShorterLogs,
-    Mutant::ProposalsDuringTransfer,
-    Mutant::ReadsOutliveProcess,
-    Mutant::ChangesOverlap,
-    Mutant::ChangesBeforeOwnCommit,
-    Mutant::JointCountsIncoming,
-    Mutant::RemovedLeaderLeads,
-    Mutant::SnapshotsReplaceMatching,
-    Mutant::SnapshotsPileUp,
-    Mutant::TransfersToLagging,
-];
 
 /// Rules about members are looked at where members change.
 const fn theme_of(mutant: Option<Mutant>) -> Theme {
@@ -60,13 +36,11 @@ struct Caught {
 
 /// Runs them all and prints the table.
 pub(crate) fn run(options: &Mutants) -> ExitCode {
-    let all = Mutant::ALL.iter().copied();
     let chosen: Vec<Mutant> = if options.only.is_empty() {
-        all.filter(|mutant| !LEFT_TO_THE_SCENARIOS.contains(mutant))
-            .collect()
+        Mutant::of(Noticer::Simulator).collect()
     } else {
-        all.filter(|mutant| options.only.iter().any(|name| name == mutant.name()))
-            .collect()
+        let is_named = |mutant: &Mutant| options.only.iter().any(|name| name == mutant.name());
+        Mutant::ALL.iter().copied().filter(is_named).collect()
     };
     if chosen.len() < options.only.len() {
         eprintln!("no mutant has such a name; they are:");

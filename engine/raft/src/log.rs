@@ -216,6 +216,9 @@ impl Log {
                 continue;
             }
             if here && entry.index() <= self.last_index() {
+                if mutant!(KeepsConflicts) {
+                    continue;
+                }
                 let last = LogIndex(entry.index().0 - 1);
                 self.truncate_after(last);
                 removed_after = Some(last);
@@ -385,7 +388,12 @@ impl Log {
 
     /// Forgets everything up to `index`, or up to what is applied if that is less.
     pub(crate) fn compact(&mut self, index: LogIndex) {
-        let index = index.min(self.applied).min(self.durable);
+        let applied = if mutant!(CompactsUnapplied) {
+            self.commit
+        } else {
+            self.applied
+        };
+        let index = index.min(applied).min(self.durable);
         if index <= self.compacted().index {
             return;
         }

@@ -3,6 +3,7 @@
 //! Every decision of a quorum goes through here, so that a joint configuration cannot be forgotten
 //! anywhere: elections and check-quorum ask [`tally`], commit and reads ask [`agreed`].
 
+use alloc::borrow::Cow;
 use pontoon_types::{ConfState, ReplicaId, mutant};
 
 /// How a vote stands.
@@ -24,7 +25,7 @@ pub(crate) fn agreed<T: Ord + Copy + Default>(
     conf: &ConfState,
     mut reached: impl FnMut(ReplicaId) -> T,
 ) -> T {
-    let incoming = majority_reached(&conf.voters, &mut reached);
+    let incoming = majority_reached(&deciding(conf), &mut reached);
     let outgoing = majority_reached(&conf.outgoing, &mut reached);
     match (incoming, outgoing) {
         (Some(incoming), Some(_)) if mutant!(JointCountsIncoming) => incoming,
@@ -36,7 +37,8 @@ pub(crate) fn agreed<T: Ord + Copy + Default>(
 
 /// How the vote stands, given each voter's answer (`None`: none yet).
 pub(crate) fn tally(conf: &ConfState, mut answer: impl FnMut(ReplicaId) -> Option<bool>) -> Tally {
-    let mut halves = [&conf.voters, &conf.outgoing]
+    let incoming = deciding(conf);
+    let mut halves = [&*incoming, &conf.outgoing]
         .into_iter()
         .filter(|half| !half.is_empty())
         .take(if mutant!(JointCountsIncoming) { 1 } else { 2 })
@@ -50,6 +52,14 @@ pub(crate) fn tally(conf: &ConfState, mut answer: impl FnMut(ReplicaId) -> Optio
         (Tally::Open, _) | (_, Tally::Open) => Tally::Open,
         (Tally::Won, Tally::Won) => Tally::Won,
     })
+}
+
+/// The incoming half: learners have no say.
+fn deciding(conf: &ConfState) -> Cow<'_, [ReplicaId]> {
+    if mutant!(LearnersCount) {
+        return [&conf.voters[..], &conf.learners].concat().into();
+    }
+    Cow::Borrowed(&conf.voters)
 }
 
 fn majority(voters: usize) -> usize {

@@ -103,7 +103,9 @@ impl Raft {
         for peer in &mut self.peers {
             let is_idle = match peer.flight {
                 SnapshotFlight::Idle => true,
-                SnapshotFlight::Backoff(until) => until <= self.clock,
+                SnapshotFlight::Backoff(until) => {
+                    until <= self.clock || mutant!(SnapshotsRetryAtOnce)
+                }
                 SnapshotFlight::Asked | SnapshotFlight::Taken(_) => mutant!(SnapshotsPileUp),
             };
             // Nobody carries a snapshot to who is not there.
@@ -122,7 +124,7 @@ impl Raft {
     ) -> Result<(), StepError> {
         let last = snapshot.last;
         let ours = self.log.term_at(last.index);
-        if last.index <= self.log.commit() {
+        if last.index <= self.log.commit() && !mutant!(InstallsStaleSnapshots) {
             if let Some(ours) = ours.filter(|ours| *ours != last.term) {
                 return Err(self.stop(StepError::CommittedConflict {
                     from,
@@ -135,7 +137,8 @@ impl Raft {
             self.acknowledge(from, self.log.commit(), 0);
             return Ok(());
         }
-        if ours == Some(last.term) && !mutant!(SnapshotsReplaceMatching) {
+        let replaces = mutant!(SnapshotsReplaceMatching) || mutant!(InstallsStaleSnapshots);
+        if ours == Some(last.term) && !replaces {
             // The log has all that the snapshot has, and maybe more (Raft figure 13, step 6).
             self.log.commit_to(last.index);
             self.acknowledge(from, last.index, 0);

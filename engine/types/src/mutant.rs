@@ -2,9 +2,8 @@
 //!
 //! Each names a rule that the code can leave out. Where the rule stands, the code asks
 //! [`mutant!`](crate::mutant!), which is the constant `false` unless this crate is built with the feature
-//! `mutants`: only the simulator's command of that name and the runner of the protocol's scenarios turn it on,
-//! and no other build has a trace of it.
-//! With the feature, one mutant at a time is chosen for the whole process.
+//! `mutants`: only those who look for the faults turn it on, and no other build has a trace of it.
+//! With the feature, one mutant at a time is chosen for the whole process. Each says who must notice it.
 
 /// Whether a deliberate fault is on: `mutant!(Name)`.
 #[macro_export]
@@ -14,8 +13,22 @@ macro_rules! mutant {
     };
 }
 
+/// Who looks for deliberate faults: each a command that fails unless it notices those that name it.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noticer {
+    /// The scenarios of the protocol, for all that is in the core.
+    Scenarios,
+    /// The simulator, for all but what no world lives long enough to coincide, and what the engine does not use.
+    Simulator,
+    /// The exploration of every order of events in a small group.
+    Exploration,
+    /// Kills of real processes.
+    Kills,
+}
+
 macro_rules! mutants {
-    ($($(#[doc = $doc:literal])* $mutant:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $mutant:ident => [$($noticer:ident),+],)*) => {
         /// A rule that is left out.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mutant {
@@ -35,6 +48,20 @@ macro_rules! mutants {
                 }
             }
 
+            /// Who must notice it.
+            #[must_use]
+            pub const fn noticers(self) -> &'static [Noticer] {
+                match self {
+                    $(Self::$mutant => &[$(Noticer::$noticer),+],)*
+                }
+            }
+
+            /// Those that `noticer` must notice.
+            pub fn of(noticer: Noticer) -> impl Iterator<Item = Self> {
+                let all = Self::ALL.iter().copied();
+                all.filter(move |mutant| mutant.noticers().contains(&noticer))
+            }
+
             /// What it does wrong, in words.
             #[must_use]
             pub const fn fault(self) -> &'static str {
@@ -48,141 +75,151 @@ macro_rules! mutants {
 
 mutants! {
     /// Votes and terms leave before they are synced.
-    VotesUnsynced,
+    VotesUnsynced => [Scenarios, Simulator, Exploration],
     /// A candidate asks for votes, and counts its own, before that is synced.
-    OwnVoteUnsynced,
+    OwnVoteUnsynced => [Scenarios, Simulator, Exploration],
     /// A replica votes twice in one term.
-    VotesTwice,
+    VotesTwice => [Scenarios, Simulator, Exploration],
     /// A vote is granted whatever the candidate's log lacks.
-    ElectsShorterLogs,
+    ElectsShorterLogs => [Scenarios, Simulator, Exploration, Kills],
     /// A leader counts replicas for entries of earlier terms.
-    CountsOldTerms,
+    CountsOldTerms => [Scenarios, Simulator, Exploration],
     /// An append is acknowledged before it is synced.
-    AcknowledgesUnsynced,
+    AcknowledgesUnsynced => [Scenarios, Simulator, Exploration],
     /// A leader counts itself before its own sync.
-    LeaderCountsUnsynced,
+    LeaderCountsUnsynced => [Scenarios, Simulator, Exploration],
     /// A late acknowledgement of the disk is believed of entries that were replaced meanwhile.
-    BelievesLateSyncs,
+    BelievesLateSyncs => [Scenarios, Simulator],
     /// A follower takes entries although what comes before them does not match.
-    AppendsWithoutMatch,
+    AppendsWithoutMatch => [Scenarios, Simulator],
     /// A short append cuts off what a longer one brought.
-    ShortAppendsTruncate,
+    ShortAppendsTruncate => [Scenarios, Simulator],
+    /// A follower keeps entries that differ from its leader's, and adds what follows.
+    KeepsConflicts => [Scenarios, Simulator, Kills],
     /// A follower commits beyond what it knows to match.
-    CommitsUnmatched,
+    CommitsUnmatched => [Scenarios, Simulator],
     /// Heartbeats name a commit index that the follower may not match.
-    HeartbeatsCommitUnmatched,
+    HeartbeatsCommitUnmatched => [Scenarios, Simulator],
     /// What is committed is applied before it is synced here.
-    AppliesUnsynced,
+    AppliesUnsynced => [Scenarios, Simulator],
     /// After a restart the last applied entry is applied again.
-    AppliesTwice,
+    AppliesTwice => [Scenarios, Simulator, Kills],
     /// Reads are answered without a confirmed quorum.
-    ReadsUnconfirmed,
+    ReadsUnconfirmed => [Scenarios, Simulator],
     /// Answers to an earlier round confirm later reads.
-    RoundsShared,
+    RoundsShared => [Scenarios, Simulator],
     /// A new leader answers reads before it has committed in its own term.
-    ReadsBeforeOwnCommit,
+    ReadsBeforeOwnCommit => [Scenarios, Simulator],
     /// Voters do not care how lately they have heard their leader.
-    StickinessDropped,
+    StickinessDropped => [Scenarios],
     /// A voter forgets what it has promised its leader when it meets a newer term.
-    TermsEndPromises,
+    TermsEndPromises => [Scenarios],
     /// A voter that restarts forgets that it may have promised something.
-    RestartForgetsPromise,
+    RestartForgetsPromise => [Scenarios],
     /// With leases on, a replica that has just heard its leader campaigns when told from outside.
-    CampaignBreaksPromise,
+    CampaignBreaksPromise => [Scenarios],
     /// A lease lasts as long as a promise, however the clocks drift.
-    LeaseIgnoresDrift,
+    LeaseIgnoresDrift => [Scenarios],
     /// A lease counts from when the answers came, not from when they were asked for.
-    LeaseFromAnswer,
+    LeaseFromAnswer => [Scenarios],
     /// A lease, once given, is not compared with the time.
-    LeaseUnchecked,
+    LeaseUnchecked => [Scenarios, Simulator],
     /// A lease goes on after the members have changed.
-    LeaseOutlivesMembers,
+    LeaseOutlivesMembers => [Scenarios],
     /// A lease goes on although somebody was told to campaign.
-    LeaseOutlivesTransfer,
+    LeaseOutlivesTransfer => [Scenarios],
     /// Who was told to campaign deposes also later leaders.
-    TransferOutlivesTerm,
+    TransferOutlivesTerm => [Scenarios],
     /// Who was told to campaign gets votes whatever its log lacks.
-    TransferElectsShorterLogs,
+    TransferElectsShorterLogs => [Scenarios],
     /// Proposals are taken while the leadership is handed over.
-    ProposalsDuringTransfer,
+    ProposalsDuringTransfer => [Scenarios],
     /// Answers to reads that an earlier life of a replica has forwarded are taken.
-    ReadsOutliveProcess,
+    ReadsOutliveProcess => [Scenarios],
     /// A change of the members is proposed while an earlier one is not applied.
-    ChangesOverlap,
+    ChangesOverlap => [Scenarios],
     /// A leader changes the members before it has committed in its own term.
-    ChangesBeforeOwnCommit,
+    ChangesBeforeOwnCommit => [Scenarios],
     /// A replica campaigns although it has yet to apply a committed change of the members.
-    CampaignsUnapplied,
+    CampaignsUnapplied => [Scenarios, Simulator],
     /// In a joint configuration only the incoming half decides.
-    JointCountsIncoming,
+    JointCountsIncoming => [Scenarios],
+    /// Learners count in quorums.
+    LearnersCount => [Scenarios, Simulator],
     /// A leader goes on after it has applied its own removal.
-    RemovedLeaderLeads,
+    RemovedLeaderLeads => [Scenarios],
     /// Nobody leaves a joint configuration that is to be left without being asked.
-    StaysJoint,
+    StaysJoint => [Scenarios, Simulator],
     /// Who installs a snapshot keeps to the members that it knew.
-    SnapshotMembersIgnored,
+    SnapshotMembersIgnored => [Scenarios, Simulator],
     /// A snapshot replaces also a log that has all of it.
-    SnapshotsReplaceMatching,
+    SnapshotsReplaceMatching => [Scenarios],
+    /// A snapshot that ends before what is committed takes its place.
+    InstallsStaleSnapshots => [Scenarios],
     /// A peer is sent a snapshot while another is under way to it.
-    SnapshotsPileUp,
+    SnapshotsPileUp => [Scenarios],
+    /// Who has failed to send a snapshot tries again at once.
+    SnapshotsRetryAtOnce => [Scenarios],
     /// Who lacks a part of the log is told to campaign.
-    TransfersToLagging,
+    TransfersToLagging => [Scenarios],
     /// A confirmed read does not wait until its index is applied.
-    ReadsUnapplied,
+    ReadsUnapplied => [Simulator],
     /// Messages that wait for a batch leave before its sync.
-    MessagesOvertakeSync,
+    MessagesOvertakeSync => [Simulator],
     /// Who proposed an index is told of success, whoever's entry it became.
-    AnswersByIndex,
+    AnswersByIndex => [Simulator, Kills],
     /// The log forgets what the store has not flushed.
-    ForgetsUnflushed,
+    ForgetsUnflushed => [Simulator, Kills],
+    /// The log forgets what is committed and not applied.
+    CompactsUnapplied => [Scenarios],
     /// Nothing bounds what waits for the disk.
-    BacklogUnbounded,
+    BacklogUnbounded => [Simulator],
     /// A node speaks for replicas of other nodes.
-    AnyoneSpeaks,
+    AnyoneSpeaks => [Simulator],
     /// Damaged entries from the network are taken.
-    DamagedEntriesPass,
+    DamagedEntriesPass => [Simulator],
     /// A replica that has left does not tell candidates what is committed.
-    GoneStaySilent,
+    GoneStaySilent => [Simulator],
     /// A replica that has left comes back when it is spoken to.
-    GoneComeBack,
+    GoneComeBack => [Simulator],
     /// A snapshot takes the state's place before the log says so durably.
-    InstallsEarly,
+    InstallsEarly => [Simulator],
     /// Ids of tablets are not set aside before they are used.
-    TabletsUsedTwice,
+    TabletsUsedTwice => [Simulator],
     /// A write is repeated although its outcome is unknown.
-    RepeatsUnknown,
+    RepeatsUnknown => [Simulator, Kills],
     /// Commands are applied whatever range and epoch they were routed by.
-    AppliesAstray,
+    AppliesAstray => [Simulator],
     /// Reads are served whatever range and epoch they were routed by.
-    ReadsAstray,
+    ReadsAstray => [Simulator],
     /// Records of a recycled segment's earlier life verify.
-    StaleRecordsVerify,
+    StaleRecordsVerify => [Simulator],
     /// What is read back from the log is not checked.
-    ReadsBackUnverified,
+    ReadsBackUnverified => [Simulator],
     /// Replicas whose log is damaged take part as if nothing had happened.
-    DamagedTakePart,
+    DamagedTakePart => [Simulator],
     /// Damage below the durable mark is taken for the end of the log.
-    DamageEndsLog,
+    DamageEndsLog => [Simulator],
     /// A torn tail is taken for damage, and stays.
-    TornTailStays,
+    TornTailStays => [Simulator],
     /// Batches claim to be durable before they are synced.
-    MarkRunsAhead,
+    MarkRunsAhead => [Simulator],
     /// Recovery does not rewrite what lies above the durable mark.
-    TrustsPageCache,
+    TrustsPageCache => [Simulator],
     /// New segments are used before their names are synced.
-    NamesUnsynced,
+    NamesUnsynced => [Simulator],
     /// Segments are given back before it is durable that the log is without them.
-    SegmentsGoEarly,
+    SegmentsGoEarly => [Simulator],
     /// A rewritten entry cuts its group's log, as a new one does.
-    RewriteCuts,
+    RewriteCuts => [Simulator],
     /// A rewritten entry takes the place of a newer one.
-    RewriteOutranks,
+    RewriteOutranks => [Simulator],
     /// Leaving a segment forgets to sync its end.
-    LeavesUnsynced,
+    LeavesUnsynced => [Simulator],
     /// A sync that failed is tried again as if it could work.
-    RepeatsFailedSync,
+    RepeatsFailedSync => [Simulator],
     /// A compaction is announced ahead of earlier batches that still wait for room.
-    AnnouncesOutOfOrder,
+    AnnouncesOutOfOrder => [Simulator],
 }
 
 /// Whether a mutant is on. It never is in this build.

@@ -2,7 +2,7 @@
 
 use crate::explore::explore;
 use crate::space::Bounds;
-use pontoon_types::mutant::{Mutant, choose};
+use pontoon_types::mutant::{Mutant, Noticer, choose};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -16,21 +16,10 @@ const BOUNDS: Bounds = Bounds {
     heartbeats: 0,
 };
 
-/// The rules whose want shows itself there. The simulator and the scenarios are asked about all of them.
-const RULES: [Mutant; 7] = [
-    Mutant::VotesUnsynced,
-    Mutant::OwnVoteUnsynced,
-    Mutant::VotesTwice,
-    Mutant::ElectsShorterLogs,
-    Mutant::CountsOldTerms,
-    Mutant::AcknowledgesUnsynced,
-    Mutant::LeaderCountsUnsynced,
-];
-
 pub(crate) fn run(threads: u16, as_json: bool) -> ExitCode {
     let mut rows = Vec::new();
     let mut missed = 0;
-    for mutant in RULES {
+    for mutant in Mutant::of(Noticer::Exploration) {
         choose(Some(mutant));
         let explored = explore(BOUNDS, threads);
         choose(None);
@@ -49,7 +38,7 @@ pub(crate) fn run(threads: u16, as_json: bool) -> ExitCode {
     } else {
         println!(
             "{BOUNDS}: {missed} of {} rules can be left out unnoticed",
-            RULES.len()
+            rows.len()
         );
     }
     match missed {
