@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::server::Server;
 use crate::verbs::node::server_config;
 use pontoon_types::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::process::Stdio;
@@ -81,6 +82,48 @@ impl Cluster {
                 action: "kill a node",
                 source,
             })?;
+        }
+        Ok(())
+    }
+
+    /// Makes a node that is a process stand still, in the middle of whatever it does, or go on.
+    ///
+    /// # Errors
+    /// If the system does not let us.
+    pub fn suspend(&self, node: NodeId, stands_still: bool) -> Result<(), Error> {
+        let Self::Processes(processes) = self else {
+            return Ok(());
+        };
+        let process = processes.get(&node);
+        let id = process.and_then(|process| process.child.id());
+        let Some(id) = id.and_then(|id| Pid::from_raw(id as i32)) else {
+            return Ok(());
+        };
+        let signal = if stands_still {
+            Signal::STOP
+        } else {
+            Signal::CONT
+        };
+        kill_process(id, signal).map_err(|source| Error::System {
+            action: "suspend a node",
+            source: source.into(),
+        })
+    }
+
+    /// Whether no process has ended that nobody has killed.
+    ///
+    /// # Errors
+    /// If one has; with its last words.
+    pub fn is_whole(&mut self, layout: &Layout) -> Result<(), Error> {
+        if let Self::Processes(processes) = self {
+            for (node, process) in processes {
+                if let Ok(Some(status)) = process.child.try_wait() {
+                    let last = last_words(layout, *node);
+                    return Err(Error::Unhealthy(format!(
+                        "node {node} ended by itself ({status}): {last}"
+                    )));
+                }
+            }
         }
         Ok(())
     }
@@ -172,6 +215,9 @@ impl NodeProcess {
         if let Some(shards) = settings.shards {
             command.arg("--shards").arg(shards.to_string());
         }
+        if let Some(path) = layout.settings_file() {
+            command.arg("--config").arg(path);
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -209,8 +255,16 @@ fn log_name(node: NodeId) -> String {
 
 /// A node did not get ready; its last words say why.
 fn not_ready(layout: &Layout, node: NodeId) -> Error {
+    let last = last_words(layout, node);
+    Error::Unhealthy(format!("node {node} did not get ready: {last}"))
+}
+
+fn last_words(layout: &Layout, node: NodeId) -> String {
     let log = std::fs::read_to_string(layout.directory().join(log_name(node)));
     let log = log.unwrap_or_default();
-    let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-    Error::Unhealthy(format!("node {node} did not get ready: {last}"))
+    // What follows the message of a panic says where it came from, not what it is.
+    let panic = log.rfind("panicked at").map(|at| &log[at..]);
+    let of_panic = panic.map(|text| text.lines().take(2).collect::<Vec<_>>().join(" "));
+    let last = of_panic.or_else(|| log.lines().last().map(str::to_owned));
+    last.unwrap_or_else(|| "it said nothing".to_owned())
 }

@@ -21,6 +21,8 @@ pub struct Layout {
     pub nodes: Vec<(NodeId, SocketAddr)>,
     shards: usize,
     sample: Vec<Bytes>,
+    /// Settings beside those that the layout decides, and the file they stand in.
+    more: Option<(NodeSettings, PathBuf)>,
 }
 
 impl Layout {
@@ -54,10 +56,22 @@ impl Layout {
             temporary,
             shards,
             sample,
+            more: None,
         };
         certs::generate(ClusterId(rand::random()), &nodes)?.write_to(&layout.certs())?;
         layout.write_sample()?;
         Ok(layout)
+    }
+
+    /// Has the nodes take these settings too, as a node's TOML file would have them; the layout's own win.
+    ///
+    /// # Errors
+    /// If they make no sense, or cannot be written down.
+    pub fn with_settings(mut self, toml: &str) -> Result<Self, Error> {
+        let path = self.directory.join("node.toml");
+        std::fs::write(&path, toml).map_err(Error::file("write", &path))?;
+        self.more = Some((NodeSettings::from_file(&path)?, path));
+        Ok(self)
     }
 
     /// The keys to cut at go through a file, because nodes may be processes of their own.
@@ -112,6 +126,7 @@ impl Layout {
 
     /// The settings of a node, the same whether it runs here or in a process of its own.
     pub(super) fn settings(&self, node: NodeId) -> NodeSettings {
+        let more = self.more.as_ref().map(|(more, _)| more.clone());
         let address = self.nodes.iter().find(|(id, _)| *id == node);
         NodeSettings {
             id: Some(node.0),
@@ -123,6 +138,12 @@ impl Layout {
             split_sample: Some(self.sample_file()),
             ..NodeSettings::default()
         }
+        .or(more.unwrap_or_default())
+    }
+
+    /// The file of the settings beside the layout's own.
+    pub(super) fn settings_file(&self) -> Option<&Path> {
+        self.more.as_ref().map(|(_, path)| path.as_path())
     }
 
     /// Waits until the nodes' ports are free again: a socket goes with the last task that uses it,
@@ -213,6 +234,9 @@ mod tests {
         let config = crate::verbs::node::server_config(layout.settings(NodeId(2))).unwrap();
         assert_eq!(config.listen, layout.nodes[1].1);
         assert_eq!(config.split_keys.unwrap(), [&b"\xff"[..]]);
+        let layout = layout.with_settings("lease-reads = true").unwrap();
+        assert_eq!(layout.settings(NodeId(2)).lease_reads, Some(true));
+        assert!(layout.settings_file().unwrap().exists());
         drop(layout);
         assert!(!directory.exists());
     }

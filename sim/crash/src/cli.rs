@@ -1,0 +1,110 @@
+//! What the command line understands.
+
+use clap::{Args, Parser};
+use std::path::PathBuf;
+
+/// Kills and suspends the nodes of a real cluster while clients use it, and checks what these saw.
+///
+/// The nodes are processes with directories of their own. At random points one of them, two or all are
+/// killed with SIGKILL and started again some time later, or one is suspended with SIGSTOP for a while. All
+/// along clients read, write, remove and swap values of few keys. In the end all nodes are killed and
+/// started once more, a fresh client reads every key, and of each key's history it is checked that one
+/// register can have shown it: nothing acknowledged was lost, nothing was applied twice, no read was stale.
+/// Calls whose outcome their client never learnt count as unknown: they may have been done at any time or
+/// never.
+///
+/// The exit code is 1 if there is a key that no register explains, if a node ended by itself, or if the
+/// cluster did not serve again in time; what happened, and where everything is kept, go to stderr.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pontoon-crash",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+        cargo run --release -p pontoon-crash\n  \
+        cargo run --release -p pontoon-crash -- --kills 1000 --seed 7\n  \
+        cargo run --release -p pontoon-crash -- --lease-reads --json\n  \
+        cargo run -p pontoon-crash --features mutants -- mutants"
+)]
+pub(crate) struct Cli {
+    #[cfg(feature = "mutants")]
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+/// Commands that only some builds have.
+#[cfg(feature = "mutants")]
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Leaves out one rule after the other, and sees whether that is noticed.
+    Mutants(Mutants),
+}
+
+/// Which mutants to run, and for how long.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Args)]
+pub(crate) struct Mutants {
+    /// Run this one only, whichever it is; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+
+    /// The kills within which a mutant must be noticed.
+    #[arg(long, value_name = "N", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) kills: u64,
+}
+
+/// What to do to whom.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// Processes to kill.
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) kills: u64,
+
+    /// Decides the faults and the calls. [default: random; it is printed]
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+
+    /// Keys in use at the same time. Each is replaced by a new one after some hundred calls.
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) keys: u64,
+
+    /// Clients per key, each with one call under way.
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub(crate) clients: u64,
+
+    /// Shards.
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) shards: u64,
+
+    /// Have the nodes serve reads under leases, which suspended nodes must not outlive.
+    #[arg(long)]
+    pub(crate) lease_reads: bool,
+
+    /// Where the nodes' directories go; must be empty or not there yet, and is kept. Without it, a
+    /// temporary directory is used, and kept only if something was found.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Print the summary as one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
