@@ -190,6 +190,26 @@ pub enum WalError {
 }
 
 impl WalError {
+    /// Whether what failed may succeed later by itself: there was no room, or too much was open.
+    pub(crate) fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } => {
+                let passing = [
+                    Errno::NOSPC,
+                    Errno::DQUOT,
+                    Errno::NOMEM,
+                    Errno::MFILE,
+                    Errno::NFILE,
+                ];
+                let errno = source.raw_os_error();
+                passing.iter().any(|one| errno == Some(one.raw_os_error()))
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(operation: Operation, file: &str) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| {

@@ -297,8 +297,9 @@ impl<D: Directory> Log<D> {
     /// Takes the result of a chore.
     ///
     /// # Errors
-    /// What kept the chore from being done. The log goes on; a failed preparation is asked for again
-    /// after [`Log::retry_chores`].
+    /// What kept the chore from being done. The log goes on, and a failed preparation is asked for again
+    /// after [`Log::retry_chores`]; but when the disk itself fails the log is poisoned, as nothing that waits for
+    /// the segment would ever be told.
     pub(crate) fn handle_chore(&mut self, done: Done<D::File>) -> Result<(), WalError> {
         match done {
             Done::Prepared(Ok(segment)) => {
@@ -314,6 +315,9 @@ impl<D: Directory> Log<D> {
             }
             Done::Prepared(Err(error)) => {
                 self.spare = Spare::Failed;
+                if !error.may_pass() {
+                    return Err(self.poison(error));
+                }
                 self.shared.no_room.store(true, Relaxed);
                 self.update_pressure();
                 return Err(error);

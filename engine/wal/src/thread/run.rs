@@ -213,6 +213,7 @@ impl<D: Directory> LogThread<D> {
                 match self.log.handle_chore(*done) {
                     Ok(()) => {}
                     Err(error @ WalError::NoSpace { .. }) => tracing::warn!(%error, "log space"),
+                    Err(error @ WalError::Poisoned { .. }) => self.fail_once(error),
                     Err(error) => tracing::error!(%error, "preparing a segment"),
                 }
                 self.lay_waiting();
@@ -316,6 +317,12 @@ impl<D: Directory> LogThread<D> {
     fn fail(&mut self, error: WalError) {
         self.give_up(&error);
         self.failed = Some(error);
+    }
+
+    fn fail_once(&mut self, error: WalError) {
+        if self.failed.is_none() {
+            self.fail(error);
+        }
     }
 
     fn give_up(&mut self, error: &WalError) {
@@ -560,6 +567,26 @@ mod tests {
         let durable = wait(&mut stepped);
         drop(stepped);
         assert!(matches!(durable.wait(), Err(WalError::ShutDown)));
+    }
+
+    #[test]
+    fn who_waits_for_a_segment_that_the_disk_fails_to_give_is_told() {
+        let disk = MemoryDisk::new();
+        let mut stepped = Stepped::new(&disk);
+        for _ in 0..8 {
+            stepped.submit(9_000);
+            stepped.thread.round();
+        }
+        let announced = stepped.announced();
+        assert!(stepped.thread.queue.has_waiting() && announced > 0);
+        disk.fail_sync_after(0);
+        stepped.do_chores();
+        assert_eq!(stepped.announced(), announced);
+        assert!(matches!(
+            stepped.heard.failures.lock()[..],
+            [WalError::Poisoned { .. }]
+        ));
+        assert!(!stepped.thread.queue.has_waiting());
     }
 
     #[test]
