@@ -41,7 +41,8 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 
-    /// Where the files go, in a directory of its own that is removed at the end; about 2 GiB. Not in memory.
+    /// Where the files go, in a directory of its own that is removed at the end: 1 GiB and twice what is
+    /// recovered. Not in memory.
     #[arg(long, value_name = "PATH", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 
