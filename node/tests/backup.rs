@@ -6,7 +6,7 @@ mod common;
 
 use common::Nodes;
 use pontoon::backup::manifest::Manifest;
-use pontoon::backup::restore::restore;
+use pontoon::backup::restore::{compare, restore};
 use pontoon::backup::take::{Options, Taken, take};
 use pontoon::server::{Server, ServerConfig};
 use pontoon_client::{Client, Mutation};
@@ -157,6 +157,27 @@ async fn a_backup_under_load_is_brought_back_to_another_cluster_and_a_flipped_by
     bring_back(&restored, &dir, true).await.unwrap();
     assert_eq!(restored.get(&key(32)).await.unwrap().unwrap(), value(32));
     assert!(restored.get(b"stranger").await.unwrap().is_some());
+
+    // What differs afterwards is found.
+    let (_, manifest) = Manifest::read(&dir, None).unwrap();
+    let compare = async |strangers| {
+        let compared = compare(&restored, &dir, &manifest, strangers, |_| {}).await;
+        compared.map_err(|error| error.to_string())
+    };
+    compare(true).await.unwrap();
+    let differs = compare(false).await.unwrap_err();
+    assert!(
+        differs.ends_with("first: key \"stranger\" is not in the backup"),
+        "{differs}"
+    );
+    restored.delete(b"stranger").await.unwrap();
+    compare(false).await.unwrap();
+    restored.put(TWINS[0], b"another").await.unwrap();
+    let differs = compare(true).await.unwrap_err();
+    assert!(differs.ends_with("has another value"), "{differs}");
+    restored.delete(TWINS[0]).await.unwrap();
+    let differs = compare(true).await.unwrap_err();
+    assert!(differs.ends_with("is missing"), "{differs}");
     other.shutdown().await.unwrap();
 
     // One row more, and the twins, which have changed since: most of what there is is there already.

@@ -56,7 +56,10 @@ pub async fn restore(
         done += chunk.bytes;
     }
     write(client, dir, &chunks, patience, &mut tell).await?;
-    compare(client, dir, &chunks, force, &mut tell).await
+    compare(client, dir, manifest, force, |bytes| {
+        tell(Step::Comparing, bytes);
+    })
+    .await
 }
 
 /// The rows of a chunk, if they are what the manifest says.
@@ -105,14 +108,17 @@ async fn write(
     Err(BackupError::Write { reason }.into())
 }
 
-/// Holds what is in the cluster against the backup; both are in key order. With `strangers`, rows that are not in the backup
-/// are passed over.
-async fn compare(
+/// Holds what is in a cluster against a backup; both are in key order. With `strangers`, rows that are not in the backup
+/// are passed over. `tell` hears how many bytes of chunks it has come through.
+///
+/// # Errors
+/// At the first row that is missing, another, or too much; or if something cannot be read.
+pub async fn compare(
     client: &Client,
     dir: &Path,
-    chunks: &[ChunkOf],
+    manifest: &Manifest,
     strangers: bool,
-    tell: &mut impl FnMut(Step, u64),
+    mut tell: impl FnMut(u64),
 ) -> Result<(), Error> {
     let differs = |key: &[u8], what| BackupError::Differs {
         key: printable(key),
@@ -124,8 +130,8 @@ async fn compare(
     };
     let mut next = there.next().await?;
     let mut done = 0;
-    for chunk in chunks {
-        tell(Step::Comparing, done);
+    for chunk in manifest.chunks() {
+        tell(done);
         for (key, value) in read(dir, chunk).await? {
             while let Some((stranger, _)) = next.take_if(|(found, _)| *found < key) {
                 if !strangers {
