@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod forge;
 pub mod model;
 
 use pontoon_types::{
