@@ -7,7 +7,8 @@
 use crate::output::{bytes, count, table};
 use crate::status::{GroupStatus, KeyRange, NodeStatus, Role};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use pontoon_client::Client;
+use bytes::Bytes;
+use pontoon_client::{Client, ClientError};
 use pontoon_shard_router::{ClusterMap, NodeDescriptor, ShardDescriptor};
 use pontoon_types::{ClusterId, GroupId};
 use serde::Serialize;
@@ -69,6 +70,19 @@ impl ClusterView {
     /// read; then the nodes' own words must do.
     pub async fn look(client: &Client) -> Self {
         let (answers, map) = tokio::join!(client.statuses(), client.map());
+        Self::from_answers(client, map.ok().as_ref(), answers)
+    }
+
+    /// Asks every node about what a map says.
+    pub async fn of_map(client: &Client, map: &ClusterMap) -> Self {
+        Self::from_answers(client, Some(map), client.statuses().await)
+    }
+
+    fn from_answers(
+        client: &Client,
+        map: Option<&ClusterMap>,
+        answers: Vec<(NodeDescriptor, Result<Bytes, ClientError>)>,
+    ) -> Self {
         let answers = answers
             .into_iter()
             .map(|(node, answer)| {
@@ -80,7 +94,7 @@ impl ClusterView {
                 (node, status)
             })
             .collect();
-        Self::new(client.cluster(), map.ok().as_ref(), answers)
+        Self::new(client.cluster(), map, answers)
     }
 
     /// Puts a map, if there is one, and answers together.

@@ -33,6 +33,8 @@ struct Away(Mutex<BTreeMap<NodeId, String>>);
 /// What a comparison found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
+    /// Whether the map could be read. If not there may be shards that are not here, as all their nodes are away.
+    pub map_known: bool,
     /// All shards, the meta shard first, then in the order of keys.
     pub shards: Vec<ComparedShard>,
 }
@@ -86,6 +88,7 @@ impl Comparison {
     /// `tell` hears how many of how many shards are done.
     pub async fn of(client: &Client, patience: Duration, mut tell: impl FnMut(u64, u64)) -> Self {
         let view = ClusterView::look(client).await;
+        let map_known = view.map_version.is_some();
         let away = Arc::new(Away::default());
         let gate = Arc::new(Semaphore::new(AT_ONCE));
         let total = view.shards.len() as u64;
@@ -107,6 +110,7 @@ impl Comparison {
             tell(shards.len() as u64, total);
         }
         Self {
+            map_known,
             shards: shards.into_values().collect(),
         }
     }
@@ -124,6 +128,12 @@ impl Comparison {
         let differing = self.replicas(Finding::Differs);
         let not_compared = self.replicas(Finding::NotCompared);
         let mut faults = Vec::new();
+        if !self.map_known {
+            faults.push(
+                "the map could not be read, so there may be shards that were not compared"
+                    .to_owned(),
+            );
+        }
         if !differing.is_empty() {
             let named = name(&differing);
             let number = counted(differing.len() as u64, "replica");
@@ -365,6 +375,7 @@ mod tests {
             replicas: judge(digests.collect()),
         };
         Comparison {
+            map_known: true,
             shards: vec![shard],
         }
     }

@@ -102,7 +102,7 @@ pub struct NodeSettings {
     #[arg(long, value_name = "WHEN")]
     pub sync: Option<SyncWhen>,
 
-    /// After how long a sync that does not return is reported: in the log, and in the status. [default: 10000]
+    /// After how long a write or sync that does not return is reported: in the log, and in the status. [default: 10000]
     #[arg(long, value_name = "MS")]
     pub hung_disk_ms: Option<u64>,
 

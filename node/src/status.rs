@@ -144,7 +144,7 @@ pub struct LogStatus {
     pub full: bool,
     /// When it syncs: "always", or else an interval or "os", with which an acknowledged write may not survive a power cut.
     pub sync: String,
-    /// Syncs, and preparations of segments, that took longer than the setting.
+    /// Writes, syncs and preparations of segments that took longer than the setting.
     pub hangs: u64,
     /// For how long one has not returned now, if that is longer than the setting.
     pub hanging_ms: Option<u64>,

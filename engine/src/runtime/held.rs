@@ -3,18 +3,23 @@
 //! It reads bit by bit, everything in turn, and no faster than its budget, so that those who serve clients
 //! never wait for it.
 
-use super::clock;
 use super::mailbox::Inbox;
+use super::snapshots::LISTEN_EVERY;
+use super::{Shared, clock};
 use crate::held::{DigestState, HeldStates, Work, page};
 use crate::reply::{Reply, Waiter};
 use crate::snapshot::Budget;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_store::{KvSnapshot, LsmView};
+use pontoon_wal::LogWaits;
 use std::collections::VecDeque;
 
 /// Bytes that are hashed before others have their turn.
 const TURN_BYTES: u64 = 1 << 20;
+
+/// Over so many requests that wait, pages are refused. Digests are as few as the states that are held.
+const MAX_WAITING: usize = 1024;
 
 /// Something for the thread to do.
 pub(super) enum HeldJob {
@@ -32,16 +37,20 @@ pub(super) enum HeldJob {
 }
 
 /// Runs until it is told to finish. What waits then is left.
-pub(super) fn run(
-    inbox: &Inbox<HeldJob>,
-    held: &Mutex<HeldStates<LsmView>>,
-    bytes_per_second: u64,
-) {
+pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64) {
+    let held = &shared.held;
     let mut budget = Budget::new(bytes_per_second, clock::now());
+    let (mut heard, mut heard_at) = (LogWaits::default(), clock::now());
     let mut waiting = VecDeque::new();
     let mut jobs = Vec::new();
     loop {
         let now = clock::now();
+        if now - heard_at >= LISTEN_EVERY {
+            let before = std::mem::replace(&mut heard, shared.wal.waits());
+            heard_at = now;
+            let since = heard.since(&before);
+            budget.heed(since.batches, since.waited);
+        }
         let opens_at = budget.opens_at(now);
         match waiting.is_empty() {
             true => inbox.wait(None, 0, &mut jobs),
@@ -51,6 +60,11 @@ pub(super) fn run(
         for job in jobs.drain(..) {
             match job {
                 HeldJob::Finish => return,
+                HeldJob::Page { waiter, .. } if waiting.len() >= MAX_WAITING => {
+                    waiter.reply(Reply::Overloaded {
+                        reason: "too many requests wait",
+                    });
+                }
                 job => waiting.push_back(job),
             }
         }

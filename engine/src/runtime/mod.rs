@@ -175,7 +175,18 @@ impl Opened {
             .collect();
         for record in &replicas {
             let worker = &mut workers[worker_of(record.group, config.workers)];
-            let Some(restored) = restore(record, &mut recovered, &machine)? else {
+            let restored = match restore(record, &mut recovered, &machine) {
+                // A log that is not synced may lose what the store has already applied.
+                Err(error @ EngineError::LogBehindStore { .. })
+                    if config.wal.sync != SyncMode::Always =>
+                {
+                    tracing::error!(%error, "the power went before the log was synced");
+                    recovered.damaged.insert(record.group);
+                    None
+                }
+                restored => restored?,
+            };
+            let Some(restored) = restored else {
                 tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
                 worker.quarantine(record.clone(), clock::now());
                 continue;
@@ -209,7 +220,8 @@ impl Opened {
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
         let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
-        let counters = Arc::new(Mutex::new(SnapshotCounters::default()));
+        let snapshots = Carrier::new(config.snapshots, clock::now());
+        let counters = Arc::new(Mutex::new(snapshots.counters()));
         let mut threads = Threads::default();
 
         for reader in 0..READERS {
@@ -257,7 +269,6 @@ impl Opened {
             apply: apply.clone(),
             counters: counters.clone(),
         };
-        let snapshots = Carrier::new(config.snapshots, clock::now());
         threads
             .carrier
             .push(spawn("snapshots".to_owned(), &host, move || {
@@ -266,7 +277,7 @@ impl Opened {
         let (held, held_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
         let (shared_, rate) = (shared.clone(), config.snapshots.bytes_per_second);
         threads.held.push(spawn("held".to_owned(), &host, move || {
-            held::run(&held_jobs, &shared_.held, rate);
+            held::run(&held_jobs, &shared_, rate);
         })?);
         let keeper = Keeper {
             shared: shared.clone(),
@@ -643,19 +654,24 @@ impl Keeper {
     fn run(&self) {
         let mut seen = self.durability.generation();
         let mut was_full = false;
-        // A flush that is under way may be all that a group over its quota waits for.
-        let mut flushed_at = None;
+        // Groups over their quota that a flush was asked for, and from where their logs are kept.
+        let mut crowded = Vec::new();
         while !self.shared.halting.load(Ordering::Acquire) {
             std::thread::park_timeout(self.interval);
             self.shared.held.lock().expire(clock::now());
             let full = self.shared.wal.pressure() == Pressure::Full;
             let over_quota = self.shared.wal.over_quota();
+            let crowd: Vec<_> = over_quota
+                .iter()
+                .map(|over| (over.group, over.first))
+                .collect();
             let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
             let generation = self.durability.generation();
-            let crowds = !over_quota.is_empty();
-            if full || crowds && flushed_at != Some(generation) {
+            // One that a flush has not helped is not helped by another: it is damaged, or has just been cut.
+            let crowds = crowd.iter().any(|over| !crowded.contains(over));
+            crowded = crowd;
+            if full || crowds {
                 self.apply.tell(ApplyJob::Flush);
-                flushed_at = Some(generation);
             }
             if full != was_full {
                 was_full = full;

@@ -29,7 +29,7 @@ pub(super) struct Exits {
 }
 
 /// How often the carrier hears how the log does, while there is something to carry.
-const LISTEN_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LISTEN_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs until it is told to finish.
 pub(super) fn run(mut carrier: Carrier<LsmStore>, inbox: &Inbox<CarrierJob>, exits: &Exits) {

@@ -288,9 +288,18 @@ impl<S: Store> Carrier<S> {
 
     /// Begins what waits, as far as the limit allows. One that nobody wants any more by then is pinned and let go.
     fn begin_waiting(&mut self, now: Instant) {
-        while self.outgoing.len() < self.settings.max_outgoing
-            && let Some((group, peer, to)) = self.waiting.pop_front()
-        {
+        while self.outgoing.len() < self.settings.max_outgoing {
+            // A node takes only so many at once, and one that takes none must not keep the others waiting.
+            let has_room = |to: NodeId| {
+                let there = self.outgoing.values().filter(|out| out.to == to);
+                there.count() < self.settings.max_incoming
+            };
+            let Some(at) = self.waiting.iter().position(|want| has_room(want.2)) else {
+                return;
+            };
+            let Some((group, peer, to)) = self.waiting.remove(at) else {
+                return;
+            };
             self.begin(group, peer, to, now);
         }
     }

@@ -76,6 +76,9 @@ impl BatchBuilder {
     /// log has another term, it empties the log. From the last entry of an
     /// [installed snapshot](Self::install_snapshot) on, it also says that the snapshot's payload is no longer
     /// needed.
+    ///
+    /// Only what was announced as durable may be compacted: a batch of nothing but compactions is laid ahead of batches
+    /// that wait for room.
     pub fn compact(&mut self, group: GroupId, up_to: LogPosition) {
         self.body_bytes += record_bytes(COMPACT_BYTES);
         self.records.push(Record::Compact(group, up_to));

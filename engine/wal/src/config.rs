@@ -19,8 +19,8 @@ pub struct WalConfig {
     /// half of `max_bytes`, the log writes again what little is needed of old segments, so that they can go;
     /// of a segment of which more than half is needed, only its groups' owners can free anything.
     pub recovery_bytes: u64,
-    /// How many threads read the log back when it is opened. What is found is the same with any number. Half of them hold a
-    /// segment in memory each.
+    /// How many threads help the one that opens the log to read it back; what is found is the same with any number. Half
+    /// of them, rounded up, hold a segment in memory each, beside the one that is looked at.
     pub recovery_threads: usize,
     /// How much of the log the entries of one group may take before it is
     /// [reported](crate::Wal::over_quota).
@@ -31,7 +31,7 @@ pub struct WalConfig {
     pub mark_after_idle: Duration,
     /// When what is submitted counts as durable.
     pub sync: SyncMode,
-    /// After how long a sync, or the making of a segment, that has not returned is
+    /// After how long a write, a sync or the making of a segment that has not returned is
     /// [reported](crate::DurabilityListener::hung).
     pub hung_after: Duration,
 }
@@ -91,6 +91,12 @@ impl WalConfig {
                 self.segment_bytes,
                 "a multiple of 4096 from 16 KiB to 2 GiB",
             );
+        }
+        if self.group_quota_bytes == 0 {
+            return invalid("group-quota-bytes", 0, "more than 0");
+        }
+        if self.hung_after.is_zero() {
+            return invalid("hung-disk-ms", 0, "more than 0");
         }
         if self.max_bytes < 4 * self.segment_bytes {
             return invalid("max-log-bytes", self.max_bytes, "at least four segments");

@@ -46,7 +46,13 @@ impl<T> LogQueue<T> {
         let overtakes = !self.waiting.is_empty();
         let others = self.waiting.iter().filter_map(|(batch, _)| batch.as_ref());
         let may_lay = !overtakes || batch.may_overtake(others);
-        let is_laid = may_lay && lay(&batch)?;
+        let is_laid = match may_lay.then(|| lay(&batch)).transpose() {
+            Ok(is_laid) => is_laid.unwrap_or(false),
+            Err(error) => {
+                self.waiting.push_back((None, ticket)); // To be told with the others.
+                return Err(error);
+            }
+        };
         if is_laid && (!overtakes || mutant!(AnnouncesOutOfOrder)) {
             self.laid.push(ticket);
         } else {
@@ -65,13 +71,17 @@ impl<T> LogQueue<T> {
         mut lay: impl FnMut(&SealedBatch) -> Result<bool, WalError>,
     ) -> Result<(), WalError> {
         while let Some((batch, ticket)) = self.waiting.pop_front() {
-            if let Some(batch) = batch
-                && !lay(&batch)?
-            {
-                self.waiting.push_front((Some(batch), ticket));
-                break;
+            match batch.as_ref().map_or(Ok(true), &mut lay) {
+                Ok(true) => self.laid.push(ticket),
+                Ok(false) => {
+                    self.waiting.push_front((batch, ticket));
+                    break;
+                }
+                Err(error) => {
+                    self.waiting.push_front((None, ticket)); // To be told with the others.
+                    return Err(error);
+                }
             }
-            self.laid.push(ticket);
         }
         Ok(())
     }

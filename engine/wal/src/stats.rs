@@ -38,7 +38,7 @@ pub struct WalStats {
     pub groups_over_quota: u64,
     /// Entries written again so that their old segment could go.
     pub entries_rewritten: u64,
-    /// Syncs, and preparations of segments, that took longer than [`WalConfig::hung_after`](crate::WalConfig::hung_after).
+    /// Writes, syncs and preparations of segments that took longer than [`WalConfig::hung_after`](crate::WalConfig::hung_after).
     pub hangs: u64,
     /// For how long one of these has not returned, if it has been longer than that.
     pub hanging: Option<Duration>,

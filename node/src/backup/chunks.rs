@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pontoon_types::codec::{Reader, put_bytes};
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -87,16 +87,43 @@ pub(super) fn name_of(bytes: &[u8]) -> String {
         })
 }
 
-fn path_of(dir: &Path, name: &str) -> PathBuf {
+/// Makes the folders of a backup directory, and their names durable.
+pub(super) fn make_dirs(dir: &Path) -> Result<(), Error> {
+    let above = dir.ancestors().skip(1);
+    let above = above.map(|path| {
+        if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        }
+    });
+    let mut to_sync = vec![dir];
+    for path in above {
+        to_sync.push(path);
+        if path.exists() {
+            break; // Below it everything may be new.
+        }
+    }
+    for folder in ["chunks", "backups"] {
+        let path = dir.join(folder);
+        fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
+    }
+    to_sync.into_iter().try_for_each(sync_dir)
+}
+
+pub(super) fn path_of(dir: &Path, name: &str) -> PathBuf {
     let shelf = name.get(..2).unwrap_or("00");
     dir.join("chunks").join(shelf).join(name)
 }
 
-/// Reads a chunk, if it is what its name says.
-pub(super) fn read(dir: &Path, name: &str) -> Result<Bytes, Error> {
+/// Reads a chunk, if it is what its name says and as long as it should be.
+pub(super) fn read(dir: &Path, name: &str, length: u64) -> Result<Bytes, Error> {
     let path = path_of(dir, name);
-    let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
-    if name_of(&bytes) != name {
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(length + 1).read_to_end(&mut bytes))
+        .map_err(Error::file("read", &path))?;
+    if bytes.len() as u64 != length || name_of(&bytes) != name {
         let what = "its contents are not those that its name stands for";
         return Err(BackupError::Damaged { path, what }.into());
     }
@@ -108,6 +135,9 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Bytes, Error> {
 pub(super) fn keep(dir: &Path, name: &str, bytes: &[u8]) -> Result<bool, Error> {
     let path = path_of(dir, name);
     if fs::read(&path).is_ok_and(|there| there == bytes) {
+        // Somebody may have put it there a moment ago.
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(Error::file("sync", &path))?;
         return Ok(false);
     }
     write_whole(&path, bytes)?;
@@ -221,12 +251,17 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[18] ^= 1;
         fs::write(&path, damaged).unwrap();
-        let refused = read(dir.path(), &name).unwrap_err().to_string();
+        let refused = read(dir.path(), &name, bytes.len() as u64)
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("is damaged") && refused.contains(&name),
             "{refused}"
         );
         assert!(keep(dir.path(), &name, &bytes).unwrap());
-        assert_eq!(&read(dir.path(), &name).unwrap()[..], &bytes);
+        assert_eq!(
+            &read(dir.path(), &name, bytes.len() as u64).unwrap()[..],
+            &bytes
+        );
     }
 }

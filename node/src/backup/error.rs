@@ -9,7 +9,7 @@ use thiserror::Error;
 pub enum BackupError {
     /// A file is not what its name says.
     #[error(
-        "{} is damaged: {what}; nothing was written (put the file back from another copy of this directory, or \
+        "{} is damaged: {what} (put the file back from another copy of this directory, or \
          choose another backup)",
         path.display()
     )]

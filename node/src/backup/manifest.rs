@@ -51,6 +51,20 @@ pub struct ChunkOf {
     pub rows: u64,
 }
 
+/// The longest chunk that is read: far more than the longest value and what comes with it.
+const MAX_CHUNK_BYTES: u64 = 1 << 30;
+
+impl ChunkOf {
+    /// Whether it names a file of a backup, and not another path, or memory without end.
+    fn is_sane(&self) -> bool {
+        let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        self.sha256.len() == 64
+            && self.sha256.bytes().all(digits)
+            && self.bytes <= MAX_CHUNK_BYTES
+            && self.rows <= self.bytes
+    }
+}
+
 impl Manifest {
     /// A manifest without shards.
     #[must_use]
@@ -128,6 +142,9 @@ impl Manifest {
             .map_err(|_| damaged("it is no record of a backup that this build can read"))?;
         if manifest.format != FORMAT {
             return Err(damaged("it is of another version of Pontoon").into());
+        }
+        if !manifest.chunks().all(ChunkOf::is_sane) {
+            return Err(damaged("it names a chunk that no backup has").into());
         }
         Ok((id, manifest))
     }
@@ -216,5 +233,46 @@ mod tests {
         fs::write(&path, text).unwrap();
         let refused = read(Some(&first_id)).unwrap_err().to_string();
         assert!(refused.contains("is damaged"), "{refused}");
+    }
+
+    #[test]
+    fn a_manifest_that_names_another_file_or_an_endless_one_is_refused() {
+        let good = ChunkOf {
+            sha256: chunks::name_of(b"rows"),
+            bytes: 1 << 20,
+            rows: 7,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let read = |chunk: ChunkOf| {
+            let mut manifest = Manifest::new("07".to_owned(), 1_000);
+            manifest.shards.push(BackedUpShard {
+                shard: 2,
+                range: KeyRange::default(),
+                index: 9,
+                chunks: vec![chunk],
+            });
+            let id = manifest.write(dir.path()).unwrap();
+            Manifest::read(dir.path(), Some(&id)).map(drop)
+        };
+        assert!(read(good.clone()).is_ok());
+        let named = |sha256: &str| ChunkOf {
+            sha256: sha256.to_owned(),
+            ..good.clone()
+        };
+        for bad in [
+            named("/dev/zero"),
+            named("../../etc/passwd"),
+            named(&good.sha256.to_uppercase()),
+            ChunkOf {
+                bytes: u64::MAX,
+                ..good.clone()
+            },
+            ChunkOf {
+                rows: u64::MAX,
+                ..good.clone()
+            },
+        ] {
+            assert!(read(bad.clone()).is_err(), "{bad:?}");
+        }
     }
 }

@@ -46,7 +46,9 @@ pub async fn restore(
     mut tell: impl FnMut(Step, u64),
 ) -> Result<(), Error> {
     let chunks: Vec<ChunkOf> = manifest.chunks().cloned().collect();
-    if !force && !client.scan(b"", None, 1).await?.is_empty() {
+    let is_in_the_way =
+        async || Ok::<_, Error>(!force && !client.scan(b"", None, 1).await?.is_empty());
+    if is_in_the_way().await? {
         return Err(BackupError::NotEmpty.into());
     }
     let mut done = 0;
@@ -54,6 +56,10 @@ pub async fn restore(
         tell(Step::Checking, done);
         read(dir, chunk).await?;
         done += chunk.bytes;
+    }
+    // The checking may have taken long.
+    if is_in_the_way().await? {
+        return Err(BackupError::NotEmpty.into());
     }
     write(client, dir, &chunks, patience, &mut tell).await?;
     compare(client, dir, manifest, force, |bytes| {
@@ -64,10 +70,10 @@ pub async fn restore(
 
 /// The rows of a chunk, if they are what the manifest says.
 fn rows_of(dir: &Path, chunk: &ChunkOf) -> Result<Vec<(Bytes, Bytes)>, Error> {
-    let bytes = chunks::read(dir, &chunk.sha256)?;
+    let bytes = chunks::read(dir, &chunk.sha256, chunk.bytes)?;
     let rows = chunks::rows(&bytes).filter(|rows| rows.len() as u64 == chunk.rows);
     let damaged = || BackupError::Damaged {
-        path: dir.join("chunks").join(&chunk.sha256),
+        path: chunks::path_of(dir, &chunk.sha256),
         what: "it does not hold the rows that the backup says it does",
     };
     Ok(rows.ok_or_else(damaged)?)

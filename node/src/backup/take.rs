@@ -98,7 +98,9 @@ pub async fn take(
 ) -> Result<Taken, Error> {
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let map = client.map().await?;
-    let view = ClusterView::look(client).await;
+    let target = dir.to_owned();
+    blocking(move || chunks::make_dirs(&target)).await?;
+    let view = ClusterView::of_map(client, &map).await;
     let shards: Vec<ShardView> = view
         .shards
         .into_iter()

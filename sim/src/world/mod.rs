@@ -321,7 +321,7 @@ impl World {
                 segment_bytes: profile.segment_bytes,
                 max_bytes: profile.segment_bytes * profile.max_segments,
                 recovery_bytes: profile.segment_bytes * SEGMENTS_TO_RECOVER,
-                recovery_threads: 1,
+                recovery_threads: 0,
                 group_quota_bytes: profile.group_quota_bytes,
                 ..WalConfig::default()
             },

@@ -32,14 +32,9 @@ impl Prepared {
 pub(super) enum Ahead<'a, F> {
     /// Reads each when it is asked for.
     Here(&'a [Scanned<F>], Vec<u8>),
-    /// Each thread has every so-many-th segment, and waits with it until it is asked for.
-    Threads(Vec<Reader>),
-}
-
-pub(super) struct Reader {
-    prepared: Receiver<Prepared>,
-    /// Where memory goes back to.
-    used: Sender<Vec<u8>>,
+    /// Each thread has every so-many-th segment, and waits with it until it is asked for. Memory goes back to whichever
+    /// needs some next.
+    Threads(Vec<Receiver<Prepared>>, Sender<Vec<u8>>),
 }
 
 impl<'a, F: LogFile> Ahead<'a, F> {
@@ -52,9 +47,10 @@ impl<'a, F: LogFile> Ahead<'a, F> {
         if threads == 0 {
             return Self::Here(segments, Vec::new());
         }
+        let (used, spares) = unbounded();
         let readers = (0..threads).map(|first| {
             let (sender, prepared) = bounded(0);
-            let (used, spares) = unbounded();
+            let spares: Receiver<Vec<u8>> = spares.clone();
             scope.spawn(move || {
                 for segment in segments.iter().skip(first).step_by(threads) {
                     let memory = spares.try_recv().unwrap_or_default();
@@ -63,9 +59,9 @@ impl<'a, F: LogFile> Ahead<'a, F> {
                     }
                 }
             });
-            Reader { prepared, used }
+            prepared
         });
-        Self::Threads(readers.collect())
+        Self::Threads(readers.collect(), used)
     }
 
     /// The segment with that number; each is asked for once, in order.
@@ -75,22 +71,19 @@ impl<'a, F: LogFile> Ahead<'a, F> {
                 bytes: read_whole(&segments[number], std::mem::take(memory)),
                 wholes: VecDeque::new(),
             },
-            Self::Threads(readers) => {
-                let reader = &readers[number % readers.len()];
-                let prepared = reader.prepared.recv();
+            Self::Threads(readers, _) => {
+                let prepared = readers[number % readers.len()].recv();
                 prepared.expect("a reader ends only when it has handed out all that it has")
             }
         }
     }
 
     /// Gives the memory of a segment back.
-    pub(super) fn give_back(&mut self, number: usize, bytes: Vec<u8>) {
+    pub(super) fn give_back(&mut self, bytes: Vec<u8>) {
         match self {
             Self::Here(_, memory) => *memory = bytes,
-            Self::Threads(readers) => {
-                let reader = &readers[number % readers.len()];
-                let _ = reader.used.send(bytes); // It may have nothing more to read.
-            }
+            // They may have nothing more to read.
+            Self::Threads(_, used) => drop(used.send(bytes)),
         }
     }
 }

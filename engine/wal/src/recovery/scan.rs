@@ -53,8 +53,8 @@ pub(crate) struct Scan<F> {
 /// How often a long recovery says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads everything and changes nothing. With `identity`, files of others are refused. With more than one of `threads` it
-/// takes others beside the calling one.
+/// Reads everything and changes nothing. With `identity`, files of others are refused. It may take
+/// some `threads` beside the calling one.
 pub(crate) fn scan<D: Directory>(
     directory: &D,
     identity: Option<LogIdentity>,
@@ -99,10 +99,9 @@ pub(crate) fn scan_records<D: Directory>(
     } else {
         None
     };
-    let threads = threads.saturating_sub(1);
     let (walked, ends) = std::thread::scope(|scope| {
         let mut walk = Walk {
-            lanes: Lanes::new(scope, threads.div_ceil(2)),
+            lanes: Lanes::new(scope, threads / 2),
             listed: Vec::new(),
             records: [0; RecordKind::ALL.len()],
             report: RecoveryReport {
@@ -280,7 +279,7 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<'_, V> {
             if self.segment(&mut prepared, segments, at)? == Flow::End {
                 break;
             }
-            ahead.give_back(at, prepared.bytes);
+            ahead.give_back(prepared.bytes);
         }
         Ok(())
     }

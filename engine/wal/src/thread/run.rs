@@ -4,7 +4,7 @@ use super::watch::{Wait, Watch};
 use super::{DurabilityListener, Ticket};
 use crate::file::Directory;
 use crate::space::{Chore, Done};
-use crate::{Log, LogQueue, Lsn, SealedBatch, SyncMode, WalConfig, WalError};
+use crate::{Log, LogQueue, Lsn, Pressure, SealedBatch, SyncMode, WalConfig, WalError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,11 +165,12 @@ impl<D: Directory> LogThread<D> {
         }
         // After a sync there may be a record left that lets segments go.
         let sync = match self.timing.sync {
+            _ if self.wants_room() => Some(RETRY_AFTER),
             SyncMode::Always => Some(RETRY_AFTER),
             SyncMode::Interval(interval) => Some(interval.saturating_sub(self.synced_at.elapsed())),
             SyncMode::Os => None,
         };
-        let retry = self.log.spare_failed() || self.queue.has_waiting();
+        let retry = self.wants_room();
         [
             retry.then_some(RETRY_AFTER),
             sync.filter(|_| self.log.is_dirty()),
@@ -184,11 +185,7 @@ impl<D: Directory> LogThread<D> {
     }
 
     fn idle(&mut self) {
-        if self.log.mark_is_stale()
-            && let Err(error) = self.log.write_mark()
-        {
-            self.fail(error);
-        }
+        self.write_mark();
         self.log.retry_chores();
         self.lay_waiting();
         self.finish_round();
@@ -204,9 +201,11 @@ impl<D: Directory> LogThread<D> {
                     return;
                 }
                 let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
-                let submitted = self
-                    .queue
-                    .submit(batch, notice, |batch| lay(log, batch, laid_bytes));
+                let submit = || {
+                    let lay = |batch: &SealedBatch| lay(log, batch, laid_bytes);
+                    self.queue.submit(batch, notice, lay)
+                };
+                let submitted = self.watch.over(Wait::Write, submit);
                 submitted.unwrap_or_else(|error| self.fail(error));
             }
             Message::ChoreDone(done) => {
@@ -235,6 +234,7 @@ impl<D: Directory> LogThread<D> {
     /// Syncs, if it is time to, and announces what was laid.
     fn finish_round(&mut self) {
         let is_due = match self.timing.sync {
+            _ if self.wants_room() => true,
             SyncMode::Always => true,
             SyncMode::Interval(interval) => self.synced_at.elapsed() >= interval,
             SyncMode::Os => self.log.has_left_a_segment(),
@@ -244,6 +244,11 @@ impl<D: Directory> LogThread<D> {
         }
         self.laid_bytes = 0;
         self.announce();
+    }
+
+    /// Whether there is no room for something: only a sync lets segments go, in any mode.
+    fn wants_room(&self) -> bool {
+        self.log.spare_failed() || self.queue.has_waiting() || self.log.pressure() == Pressure::Full
     }
 
     fn sync(&mut self) {
@@ -298,6 +303,7 @@ impl<D: Directory> LogThread<D> {
             && let Ok(message) = self.receiver.recv()
         {
             self.handle(message);
+            self.start_chores();
         }
         self.sync();
         self.announce();
@@ -305,10 +311,15 @@ impl<D: Directory> LogThread<D> {
             // Accepted and not laid, for want of room: its submitters must not think it durable.
             self.give_up(&WalError::ShutDown);
         }
-        if self.failed.is_none()
-            && self.log.mark_is_stale()
-            && let Err(error) = self.log.write_mark()
-        {
+        self.write_mark();
+    }
+
+    fn write_mark(&mut self) {
+        if self.failed.is_some() || !self.log.mark_is_stale() {
+            return;
+        }
+        let log = &mut self.log;
+        if let Err(error) = self.watch.over(Wait::Sync, || log.write_mark()) {
             self.fail(error);
         }
     }
@@ -356,7 +367,7 @@ impl Drop for PanicGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BatchBuilder, LogIdentity, MemoryDisk, Pressure, WalConfig};
+    use crate::{BatchBuilder, LogIdentity, MemoryDisk, WalConfig};
     use crossbeam_channel::unbounded;
     use parking_lot::Mutex;
     use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 /// What a thread of the log may wait for.
 #[derive(Clone, Copy)]
 pub(super) enum Wait {
+    Write,
     Sync,
     Preparation,
 }
 
 impl Wait {
-    const ALL: [Self; 2] = [Self::Sync, Self::Preparation];
+    const ALL: [Self; 3] = [Self::Write, Self::Sync, Self::Preparation];
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Write => "a write",
             Self::Sync => "a sync",
             Self::Preparation => "the making of a segment",
         }

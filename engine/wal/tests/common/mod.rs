@@ -24,7 +24,7 @@ pub fn config(segment_bytes: u64) -> WalConfig {
         segment_bytes,
         max_bytes: 64 * segment_bytes,
         // Most of the tests recover thousands of times.
-        recovery_threads: 1,
+        recovery_threads: 0,
         ..WalConfig::default()
     }
 }

@@ -59,9 +59,16 @@ fn outside(scratch: &Scratch, seed: u64, figures: &mut Figures) -> Result<(), Fa
     let outcomes = said.lines().last().unwrap_or_default();
     let outcomes = serde_json::from_str::<Vec<Outcome>>(outcomes);
     let Some(outcome) = outcomes.ok().and_then(|mut outcomes| outcomes.pop()) else {
-        return Err(Failure::Tool {
-            command: format!("{command:?}"),
-            said: format!("{}: {said}", output.status),
+        // The tool leaves with a small code if it cannot do it; by a signal or a panic only what it has started.
+        let status = output.status;
+        let has_died = status.code().is_none_or(|code| code == 101);
+        return Err(if has_died {
+            Failure::Broken(format!("it died under failing calls: {status}: {said}"))
+        } else {
+            Failure::Tool {
+                command: format!("{command:?}"),
+                said: format!("{status}: {said}"),
+            }
         });
     };
     *figures = outcome.figures;

@@ -50,6 +50,7 @@ pub(super) fn run(scratch: &Scratch, seed: u64, figures: &mut Figures) -> Result
             )
         })?;
         must(is_read, || format!("a read failed: {read:?}"))?;
+        must(hangs > 0, || "nobody was told that it hangs".to_owned())?;
         let thawed = Instant::now();
         while acknowledged() == after && thawed.elapsed() < PATIENCE {
             wait(1);
