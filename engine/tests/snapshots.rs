@@ -455,13 +455,14 @@ fn who_comes_too_many_waits_and_is_served_in_turn() {
         });
         pins.collect()
     };
-    let wanted = |group| {
+    let wanted_at = |group, node| {
         Some(CarrierInput::Wanted {
             group: GroupId(group),
             peer: LEARNER,
-            to: NodeId(3),
+            to: NodeId(node),
         })
     };
+    let wanted = |group| wanted_at(group, group);
     let first = pins(wanted(1));
     assert_eq!(first.len(), 1);
     assert_eq!(pins(wanted(2)).len(), 1);
@@ -482,4 +483,7 @@ fn who_comes_too_many_waits_and_is_served_in_turn() {
     // Those that do not get on are given up, and the last one begins.
     let next = pins(None);
     assert_eq!(next.iter().map(|pin| pin.0).collect::<Vec<_>>(), [4]);
+    // A node gets no more than it takes, and others do not wait behind it.
+    assert_eq!(pins(wanted_at(6, 4)), []);
+    assert_eq!(pins(wanted_at(7, 3)).len(), 1);
 }
