@@ -125,6 +125,11 @@ impl<V: View> HeldStates<V> {
         (DigestState::Underway, Some(snapshot))
     }
 
+    /// Nobody computes what a state comes to after all: it must be asked for again.
+    pub fn forget(&mut self, group: GroupId, index: LogIndex) {
+        self.digests.remove(&(group, index));
+    }
+
     /// Remembers what a state comes to.
     pub fn note(&mut self, group: GroupId, index: LogIndex, digest: DigestState) {
         let place = (group, index);

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 /// Bytes that are hashed before others have their turn.
 const TURN_BYTES: u64 = 1 << 20;
 
-/// Over so many requests that wait, pages are refused. Digests are as few as the states that are held.
+/// Over so many requests that wait, pages are refused, and digests are to be asked for again.
 const MAX_WAITING: usize = 1024;
 
 /// Something for the thread to do.
@@ -64,6 +64,10 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
                     waiter.reply(Reply::Overloaded {
                         reason: "too many requests wait",
                     });
+                }
+                HeldJob::Digest(work) if waiting.len() >= MAX_WAITING => {
+                    let (group, index) = work.place();
+                    held.lock().forget(group, index);
                 }
                 job => waiting.push_back(job),
             }

@@ -165,12 +165,12 @@ impl<D: Directory> LogThread<D> {
         }
         // After a sync there may be a record left that lets segments go.
         let sync = match self.timing.sync {
-            _ if self.wants_room() => Some(RETRY_AFTER),
+            SyncMode::Interval(_) | SyncMode::Os if self.wants_room() => Some(RETRY_AFTER),
             SyncMode::Always => Some(RETRY_AFTER),
             SyncMode::Interval(interval) => Some(interval.saturating_sub(self.synced_at.elapsed())),
             SyncMode::Os => None,
         };
-        let retry = self.wants_room();
+        let retry = self.log.spare_failed() || self.queue.has_waiting();
         [
             retry.then_some(RETRY_AFTER),
             sync.filter(|_| self.log.is_dirty()),
@@ -234,10 +234,11 @@ impl<D: Directory> LogThread<D> {
     /// Syncs, if it is time to, and announces what was laid.
     fn finish_round(&mut self) {
         let is_due = match self.timing.sync {
-            _ if self.wants_room() => true,
             SyncMode::Always => true,
-            SyncMode::Interval(interval) => self.synced_at.elapsed() >= interval,
-            SyncMode::Os => self.log.has_left_a_segment(),
+            SyncMode::Interval(interval) => {
+                self.synced_at.elapsed() >= interval || self.wants_room()
+            }
+            SyncMode::Os => self.log.has_left_a_segment() || self.wants_room(),
         };
         if is_due {
             self.sync();
@@ -602,8 +603,16 @@ mod tests {
 
     #[test]
     fn batches_without_room_wait_and_a_compaction_that_makes_room_overtakes_them() {
+        // Also where nobody waits for syncs: room comes of one all the same.
+        let hour = Duration::from_secs(3600);
+        for sync in [SyncMode::Always, SyncMode::Interval(hour), SyncMode::Os] {
+            batches_wait_for_room(sync);
+        }
+    }
+
+    fn batches_wait_for_room(sync: SyncMode) {
         let disk = MemoryDisk::new();
-        let mut stepped = Stepped::new(&disk);
+        let mut stepped = Stepped::syncing(&disk, sync);
         stepped.do_chores();
         disk.limit(Some(3 * SEGMENT));
         for _ in 0..14 {
