@@ -226,8 +226,12 @@ impl<D: Directory> LogThread<D> {
             return;
         }
         let (log, laid_bytes) = (&mut self.log, &mut self.laid_bytes);
-        let laid = self.queue.lay_waiting(|batch| lay(log, batch, laid_bytes));
-        let laid = laid.and_then(|()| self.log.lay_rewritten());
+        let queue = &mut self.queue;
+        let lay_all = || {
+            queue.lay_waiting(|batch| lay(log, batch, laid_bytes))?;
+            log.lay_rewritten()
+        };
+        let laid = self.watch.over(Wait::Write, lay_all);
         laid.unwrap_or_else(|error| self.fail(error));
     }
 
