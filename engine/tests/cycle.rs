@@ -239,6 +239,41 @@ fn a_stuck_disk_bounds_what_is_taken() {
 }
 
 #[test]
+fn a_leader_whose_disk_hangs_hands_over_and_is_not_elected_again() {
+    let config = EngineConfig::default();
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    // Of the first node nothing is synced any more.
+    let turn = |cluster: &mut Cluster| {
+        for id in [1, 2, 3] {
+            cluster.cycle(id);
+            if id != 1 {
+                cluster.sync(id);
+            }
+        }
+        cluster.deliver(|_, _| true);
+    };
+    for _ in 0..10 {
+        turn(&mut cluster);
+    }
+    assert!(leads(&cluster, 1), "it is alive, so nobody else is elected");
+    let now = cluster.now;
+    cluster.node(1).worker.handle(Input::LogHangs, now);
+    for _ in 0..10 {
+        turn(&mut cluster);
+    }
+    assert!(leads(&cluster, 2) || leads(&cluster, 3));
+    for _ in 0..10 {
+        cluster.now = cluster.now + config.election_timeout;
+        turn(&mut cluster);
+        assert!(!leads(&cluster, 1));
+    }
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+}
+
+#[test]
 fn a_full_log_refuses_proposals_and_nothing_else() {
     let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
     cluster.elect(1, 1);

@@ -105,6 +105,14 @@ impl DurabilityListener for LogNews {
         }
     }
 
+    /// A leader's own promises wait for the disk, and so do those who read and write there: its followers would
+    /// do better. It is not elected again meanwhile, for its own vote waits too.
+    fn hung(&self, _: &'static str, _: Duration) {
+        for mailbox in self.hearers.get().iter().flat_map(|it| &it.workers) {
+            mailbox.tell(Input::LogHangs);
+        }
+    }
+
     fn failed(&self, error: &WalError) {
         tracing::error!(%error, "the log failed; the node stops");
         if let Some(hearers) = self.hearers.get() {

@@ -100,9 +100,13 @@ impl Worker {
     }
 
     pub(super) fn stop(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
+        if !std::mem::replace(&mut self.stopping, true) {
+            self.leave_all(now);
         }
+    }
+
+    /// Hands over whatever is led here.
+    pub(super) fn leave_all(&mut self, now: Instant) {
         for slot in 0..self.groups.len() {
             if self.groups[slot].leave(now) {
                 self.touch(slot);

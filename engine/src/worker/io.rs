@@ -50,6 +50,8 @@ pub enum Input {
         /// The sequence of [`LogBatch`].
         sequence: u64,
     },
+    /// The log's disk has not answered for long: who waits for what is led here is better off elsewhere.
+    LogHangs,
     /// The apply stage has applied entries.
     Applied {
         /// The last applied index of each group that moved.
@@ -209,6 +211,7 @@ impl fmt::Debug for Input {
             }
             Self::SnapshotStaged { record, .. } => write!(f, "SnapshotStaged({})", record.group),
             Self::Status { .. } => write!(f, "Status"),
+            Self::LogHangs => write!(f, "LogHangs"),
             Self::Stop => write!(f, "Stop"),
         }
     }

@@ -357,6 +357,7 @@ impl Worker {
                 message,
                 record,
             } => self.snapshot_staged(from, *message, record, now),
+            Input::LogHangs => self.leave_all(now),
             Input::Stop => self.stop(now),
         }
     }

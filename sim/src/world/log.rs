@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How long the log waits before it tries again what it had no room for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// How long a sync may take before somebody says that it hangs.
+const HUNG_AFTER: Duration = Duration::from_secs(2);
+
 impl World {
     /// The log's thread takes what was submitted, lays what there is room for, and begins a sync.
     pub(super) fn log_round(&mut self, at: usize) -> Checked {
@@ -67,12 +70,25 @@ impl World {
         if let Some(hang) = node.next_sync_hangs.take() {
             self.faults.count(Fault::HungSync);
             latency += hang;
+            let life = node.life;
+            self.plan(HUNG_AFTER, Event::LogHangs { node: at, life });
         }
+        let node = &mut self.nodes[at];
         let life = node.life;
         if let Some(process) = &mut node.process {
             process.is_syncing = true;
             self.plan(latency, Event::SyncDone { node: at, life });
         }
+    }
+
+    /// The one that watches the log's thread says that a sync does not return.
+    pub(super) fn log_hangs(&mut self, at: usize, life: u64) -> Checked {
+        if self.process(at, life).is_some() {
+            for worker in 0..WORKERS {
+                self.tell(at, worker, Input::LogHangs);
+            }
+        }
+        Ok(())
     }
 
     /// The log's sync returns.

@@ -119,6 +119,10 @@ enum Event {
         node: usize,
         life: u64,
     },
+    LogHangs {
+        node: usize,
+        life: u64,
+    },
     LogIdle {
         node: usize,
         life: u64,
@@ -484,6 +488,7 @@ impl World {
                 wake,
             } => self.cycle(node, life, worker, wake),
             Event::SyncDone { node, life } => self.sync_done(node, life),
+            Event::LogHangs { node, life } => self.log_hangs(node, life),
             Event::LogIdle { node, life, round } => self.log_idle(node, life, round),
             Event::LogChores { node, life } => self.log_chores(node, life),
             Event::Apply { node, life } => self.apply(node, life),
