@@ -8,7 +8,8 @@ use pontoon_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -73,15 +74,21 @@ impl Cluster {
     /// Kills a node that is a process: no warning, no draining.
     ///
     /// # Errors
-    /// If the system does not let us.
-    pub async fn kill(&mut self, node: NodeId) -> Result<(), Error> {
+    /// If the system does not let us, or the node had ended by itself before; with its last words.
+    pub async fn kill(&mut self, layout: &Layout, node: NodeId) -> Result<(), Error> {
         if let Self::Processes(processes) = self
             && let Some(mut process) = processes.remove(&node)
         {
-            process.child.kill().await.map_err(|source| Error::System {
+            // Of one that is gone already nothing can be signalled, and its status says how it went.
+            let _ = process.child.start_kill();
+            let status = process.child.wait().await;
+            let status = status.map_err(|source| Error::System {
                 action: "kill a node",
                 source,
             })?;
+            if status.signal() != Some(Signal::KILL.as_raw()) {
+                return Err(ended_by_itself(layout, node, status));
+            }
         }
         Ok(())
     }
@@ -118,10 +125,7 @@ impl Cluster {
         if let Self::Processes(processes) = self {
             for (node, process) in processes {
                 if let Ok(Some(status)) = process.child.try_wait() {
-                    let last = last_words(layout, *node);
-                    return Err(Error::Unhealthy(format!(
-                        "node {node} ended by itself ({status}): {last}"
-                    )));
+                    return Err(ended_by_itself(layout, *node, status));
                 }
             }
         }
@@ -259,6 +263,11 @@ fn not_ready(layout: &Layout, node: NodeId) -> Error {
     Error::Unhealthy(format!("node {node} did not get ready: {last}"))
 }
 
+fn ended_by_itself(layout: &Layout, node: NodeId, status: ExitStatus) -> Error {
+    let last = last_words(layout, node);
+    Error::Unhealthy(format!("node {node} ended by itself ({status}): {last}"))
+}
+
 fn last_words(layout: &Layout, node: NodeId) -> String {
     let log = std::fs::read_to_string(layout.directory().join(log_name(node)));
     let log = log.unwrap_or_default();
@@ -267,4 +276,30 @@ fn last_words(layout: &Layout, node: NodeId) -> String {
     let of_panic = panic.map(|text| text.lines().take(2).collect::<Vec<_>>().join(" "));
     let last = of_panic.or_else(|| log.lines().last().map(str::to_owned));
     last.unwrap_or_else(|| "it said nothing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster_of(program: &str) -> Cluster {
+        let mut command = Command::new(program);
+        let child = command.kill_on_drop(true).arg("60").spawn().unwrap();
+        let is_ready = true;
+        let process = NodeProcess { child, is_ready };
+        Cluster::Processes(BTreeMap::from([(NodeId(1), process)]))
+    }
+
+    #[tokio::test]
+    async fn who_ended_by_itself_was_not_killed() {
+        let layout = Layout::make(None, 1, 1, Vec::new()).unwrap();
+        let mut cluster = cluster_of("sleep");
+        cluster.kill(&layout, NodeId(1)).await.unwrap();
+        let mut cluster = cluster_of("false");
+        while cluster.is_whole(&layout).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let killed = cluster.kill(&layout, NodeId(1)).await;
+        assert!(killed.unwrap_err().to_string().contains("ended by itself"));
+    }
 }

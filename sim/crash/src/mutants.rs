@@ -27,11 +27,23 @@ pub(crate) fn run(options: &Mutants) -> ExitCode {
         eprintln!("no mutant has such a name; pontoon-sim --features mutants lists them");
         return ExitCode::FAILURE;
     }
+    // With every rule in place nothing may be found, or what is found without one means nothing.
+    match try_kills(None, options.kills) {
+        Ok((killed, None)) => println!("{:<26} not found within {killed} kills", "(none)"),
+        Ok((_, Some(found))) | Err(found) => {
+            eprintln!("with all rules in place: {found}");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut unnoticed = 0;
     for mutant in &chosen {
-        let found = try_kills(*mutant, options.kills);
-        unnoticed += usize::from(found.is_err());
-        let words = found.unwrap_or_else(|why| why);
+        let tried = try_kills(Some(*mutant), options.kills);
+        unnoticed += usize::from(!matches!(tried, Ok((_, Some(_)))));
+        let words = match tried {
+            Ok((killed, Some(found))) => format!("kill {killed:>4}  {found}"),
+            Ok((killed, None)) => format!("NOT FOUND within {killed} kills"),
+            Err(why) => why,
+        };
         println!("{:<26} {words}", mutant.name());
     }
     println!(
@@ -44,24 +56,20 @@ pub(crate) fn run(options: &Mutants) -> ExitCode {
     }
 }
 
-/// What a run without the rule found, or why it found nothing.
-fn try_kills(mutant: Mutant, kills: u64) -> Result<String, String> {
-    let directory = std::env::current_exe().and_then(|binary| {
+/// After how many kills a run without the rule ended, and what it found; or why there was no run.
+fn try_kills(mutant: Option<Mutant>, kills: u64) -> Result<(u64, Option<String>), String> {
+    let ended = std::env::current_exe().and_then(|binary| {
         Command::new(binary)
             .args(["--json", "--seed", "1", "--kills", &kills.to_string()])
-            .env(VARIABLE, mutant.name())
+            .envs(mutant.map(|mutant| (VARIABLE, mutant.name())))
             .stderr(Stdio::null())
             .output()
     });
-    let output = directory.map_err(|error| format!("could not be run: {error}"))?;
+    let output = ended.map_err(|error| format!("could not be run: {error}"))?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("said nothing that can be read: {error}"))?;
     let killed = report["kills"].as_u64().unwrap_or_default();
-    match report["found"].as_str() {
-        Some(found) => {
-            let found: String = found.replace('\n', " ").chars().take(110).collect();
-            Ok(format!("kill {killed:>4}  {found}"))
-        }
-        None => Err(format!("NOT FOUND within {killed} kills")),
-    }
+    let found = report["found"].as_str();
+    let found = found.map(|found| found.replace('\n', " ").chars().take(110).collect());
+    Ok((killed, found))
 }

@@ -236,7 +236,7 @@ impl Course<'_> {
         faults.outages += u64::from(deaths.len() as u64 == NODES);
         for death in deaths {
             sleep(death.later).await;
-            cluster.kill(death.node).await?;
+            cluster.kill(self.layout, death.node).await?;
         }
         let mut comebacks = deaths.clone();
         comebacks.sort_by_key(|death| death.away);
@@ -248,7 +248,7 @@ impl Course<'_> {
                 faults.in_recovery += 1;
                 sleep(again).await;
                 cluster.is_whole(self.layout)?;
-                cluster.kill(death.node).await?;
+                cluster.kill(self.layout, death.node).await?;
                 cluster.start_again(self.layout, death.node)?;
             }
         }

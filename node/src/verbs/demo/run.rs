@@ -315,7 +315,7 @@ impl Trouble {
                 let Some(node) = nodes.max_by_key(leads) else {
                     return Ok(None);
                 };
-                cluster.kill(node).await?;
+                cluster.kill(layout, node).await?;
                 let since = Instant::now();
                 *self = Self::Away { node, since };
                 Ok(Some(format!(
