@@ -93,16 +93,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of a node that has one.
+    #[must_use]
+    pub fn process_id(&self, node: NodeId) -> Option<u32> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Processes(processes) => processes.get(&node)?.child.id(),
+        }
+    }
+
     /// Makes a node that is a process stand still, in the middle of whatever it does, or go on.
     ///
     /// # Errors
     /// If the system does not let us.
     pub fn suspend(&self, node: NodeId, stands_still: bool) -> Result<(), Error> {
-        let Self::Processes(processes) = self else {
-            return Ok(());
-        };
-        let process = processes.get(&node);
-        let id = process.and_then(|process| process.child.id());
+        let id = self.process_id(node);
         let Some(id) = id.and_then(|id| Pid::from_raw(id as i32)) else {
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! What the command line understands.
 
 use clap::{Args, Parser};
+use pontoon::config::ByteSize;
 use std::path::PathBuf;
 
 /// Kills and suspends the nodes of a real cluster while clients use it, and checks what these saw.
@@ -24,10 +25,10 @@ use std::path::PathBuf;
         cargo run --release -p pontoon-crash\n  \
         cargo run --release -p pontoon-crash -- --kills 1000 --seed 7\n  \
         cargo run --release -p pontoon-crash -- --lease-reads --json\n  \
+        cargo run --release -p pontoon-crash -- restart --bytes 10GiB --shards 1000\n  \
         cargo run -p pontoon-crash --features mutants -- mutants"
 )]
 pub(crate) struct Cli {
-    #[cfg(feature = "mutants")]
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
@@ -35,12 +36,54 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Commands that only some builds have.
-#[cfg(feature = "mutants")]
+/// What else there is.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Loads much data, kills the nodes, and sees how long it is until every shard is served again.
+    ///
+    /// On the way there all of it is read at random and scanned, with 64 clients each, by nodes that may use 512 MiB
+    /// of memory for it: 128 MiB for writes, 384 MiB for the store's cache. At the end every row is
+    /// compared with what was written. The values are random bytes, which cannot be compressed.
+    Restart(Restart),
     /// Leaves out one rule after the other, and sees whether that is noticed.
+    #[cfg(feature = "mutants")]
     Mutants(Mutants),
+}
+
+/// How much to load, and where.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Restart {
+    /// Keys and values to load; each node holds all of it.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) bytes: ByteSize,
+
+    /// Shards.
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) shards: u64,
+
+    /// Nodes, all of which are killed.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: u64,
+
+    /// Size of a value.
+    #[arg(long, value_name = "N", default_value_t = 4096,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) value_bytes: u64,
+
+    /// How long to read, and how long to scan.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+
+    /// Where the nodes' directories go; must be empty or not there yet, and is kept.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which mutants to run, and for how long.

@@ -9,7 +9,8 @@
 //! - `load` has the clients: reads, writes, removals and swaps on few keys;
 //! - `history` keeps what they saw. Each key's history is checked with the simulator's search for an order
 //!   that explains it, which a lost write, a stale read and a command applied twice leave none;
-//! - `run` puts these together, and has a fresh client read every key when all is over.
+//! - `run` puts these together, and has a fresh client read every key when all is over;
+//! - `restart` asks how soon a node with much data serves again.
 //!
 //! A seed decides the faults and the calls, but not how they meet: that is up to the machine.
 
@@ -20,6 +21,7 @@ mod load;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod report;
+mod restart;
 mod run;
 
 use clap::Parser;
@@ -36,9 +38,10 @@ fn main() -> ExitCode {
         return pontoon::run();
     }
     let cli = Cli::parse();
-    #[cfg(feature = "mutants")]
-    if let Some(cli::Command::Mutants(options)) = &cli.command {
-        return mutants::run(options);
+    match &cli.command {
+        None => run::run(&cli.run),
+        Some(cli::Command::Restart(options)) => restart::run(options),
+        #[cfg(feature = "mutants")]
+        Some(cli::Command::Mutants(options)) => mutants::run(options),
     }
-    run::run(&cli.run)
 }

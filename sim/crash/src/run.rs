@@ -67,26 +67,7 @@ enum Failure {
 /// Runs it, and says what came of it.
 pub(crate) fn run(options: &Run) -> ExitCode {
     let output = Output::new(options.json);
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(async {
-        // Dropping what is under way ends the nodes.
-        let mut terminate = signal(SignalKind::terminate()).map_err(|source| Error::System {
-            action: "wait for signals",
-            source,
-        })?;
-        tokio::select! {
-            result = prepare_and_run(options, output) => result,
-            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
-            _ = terminate.recv() => Err(Error::Interrupted),
-        }
-    });
-    match result {
+    match block_on(prepare_and_run(options, output)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -94,6 +75,23 @@ pub(crate) fn run(options: &Run) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does it on a runtime of its own, unless somebody ends this process first; then the nodes are ended too.
+pub(crate) fn block_on<T, E: From<Error>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let system = |action| move |source| E::from(Error::System { action, source });
+    let runtime = tokio::runtime::Runtime::new().map_err(system("start the runtime"))?;
+    runtime.block_on(async {
+        // Dropping what is under way ends the nodes.
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted.into()),
+            _ = terminate.recv() => Err(Error::Interrupted.into()),
+        }
+    })
 }
 
 /// Returns whether all was well.
