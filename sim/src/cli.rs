@@ -101,14 +101,19 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) check_determinism: bool,
 
-    /// How many seeds run at the same time, each on one thread.
-    #[arg(long, value_name = "N", default_value_t = 1,
+    /// How many seeds run at the same time, each on one thread. [default: one per core]
+    #[arg(long, value_name = "N", default_value_t = cores(), hide_default_value = true,
           value_parser = clap::value_parser!(u64).range(1..=256))]
     pub(crate) jobs: u64,
 
     /// Print the summary as one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The cores of this machine.
+pub(crate) fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 /// The names of [`Theme`]s.

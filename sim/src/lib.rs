@@ -50,6 +50,6 @@ pub use faults::{Class, Fault, FaultCounts};
 pub use network::{Network, Stream};
 pub use profile::{Profile, Scale, Theme};
 pub use random::Dice;
-pub use run::{Summary, simulate};
+pub use run::{Summary, in_order, simulate};
 pub use trace::Trace;
 pub use world::{Report, World};

@@ -9,12 +9,10 @@ use clap::Parser;
 use cli::{Cli, Run};
 use indicatif::{ProgressBar, ProgressStyle};
 use output::{print_json, print_summary};
-use pontoon_sim::{Report, Summary, simulate};
-use std::collections::BTreeMap;
+use pontoon_sim::{Report, Summary, in_order, simulate};
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
@@ -31,9 +29,9 @@ fn main() -> ExitCode {
     let (summary, differing) = run_seeds(&cli);
     let real = started.elapsed();
     if cli.json {
-        print_json(&summary, &differing, real);
+        print_json(&summary, &differing, real, cli.jobs);
     } else {
-        print_summary(&summary, real);
+        print_summary(&summary, real, cli.jobs);
     }
     let shortcomings = if cli.owes_faults() {
         summary.shortcomings()
@@ -66,10 +64,10 @@ fn replay(cli: &Run, seed: u64) -> ExitCode {
     summary.add(&report);
     complain(cli, &report);
     if cli.json {
-        print_json(&summary, &differing, real);
+        print_json(&summary, &differing, real, 1);
     } else {
         println!("seed {seed}: trace hash {:016x}", report.trace_hash);
-        print_summary(&summary, real);
+        print_summary(&summary, real, 1);
     }
     if report.violation.is_some() || !differing.is_empty() {
         ExitCode::FAILURE
@@ -78,51 +76,35 @@ fn replay(cli: &Run, seed: u64) -> ExitCode {
     }
 }
 
-/// Runs all seeds, each on one thread. Returns what came of them, and those that were not the same twice.
+/// Runs all seeds. Returns what came of them, and those that were not the same twice.
 fn run_seeds(cli: &Run) -> (Summary, Vec<u64>) {
-    let seeds = cli.seeds.clone();
-    let next = AtomicU64::new(*seeds.start());
-    let (sender, receiver) = mpsc::channel();
-    let progress = progress_bar(seeds.end() - seeds.start() + 1);
+    let progress = progress_bar(cli.seeds.end() - cli.seeds.start() + 1);
     let (mut summary, mut differing) = (Summary::default(), Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..cli.jobs {
-            let (sender, next, seeds) = (sender.clone(), &next, &seeds);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
-                        return;
-                    }
-                    let report = simulate(seed, cli.theme(), cli.scale(), false);
-                    let is_same = !cli.check_determinism
-                        || simulate(seed, cli.theme(), cli.scale(), false).trace_hash
-                            == report.trace_hash;
-                    if sender.send((report, is_same)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        // Added up in the order of the seeds, so that the output does not depend on the threads.
-        let mut finished = BTreeMap::new();
-        let mut expected = *seeds.start();
-        for (report, is_same) in receiver {
+    let run = |seed| {
+        let report = simulate(seed, cli.theme(), cli.scale(), false);
+        let again = |report: &Report| {
+            let again = simulate(seed, cli.theme(), cli.scale(), false);
+            again.trace_hash == report.trace_hash
+        };
+        let is_same = !cli.check_determinism || again(&report);
+        (report, is_same)
+    };
+    in_order(
+        cli.seeds.clone(),
+        cli.jobs,
+        run,
+        |seed, (report, is_same)| {
             progress.inc(1);
-            finished.insert(report.seed, (report, is_same));
-            while let Some((report, is_same)) = finished.remove(&expected) {
-                expected += 1;
-                summary.add(&report);
-                progress.suspend(|| complain(cli, &report));
-                if !is_same {
-                    progress.suspend(|| eprintln!("seed {} is not the same twice", report.seed));
-                    differing.push(report.seed);
-                }
+            summary.add(&report);
+            progress.suspend(|| complain(cli, &report));
+            if !is_same {
+                progress.suspend(|| eprintln!("seed {seed} is not the same twice"));
+                differing.push(seed);
             }
             progress.set_message(format!("{} failed", summary.failed.len() + differing.len()));
-        }
-    });
+            ControlFlow::Continue(())
+        },
+    );
     progress.finish_and_clear();
     (summary, differing)
 }

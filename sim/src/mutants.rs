@@ -1,9 +1,10 @@
 //! The command `mutants`: leaves out one rule after the other and sees which checker notices.
 
-use crate::cli::Mutants;
-use pontoon_sim::{Scale, Theme, simulate};
+use crate::cli::{Mutants, cores};
+use pontoon_sim::{Scale, Theme, in_order, simulate};
 use pontoon_types::mutant::{self, Mutant, Noticer};
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -84,14 +85,18 @@ pub(crate) fn run(options: &Mutants) -> ExitCode {
 fn try_seeds(mutant: Option<Mutant>, within: u64) -> Outcome {
     mutant::choose(mutant);
     let started = Instant::now();
-    let caught = (1..=within).find_map(|seed| {
-        let report = simulate(seed, theme_of(mutant), Scale::default(), false);
-        let (_, violation) = report.violation?;
-        Some(Caught {
+    let mut caught = None;
+    let run = |seed| simulate(seed, theme_of(mutant), Scale::default(), false);
+    in_order(1..=within, cores(), run, |seed, report| {
+        let Some((_, violation)) = report.violation else {
+            return ControlFlow::Continue(());
+        };
+        caught = Some(Caught {
             seed,
             by: violation.invariant.to_string(),
             what: violation.what,
-        })
+        });
+        ControlFlow::Break(())
     });
     mutant::choose(None);
     Outcome {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// Prints the summary for a person.
-pub(crate) fn print_summary(summary: &Summary, real: Duration) {
+pub(crate) fn print_summary(summary: &Summary, real: Duration, jobs: u64) {
     let row = |name: &str, value: String| println!("{name:<34} {value:>14}");
     row("seeds", summary.seeds.to_string());
     row("failed", summary.failed.len().to_string());
@@ -38,14 +38,22 @@ pub(crate) fn print_summary(summary: &Summary, real: Duration) {
         format!("{:.1} s", summary.simulated.as_secs_f64()),
     );
     row("real", format!("{:.1} s", real.as_secs_f64()));
-    row("speed", format!("{:.0} x", summary.speed(real)));
+    let threads = if jobs == 1 {
+        "1 thread".to_owned()
+    } else {
+        format!("{jobs} threads")
+    };
+    row(
+        "speed",
+        format!("{:.0} x, on {threads}", summary.speed(real)),
+    );
     if !summary.failed.is_empty() {
         println!("failed seeds: {:?}", summary.failed);
     }
 }
 
 /// Prints the summary as one JSON object.
-pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration) {
+pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration, jobs: u64) {
     let faults: Map<String, Value> = Fault::ALL
         .iter()
         .map(|fault| {
@@ -76,6 +84,7 @@ pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration) {
         "simulated_seconds": summary.simulated.as_secs_f64(),
         "real_seconds": real.as_secs_f64(),
         "speed": summary.speed(real),
+        "jobs": jobs,
     });
     println!("{object}");
 }

@@ -6,8 +6,11 @@ use crate::profile::{Scale, Theme};
 use crate::world::{Report, World};
 use pontoon_types::Instant;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Once, mpsc};
 use std::time::Duration;
 
 /// The fewest faults that a seed of a swarm may have.
@@ -30,6 +33,43 @@ pub fn simulate(seed: u64, theme: Theme, scale: Scale, prints: bool) -> Report {
         let violation = Violation::new(Invariant::NoPanic, what);
         Report::of_panic(seed, Instant::ZERO, violation)
     })
+}
+
+/// Runs seeds on `jobs` threads, each seed on one of them, and hands over what came of it in the order of the
+/// seeds, so that nothing depends on the threads. Ends early when `take` has seen enough.
+pub fn in_order<T: Send>(
+    seeds: RangeInclusive<u64>,
+    jobs: u64,
+    run: impl Fn(u64) -> T + Sync,
+    mut take: impl FnMut(u64, T) -> ControlFlow<()>,
+) {
+    let next = AtomicU64::new(*seeds.start());
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (sender, next, seeds, run) = (sender.clone(), &next, &seeds, &run);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) || sender.send((seed, run(seed))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut finished = BTreeMap::new();
+        let mut expected = *seeds.start();
+        for (seed, result) in receiver {
+            finished.insert(seed, result);
+            while let Some(result) = finished.remove(&expected) {
+                if take(expected, result).is_break() {
+                    return;
+                }
+                expected += 1;
+            }
+        }
+    });
 }
 
 /// Keeps a panic's words instead of printing them in the midst of the progress.
