@@ -88,6 +88,9 @@ pub trait LogFile: Send + Sync + 'static {
     /// If the system refuses.
     fn attach(&self, from: u64) -> io::Result<()>;
 
+    /// Nothing more is laid in it for now: its map need not be in memory any more. What is read all the same comes back.
+    fn leave(&self);
+
     /// Writes within the file's length. Not durable before [`LogFile::sync`].
     ///
     /// # Errors

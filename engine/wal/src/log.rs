@@ -285,12 +285,15 @@ impl<D: Directory> Log<D> {
             .counters
             .segments_recycled
             .store(self.recycled.len() as u64, Relaxed);
+        let segments = self.shared.segments.read();
+        let left = segments.range(..self.active.generation).next_back();
         Ok(Chore::Prepare {
             directory: Arc::clone(&self.directory),
             identity: self.identity,
             generation,
             bytes,
             recycled,
+            left: left.map(|(_, segment)| Arc::clone(&segment.file)),
         })
     }
 

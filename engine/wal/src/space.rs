@@ -69,6 +69,8 @@ pub(crate) enum Chore<D: Directory> {
         generation: u32,
         bytes: u64,
         recycled: Option<Recycled<D::File>>,
+        /// What is full since the last time.
+        left: Option<Arc<D::File>>,
     },
     /// Take back a segment that holds nothing needed and that nobody reads any more.
     Retire {
@@ -97,7 +99,13 @@ impl<D: Directory> Chore<D> {
                 generation,
                 bytes,
                 recycled,
-            } => Done::Prepared(prepare(&*directory, identity, generation, bytes, recycled)),
+                left,
+            } => {
+                if let Some(left) = left {
+                    left.leave();
+                }
+                Done::Prepared(prepare(&*directory, identity, generation, bytes, recycled))
+            }
             Self::Retire {
                 directory,
                 generation,

@@ -5,7 +5,7 @@ use super::{Directory, LogFile};
 use crate::error::{Operation, WalError};
 use crate::format::PAGE_BYTES;
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -223,22 +223,32 @@ impl LogFile for MappedFile {
     }
 
     fn attach(&self, from: u64) -> io::Result<()> {
-        if self.map.get().is_some() {
-            return Ok(());
-        }
-        let length = usize::try_from(self.bytes()?).map_err(io::Error::other)?;
-        let map = MmapOptions::new()
-            .len(length)
-            .map_raw_read_only(&self.file)?;
-        map.advise(Advice::Random)?;
-        let from = (from as usize / PAGE_BYTES * PAGE_BYTES).min(length);
-        if from < length {
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let length = usize::try_from(self.bytes()?).map_err(io::Error::other)?;
+                let map = MmapOptions::new()
+                    .len(length)
+                    .map_raw_read_only(&self.file)?;
+                map.advise(Advice::Random)?;
+                // Whoever else attached at the same time has made the same map.
+                self.map.get_or_init(|| map)
+            }
+        };
+        let from = (from as usize / PAGE_BYTES * PAGE_BYTES).min(map.len());
+        if from < map.len() {
             // Kernels before 5.14 do not know this advice; then the log's thread takes the faults.
-            let _ = map.advise_range(Advice::PopulateRead, from, length - from);
+            let _ = map.advise_range(Advice::PopulateRead, from, map.len() - from);
         }
-        // Whoever else attached at the same time has made the same map.
-        let _ = self.map.set(map);
         Ok(())
+    }
+
+    fn leave(&self) {
+        if let Some(map) = self.map.get() {
+            // SAFETY: the map is shared and read-only. What goes is its hold on pages of the file, which the next read
+            // through it finds again, with the same bytes.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 
     #[inline]

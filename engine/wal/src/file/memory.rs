@@ -365,6 +365,8 @@ impl LogFile for MemoryFile {
         self.write_at(from, &vec![0; to.saturating_sub(from) as usize])
     }
 
+    fn leave(&self) {}
+
     fn attach(&self, _from: u64) -> io::Result<()> {
         Ok(())
     }

@@ -90,6 +90,7 @@ impl<D: Directory> Log<D> {
                     generation: next_generation,
                     bytes: config.segment_bytes,
                     recycled: None,
+                    left: None,
                 };
                 next_generation += 1;
                 let Done::Prepared(segment) = chore.run() else {
