@@ -93,7 +93,7 @@ pub struct GroupReport {
 /// # Errors
 /// If the directory holds no log, is in use, or was written by a newer version.
 pub fn verify(directory: &Path) -> Result<Report, WalError> {
-    let disk = FsDirectory::open_existing(directory)?;
+    let disk = FsDirectory::open_read_only(directory)?;
     report(
         directory,
         scan(&disk, None, WalConfig::default().recovery_threads)?,
@@ -117,7 +117,7 @@ pub fn dump(
     directory: &Path,
     mut visit: impl FnMut(&LoggedRecord) -> ControlFlow<()>,
 ) -> Result<Option<Report>, WalError> {
-    let disk = FsDirectory::open_existing(directory)?;
+    let disk = FsDirectory::open_read_only(directory)?;
     let mut flow = ControlFlow::Continue(());
     let scan = scan_records(&disk, None, 0, |seen| {
         // A kind from a newer version ends the scan with an error that names it.

@@ -134,6 +134,7 @@ impl Wal {
         let (chores, next_chore) = unbounded();
         let (done, watched) = (sender.clone(), Arc::clone(&watch));
         let preparing = spawn("wal-prepare", move || {
+            let _tells = TellsOfPanic(done.clone());
             for chore in next_chore {
                 let chore: crate::space::Chore<FsDirectory> = chore;
                 let chore = watched.over(Wait::Preparation, || chore.run());
@@ -265,6 +266,18 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The thread is not joined: this may be running on it.
         let _ = self.sender.send(Message::Shutdown);
+    }
+}
+
+/// Has the log's thread know if the one that does its chores dies of a bug: nothing that waits for a segment
+/// would ever get one.
+struct TellsOfPanic<F>(Sender<Message<F>>);
+
+impl<F> Drop for TellsOfPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Message::NoMoreChores);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 use common::{IDENTITY, batch_of, config, entry, hard_state, position};
 use pontoon_types::{GroupId, LogIndex, Term};
 use pontoon_wal::inspect::{self, Content, LoggedRecord};
-use pontoon_wal::{BatchBuilder, FsDirectory, Log, RecordKind, WalError};
+use pontoon_wal::{BatchBuilder, Directory, FsDirectory, Log, LogFile, RecordKind, WalError};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -34,7 +34,6 @@ fn bytes_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_name() != "LOCK")
         .map(|entry| {
             let name = entry.file_name().into_string().unwrap();
             (name, std::fs::read(entry.path()).unwrap())
@@ -279,4 +278,33 @@ fn a_dump_that_is_broken_off_judges_nothing() {
     });
     assert!(report.unwrap().is_none());
     assert_eq!(seen, 3, "nothing is shown after a break");
+}
+
+#[test]
+fn looking_needs_no_permission_to_write_and_keeps_only_writers_away() {
+    let directory = tempfile::tempdir().unwrap();
+    write_log(directory.path());
+    let looking = FsDirectory::open_read_only(directory.path()).unwrap();
+    assert!(
+        inspect::verify(directory.path()).is_ok(),
+        "another may look too"
+    );
+    let error = FsDirectory::open(directory.path()).unwrap_err();
+    assert!(matches!(error, WalError::Locked { .. }), "{error}");
+    let file = looking.open("0000000001.seg").unwrap();
+    assert!(
+        file.write_at(0, &[1]).is_err(),
+        "what is looked at cannot be written"
+    );
+    drop((looking, file));
+
+    let writing = FsDirectory::open(directory.path()).unwrap();
+    let error = inspect::verify(directory.path()).unwrap_err();
+    assert!(matches!(error, WalError::Locked { .. }), "{error}");
+    drop(writing);
+
+    // As on a mount that is read-only, where none can be made.
+    std::fs::remove_file(directory.path().join("LOCK")).unwrap();
+    assert!(inspect::verify(directory.path()).is_ok());
+    assert!(!directory.path().join("LOCK").exists());
 }

@@ -32,7 +32,9 @@ const NETWORK_FILE_SYSTEMS: [u64; 6] = [
 pub struct FsDirectory {
     path: PathBuf,
     directory: File,
-    _lock: File,
+    is_read_only: bool,
+    /// `None` if it was opened for reading and nobody has ever had a lock.
+    _lock: Option<File>,
 }
 
 impl FsDirectory {
@@ -44,14 +46,19 @@ impl FsDirectory {
     pub fn open(path: &Path) -> Result<Self, WalError> {
         let name = path.display().to_string();
         std::fs::create_dir_all(path).map_err(WalError::io(Operation::Create, &name))?;
-        Self::open_existing(path)
+        Self::open_existing(path, false)
     }
 
-    /// Like [`FsDirectory::open`], for a directory that must be there.
+    /// Opens a directory that must be there, to look at it: needs no permission to write, and changes nothing.
+    /// Any number may look at the same time; a log is not opened meanwhile.
     ///
     /// # Errors
     /// As [`FsDirectory::open`].
-    pub fn open_existing(path: &Path) -> Result<Self, WalError> {
+    pub fn open_read_only(path: &Path) -> Result<Self, WalError> {
+        Self::open_existing(path, true)
+    }
+
+    fn open_existing(path: &Path, is_read_only: bool) -> Result<Self, WalError> {
         let name = path.display().to_string();
         let directory = File::open(path).map_err(WalError::io(Operation::Open, &name))?;
         let kind = rustix::fs::fstatfs(&directory)
@@ -65,16 +72,20 @@ impl FsDirectory {
                 kind,
             });
         }
-        let lock = Self::lock(path)?;
+        let lock = if is_read_only {
+            Self::lock_to_read(path)?
+        } else {
+            Some(Self::lock_to_write(path)?)
+        };
         Ok(Self {
             path: path.to_owned(),
             directory,
+            is_read_only,
             _lock: lock,
         })
     }
 
-    /// The lock is the kernel's and goes with the process; the id in the file is only for people.
-    fn lock(path: &Path) -> Result<File, WalError> {
+    fn lock_to_write(path: &Path) -> Result<File, WalError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -82,25 +93,41 @@ impl FsDirectory {
             .truncate(false)
             .open(path.join(LOCK_FILE))
             .map_err(WalError::io(Operation::Lock, LOCK_FILE))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let holder = match (&mut file).take(32).read_to_string(&mut text) {
-                    Ok(_) => text.trim().parse().ok(),
-                    Err(_) => None,
-                };
-                return Err(WalError::Locked {
-                    directory: path.to_owned(),
-                    holder,
-                });
-            }
-            Err(errno) => return Err(WalError::io(Operation::Lock, LOCK_FILE)(errno.into())),
-        }
+        Self::lock(path, &file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(WalError::io(Operation::Lock, LOCK_FILE))?;
         Ok(file)
+    }
+
+    fn lock_to_read(path: &Path) -> Result<Option<File>, WalError> {
+        let file = match File::open(path.join(LOCK_FILE)) {
+            Ok(file) => file,
+            // Who writes a log has made it first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(WalError::io(Operation::Lock, LOCK_FILE)(error)),
+        };
+        Self::lock(path, &file, FlockOperation::NonBlockingLockShared)?;
+        Ok(Some(file))
+    }
+
+    /// The lock is the kernel's and goes with the process; the id in the file is only for people.
+    fn lock(path: &Path, mut file: &File, operation: FlockOperation) -> Result<(), WalError> {
+        match rustix::fs::flock(file, operation) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let read = Read::take(&mut file, 32).read_to_string(&mut text);
+                let holder = read.ok().and_then(|_| text.trim().parse().ok());
+                // Those who only look leave the id of who wrote last, who may be long gone.
+                let is_there = |id: &u32| Path::new(&format!("/proc/{id}")).exists();
+                Err(WalError::Locked {
+                    directory: path.to_owned(),
+                    holder: holder.filter(is_there),
+                })
+            }
+            Err(errno) => Err(WalError::io(Operation::Lock, LOCK_FILE)(errno.into())),
+        }
     }
 
     /// Where it is.
@@ -121,7 +148,7 @@ impl Directory for FsDirectory {
 
     fn open(&self, name: &str) -> io::Result<MappedFile> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(!self.is_read_only);
         options.open(self.path.join(name)).map(MappedFile::new)
     }
 

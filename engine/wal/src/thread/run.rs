@@ -60,6 +60,8 @@ impl Timing {
 pub(super) enum Message<F> {
     Batch(SealedBatch, Notice),
     ChoreDone(Box<Done<F>>),
+    /// The thread that does them has died.
+    NoMoreChores,
     Shutdown,
 }
 
@@ -217,6 +219,7 @@ impl<D: Directory> LogThread<D> {
                 }
                 self.lay_waiting();
             }
+            Message::NoMoreChores => self.fail_once(WalError::ThreadDied),
             Message::Shutdown => self.stopping = true,
         }
     }
@@ -518,6 +521,28 @@ mod tests {
             (stepped.announced(), stepped.heard.failures.lock().len()),
             (0, 2)
         );
+    }
+
+    #[test]
+    fn who_waits_for_a_segment_hears_that_nobody_makes_any_more() {
+        let mut stepped = Stepped::new(&MemoryDisk::new());
+        for _ in 0..20 {
+            stepped.submit(9_000);
+        }
+        stepped.thread.round();
+        assert!(stepped.announced() < 20, "some wait");
+        let sender = stepped.sender.clone();
+        let dying = std::thread::spawn(move || {
+            let _tells = crate::thread::TellsOfPanic(sender);
+            std::panic::resume_unwind(Box::new("a bug"));
+        });
+        assert!(dying.join().is_err());
+        stepped.thread.round();
+        assert!(!stepped.thread.queue.has_waiting());
+        assert!(matches!(
+            stepped.heard.failures.lock()[..],
+            [WalError::ThreadDied]
+        ));
     }
 
     #[test]
