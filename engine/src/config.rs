@@ -8,6 +8,9 @@ use std::time::Duration;
 /// The most workers: as many append lanes as a connection between two nodes has.
 const MAX_WORKERS: usize = 15;
 
+/// Who ranks last stands for election some ten election timeouts after its leader is gone, if nobody else does.
+const MAX_ELECTION_RANK: u32 = 10;
+
 /// Settings of one node's engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -23,6 +26,9 @@ pub struct EngineConfig {
     pub lease_reads: bool,
     /// By how much the clocks of nodes may drift against each other, for leases.
     pub max_clock_drift_percent: u8,
+    /// How willing this node is to lead: 0 is the most. With every step its replicas wait one `election_timeout` more
+    /// before they stand for election, so that they lead only where none that ranks before them lives.
+    pub election_rank: u32,
     /// Per group: entry bytes proposed and not yet committed, before `Overloaded`.
     pub max_uncommitted_bytes: usize,
     /// Per worker: bytes handed to the log and not yet synced, and entry bytes committed and not yet
@@ -55,6 +61,7 @@ impl Default for EngineConfig {
             heartbeat_interval: Duration::from_millis(150),
             lease_reads: false,
             max_clock_drift_percent: 10,
+            election_rank: 0,
             max_uncommitted_bytes: 16 << 20,
             max_backlog_bytes: 64 << 20,
             max_queued_inputs: 64 << 10,
@@ -94,6 +101,9 @@ impl EngineConfig {
         }
         if self.max_clock_drift_percent >= 100 {
             return wrong("max-clock-drift-percent", "must be below 100");
+        }
+        if self.election_rank > MAX_ELECTION_RANK {
+            return wrong("election-rank", "must be at most 10");
         }
         Ok(())
     }

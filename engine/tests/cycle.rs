@@ -274,6 +274,29 @@ fn a_leader_whose_disk_hangs_hands_over_and_is_not_elected_again() {
 }
 
 #[test]
+fn the_node_that_ranks_first_leads_every_group_while_it_lives() {
+    let groups = 16;
+    let of_rank = |election_rank| EngineConfig {
+        election_rank,
+        ..EngineConfig::default()
+    };
+    let timeout = of_rank(0).election_timeout;
+    let mut cluster = Cluster::of_configs(groups, &[2, 0, 1].map(of_rank));
+    cluster.pass(3 * timeout);
+    assert!(leads(&cluster, 2));
+    // It says no more, and hears nothing.
+    for _ in 0..60 {
+        cluster.now = cluster.now + timeout / 10;
+        for id in [1, 3] {
+            cluster.cycle(id);
+            cluster.sync(id);
+        }
+        cluster.deliver(|from, to| from != NodeId(2) && to != NodeId(2));
+    }
+    assert!(leads(&cluster, 3));
+}
+
+#[test]
 fn a_full_log_refuses_proposals_and_nothing_else() {
     let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
     cluster.elect(1, 1);

@@ -123,6 +123,11 @@ pub struct NodeSettings {
     #[arg(long, value_name = "PERCENT")]
     pub max_clock_drift_percent: Option<u8>,
 
+    /// How willing this node is to lead: 0 is the most. With every step it waits one election timeout more before it
+    /// stands for election, so it leads where no node that ranks before it lives. [default: 0]
+    #[arg(long, value_name = "N")]
+    pub election_rank: Option<u8>,
+
     /// Size at which the store flushes its table in memory. [default: 32MiB]
     #[arg(long, value_name = "BYTES")]
     pub memtable_bytes: Option<ByteSize>,
@@ -208,6 +213,8 @@ pub mod defaults {
     pub const LEASE_READS: bool = false;
     /// Drift of clocks.
     pub const MAX_CLOCK_DRIFT_PERCENT: u8 = 10;
+    /// How willing a node is to lead: all alike.
+    pub const ELECTION_RANK: u8 = 0;
     /// Size of the store's table in memory.
     pub const MEMTABLE_BYTES: u64 = 32 << 20;
     /// How many there may be.
@@ -271,6 +278,7 @@ impl NodeSettings {
             max_clock_drift_percent: self
                 .max_clock_drift_percent
                 .or(other.max_clock_drift_percent),
+            election_rank: self.election_rank.or(other.election_rank),
             memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
             max_memtables: self.max_memtables.or(other.max_memtables),
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
@@ -537,7 +545,7 @@ mod tests {
              max-key-bytes = 1\nmax-value-bytes = 2\nmax-command-bytes = 3\nsegment-bytes = 4\n\
              max-log-bytes = 5\nrecovery-bytes = 6\ngroup-quota-bytes = 7\nsync = '2s'\n\
              hung-disk-ms = 8\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
-             lease-reads = true\nmax-clock-drift-percent = 5\n\
+             lease-reads = true\nmax-clock-drift-percent = 5\nelection-rank = 1\n\
              memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
              compression = 'none'\ncompaction-rate = '64MiB'\n\
              snapshot-rate = '7MiB'\nlog-tail-entries = 11\nlog = 'debug'\n",

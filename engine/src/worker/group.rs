@@ -92,7 +92,7 @@ impl Group {
             check_quorum: true,
             lease: config.lease_reads,
             max_clock_drift_percent: config.max_clock_drift_percent,
-            election_rank: 0,
+            election_rank: config.election_rank,
             incarnation: config.seed,
             max_inflight_appends: limits::INFLIGHT_APPENDS,
             max_inflight_bytes: limits::INFLIGHT_BYTES,

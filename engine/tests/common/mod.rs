@@ -65,6 +65,12 @@ pub fn record(group: GroupId, replica: u64, nodes: u64) -> ReplicaRecord {
 
 impl Cluster {
     pub fn new(nodes: u64, groups: u64, config: &EngineConfig) -> Self {
+        Self::of_configs(groups, &vec![config.clone(); nodes as usize])
+    }
+
+    /// A node for each of these.
+    pub fn of_configs(groups: u64, configs: &[EngineConfig]) -> Self {
+        let nodes = configs.len() as u64;
         let now = Instant::from_nanos(1_000_000_000);
         let make = |id: u64| {
             let records: Vec<_> = (1..=groups)
@@ -72,7 +78,7 @@ impl Cluster {
                 .collect();
             let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
             machine.bootstrap(&records, &[]).unwrap();
-            let mut worker = Worker::new(NodeId(id), 0, config);
+            let mut worker = Worker::new(NodeId(id), 0, &configs[id as usize - 1]);
             for record in records {
                 let restored = Restored {
                     conf_state: record.conf_state.clone(),

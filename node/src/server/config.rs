@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub lease_reads: bool,
     /// By how much the clocks of nodes may drift against each other.
     pub max_clock_drift_percent: u8,
+    /// How willing the node is to lead; 0 is the most.
+    pub election_rank: u32,
     /// Size at which the store's table in memory is flushed.
     pub memtable_bytes: u64,
     /// How many of them there may be, the one that takes writes included, before writes wait; at least 2.
@@ -68,6 +70,7 @@ impl ServerConfig {
             heartbeat_interval: Duration::from_millis(self.heartbeat_interval_ms),
             lease_reads: self.lease_reads,
             max_clock_drift_percent: self.max_clock_drift_percent,
+            election_rank: self.election_rank,
             wal: self.log.clone(),
             log_tail_entries: self.log_tail_entries,
             snapshots: SnapshotSettings {

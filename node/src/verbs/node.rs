@@ -174,6 +174,10 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         max_clock_drift_percent: settings
             .max_clock_drift_percent
             .unwrap_or(defaults::MAX_CLOCK_DRIFT_PERCENT),
+        election_rank: settings
+            .election_rank
+            .unwrap_or(defaults::ELECTION_RANK)
+            .into(),
         memtable_bytes: size(settings.memtable_bytes, defaults::MEMTABLE_BYTES),
         max_memtables,
         block_cache_bytes: size(settings.block_cache_bytes, defaults::BLOCK_CACHE_BYTES),

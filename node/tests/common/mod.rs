@@ -70,6 +70,7 @@ impl Nodes {
             election_timeout_ms: 750,
             heartbeat_interval_ms: 150,
             lease_reads: false,
+            election_rank: 0,
             max_clock_drift_percent: 10,
             memtable_bytes: 4 << 20,
             max_memtables: 2,

@@ -169,6 +169,7 @@ impl World {
         });
         let mut config = self.config.clone();
         config.seed = self.dice.roll();
+        config.election_rank = u32::from(config.seed.is_multiple_of(4));
         let process = self.open_process(at, log, recovered, &config)?;
         self.nodes[at].process = Some(process);
         for worker in 0..WORKERS {
