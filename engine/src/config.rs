@@ -26,8 +26,9 @@ pub struct EngineConfig {
     pub lease_reads: bool,
     /// By how much the clocks of nodes may drift against each other, for leases.
     pub max_clock_drift_percent: u8,
-    /// How willing this node is to lead: 0 is the most. With every step its replicas wait one `election_timeout` more
-    /// before they stand for election, so that they lead only where none that ranks before them lives.
+    /// How willing this node is to lead, from 0, the most, to 10. With every step its replicas wait one
+    /// `election_timeout` more before they stand for election, so that those who rank before them stand first.
+    /// What it leads it keeps, whoever comes back.
     pub election_rank: u32,
     /// Per group: entry bytes proposed and not yet committed, before `Overloaded`.
     pub max_uncommitted_bytes: usize,
@@ -106,5 +107,49 @@ impl EngineConfig {
             return wrong("election-rank", "must be at most 10");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let default = EngineConfig::default;
+        assert!(default().validate().is_ok());
+        for (setting, wrong) in [
+            (
+                "workers",
+                EngineConfig {
+                    workers: 0,
+                    ..default()
+                },
+            ),
+            (
+                "election-timeout-ms",
+                EngineConfig {
+                    election_timeout: default().heartbeat_interval,
+                    ..default()
+                },
+            ),
+            (
+                "max-clock-drift-percent",
+                EngineConfig {
+                    max_clock_drift_percent: 100,
+                    ..default()
+                },
+            ),
+            (
+                "election-rank",
+                EngineConfig {
+                    election_rank: 11,
+                    ..default()
+                },
+            ),
+        ] {
+            let error = wrong.validate().unwrap_err().to_string();
+            assert!(error.contains(setting), "{error}");
+        }
     }
 }

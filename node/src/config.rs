@@ -123,8 +123,9 @@ pub struct NodeSettings {
     #[arg(long, value_name = "PERCENT")]
     pub max_clock_drift_percent: Option<u8>,
 
-    /// How willing this node is to lead: 0 is the most. With every step it waits one election timeout more before it
-    /// stands for election, so it leads where no node that ranks before it lives. [default: 0]
+    /// How willing this node is to lead, from 0, the most, to 10. With every step it waits one election timeout more
+    /// before it stands for election, so that those who rank before it stand first; what it leads it
+    /// keeps, whoever comes back. [default: 0]
     #[arg(long, value_name = "N")]
     pub election_rank: Option<u8>,
 

@@ -11,10 +11,11 @@ use std::time::Instant;
 /// So much of a violation's words is in the table.
 const WIDTH: usize = 110;
 
-/// Rules about members are looked at where members change.
+/// Rules about members are looked at where members change, and one about old segments where disks fail most.
 const fn theme_of(mutant: Option<Mutant>) -> Theme {
     match mutant {
         Some(Mutant::GoneStaySilent | Mutant::GoneComeBack) => Theme::Membership,
+        Some(Mutant::RewriteOutranks) => Theme::Disk,
         _ => Theme::Swarm,
     }
 }
