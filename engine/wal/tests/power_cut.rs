@@ -8,8 +8,9 @@
 
 mod common;
 
-use common::IDENTITY;
 use common::model::{Dice, Run, small_config};
+use common::{IDENTITY, batch_of, entry};
+use pontoon_types::{GroupId, LogIndex};
 use pontoon_wal::{Log, MemoryDisk};
 
 const GROUPS: u64 = 5;
@@ -94,6 +95,34 @@ fn cuts_during_recovery_and_in_later_lives_lose_nothing_either() {
             let at = run.find(&recovered, &log.reader());
             model = run.states.swap_remove(at);
         }
+    }
+}
+
+#[test]
+fn a_torn_tail_of_many_segments_goes_as_one_however_often_the_power_does() {
+    let large = vec![7; small_config().segment_bytes as usize / 2];
+    for seed in 0..600u64 {
+        let disk = MemoryDisk::new();
+        let (mut log, _) = Log::open(disk.clone(), small_config(), IDENTITY).unwrap();
+        log.append(&batch_of(&[entry(1, 1, 1, b"durable")]))
+            .unwrap();
+        log.sync().unwrap();
+        for index in 2..9 {
+            log.append(&batch_of(&[entry(1, 1, index, &large)]))
+                .unwrap();
+        }
+        assert!(log.end().generation() >= 5);
+        let mut disk = disk.crash(seed);
+        // The rest of it may be removed in part when the power goes again.
+        for again in 0..2 {
+            disk.cut_power_after(seed % 16);
+            let _ = Log::open(disk.clone(), small_config(), IDENTITY);
+            disk = disk.crash(seed * 2 + again);
+        }
+        let (log, recovered) = Log::open(disk, small_config(), IDENTITY).unwrap();
+        assert_eq!(recovered.report.damage, [], "seed {seed}");
+        let read = log.reader().read(GroupId(1), LogIndex(1), LogIndex(1), 1);
+        assert_eq!(read.unwrap()[0].payload()[..], *b"durable", "seed {seed}");
     }
 }
 

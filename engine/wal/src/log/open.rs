@@ -184,10 +184,11 @@ fn tidy<D: Directory>(
 }
 
 /// Removes segments above a cut, and spares that nothing was written to. The names must be gone for
-/// good before their generations could mean anything else. A file without a header is only put
+/// good before their generations could mean anything else, and the last one first: one that stayed, when the power goes,
+/// without those before it would look as if these were lost. A file without a header is only put
 /// aside: it may be a segment that somebody misplaced.
 fn discard<D: Directory>(directory: &D, segments: Vec<Scanned<D::File>>) -> Result<(), WalError> {
-    for segment in segments {
+    for segment in segments.into_iter().rev() {
         let name = segment_name(segment.generation);
         if segment.header.is_some() {
             directory
@@ -199,10 +200,11 @@ fn discard<D: Directory>(directory: &D, segments: Vec<Scanned<D::File>>) -> Resu
                 .rename(&name, &unreadable_name(&name))
                 .map_err(WalError::io(Operation::Rename, &name))?;
         }
+        directory
+            .sync()
+            .map_err(WalError::io(Operation::Sync, "the directory"))?;
     }
-    directory
-        .sync()
-        .map_err(WalError::io(Operation::Sync, "the directory"))
+    Ok(())
 }
 
 /// Makes the disk hold what was read. `None` for a segment whose header is lost: nobody can read it.
