@@ -6,14 +6,15 @@
 use crate::reply::{Reply, Waiter};
 use crate::worker::{ApplyBatch, Read, ReadQuery, Switch};
 use pontoon_store::{
-    KvMachine, KvReader, KvSnapshot, Outcome, ReadError, ScanLimits, Store, StoreError, View,
+    KeyValue, KvReader, KvSnapshot, Machine, Outcome, ReadError, ScanLimits, StateMachine, Store,
+    StoreError, View,
 };
 use pontoon_types::{Entry, EntryKind, GroupId, LogIndex};
 use std::collections::VecDeque;
 
 /// Gathers what the workers handed over and applies it as one batch.
-pub struct ApplyStage<S: Store> {
-    machine: KvMachine<S>,
+pub struct ApplyStage<S: Store, M = KeyValue> {
+    machine: Machine<S, M>,
     entries: Vec<Entry>,
     waiters: Vec<(usize, Waiter)>,
     reads: Vec<(GroupId, Read)>,
@@ -55,10 +56,10 @@ pub struct DueReads<V> {
     reads: Vec<(GroupId, Read)>,
 }
 
-impl<S: Store> ApplyStage<S> {
+impl<S: Store, M: StateMachine> ApplyStage<S, M> {
     /// A stage around a state machine.
     #[must_use]
-    pub fn new(machine: KvMachine<S>) -> Self {
+    pub fn new(machine: Machine<S, M>) -> Self {
         Self {
             machine,
             entries: Vec::new(),
@@ -74,7 +75,7 @@ impl<S: Store> ApplyStage<S> {
     }
 
     /// The state machine.
-    pub fn machine(&mut self) -> &mut KvMachine<S> {
+    pub fn machine(&mut self) -> &mut Machine<S, M> {
         &mut self.machine
     }
 

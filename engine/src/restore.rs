@@ -2,7 +2,7 @@
 
 use crate::error::EngineError;
 use pontoon_raft::Restored;
-use pontoon_store::{KvMachine, ReplicaRecord, Store};
+use pontoon_store::{Machine, ReplicaRecord, StateMachine, Store};
 use pontoon_types::mutant;
 use pontoon_wal::{Recovered, RecoveredGroup};
 
@@ -12,9 +12,9 @@ use pontoon_wal::{Recovered, RecoveredGroup};
 ///
 /// # Errors
 /// If the store cannot be written.
-pub fn redo<S: Store>(
+pub fn redo<S: Store, M: StateMachine>(
     recovered: &mut Recovered,
-    machine: &mut KvMachine<S>,
+    machine: &mut Machine<S, M>,
 ) -> Result<(), EngineError> {
     for (group, log) in &mut recovered.groups {
         let group = *group;
@@ -51,10 +51,10 @@ pub fn redo<S: Store>(
 ///
 /// # Errors
 /// If the store has applied what the log never held.
-pub fn restore<S: Store>(
+pub fn restore<S: Store, M: StateMachine>(
     record: &ReplicaRecord,
     recovered: &mut Recovered,
-    machine: &KvMachine<S>,
+    machine: &Machine<S, M>,
 ) -> Result<Option<Restored>, EngineError> {
     let group = record.group;
     if recovered.is_quarantined(group) && !mutant!(DamagedTakePart) {

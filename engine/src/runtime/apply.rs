@@ -9,7 +9,7 @@ use crate::apply::ApplyStage;
 use crate::snapshot::CarrierInput;
 use crate::worker::{ApplyBatch, Input};
 use crossbeam_channel::Sender;
-use pontoon_store::{LsmStore, Store, StoreError};
+use pontoon_store::{LsmStore, StateMachine, Store, StoreError};
 use pontoon_types::{GroupId, TabletId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,8 +58,8 @@ pub(super) struct Exits {
 ///
 /// # Errors
 /// If the store failed; the node must stop, for what was answered after it could be wrong.
-pub(super) fn run(
-    mut stage: ApplyStage<LsmStore>,
+pub(super) fn run<M: StateMachine>(
+    mut stage: ApplyStage<LsmStore, M>,
     inbox: &Inbox<ApplyJob>,
     exits: &Exits,
 ) -> Result<(), StoreError> {
@@ -136,8 +136,8 @@ fn patiently<T>(
     }
 }
 
-fn apply(
-    stage: &mut ApplyStage<LsmStore>,
+fn apply<M: StateMachine>(
+    stage: &mut ApplyStage<LsmStore, M>,
     unheard: &mut [usize],
     exits: &Exits,
 ) -> Result<(), StoreError> {

@@ -35,7 +35,9 @@ use crossbeam_channel::Sender;
 use held::HeldJob;
 use mailbox::{Mailbox, mailbox};
 use parking_lot::Mutex;
-use pontoon_store::{Durability, KvMachine, LsmSettings, LsmStore, LsmView, ReplicaRecord};
+use pontoon_store::{
+    Durability, KeyValue, LsmSettings, LsmStore, LsmView, Machine, ReplicaRecord, StateMachine,
+};
 use pontoon_types::{ClusterId, GroupId, LogIndex, NodeId};
 use pontoon_wal::{
     DurabilityListener, LogIdentity, Pressure, Recovered, SyncMode, Ticket, Wal, WalError, WalStats,
@@ -69,13 +71,13 @@ pub trait Host: Send + Sync + 'static {
     fn failed(&self, error: EngineError);
 }
 
-/// A node's data directory, open and locked, before anything is served.
-pub struct Opened {
+/// A node's data directory, open and locked, before anything is served. `M` says what commands do.
+pub struct Opened<M = KeyValue> {
     node: NodeId,
     config: EngineConfig,
     wal: Wal,
     recovered: Recovered,
-    machine: KvMachine<LsmStore>,
+    machine: Machine<LsmStore, M>,
     news: Arc<LogNews>,
 }
 
@@ -124,11 +126,10 @@ impl DurabilityListener for LogNews {
 }
 
 impl Opened {
-    /// Opens the log and the store below `data_dir`, and recovers both.
+    /// Opens the log and the store below `data_dir`, and recovers both. Commands are those of the key-value store.
     ///
     /// # Errors
-    /// If a setting is wrong, another process has the directory, it belongs to another node, or what is
-    /// in it cannot be read.
+    /// As [`Opened::open_with`] has them.
     pub fn open(
         data_dir: &Path,
         cluster: ClusterId,
@@ -136,12 +137,32 @@ impl Opened {
         config: EngineConfig,
         store: LsmSettings,
     ) -> Result<Self, EngineError> {
+        Self::open_with(data_dir, cluster, node, config, store, KeyValue)
+    }
+}
+
+impl<M: StateMachine> Opened<M> {
+    /// Opens the log and the store below `data_dir`, and recovers both. All nodes of a cluster must have the same
+    /// state machine.
+    ///
+    /// # Errors
+    /// If a setting is wrong, another process has the directory, it belongs to another node, or what is
+    /// in it cannot be read.
+    pub fn open_with(
+        data_dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        config: EngineConfig,
+        store: LsmSettings,
+        commands: M,
+    ) -> Result<Self, EngineError> {
         config.validate()?;
         let news = Arc::new(LogNews::default());
         let identity = LogIdentity { cluster, node };
         let log_dir = data_dir.join("log");
         let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
-        let machine = KvMachine::open(LsmStore::open(&data_dir.join("store"), store)?)?;
+        let store = LsmStore::open(&data_dir.join("store"), store)?;
+        let machine = Machine::open_with(store, commands)?;
         Ok(Self {
             node,
             config,
@@ -153,7 +174,7 @@ impl Opened {
     }
 
     /// The state machine, with what the node has noted about itself.
-    pub fn machine(&mut self) -> &mut KvMachine<LsmStore> {
+    pub fn machine(&mut self) -> &mut Machine<LsmStore, M> {
         &mut self.machine
     }
 
