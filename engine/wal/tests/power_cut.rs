@@ -17,10 +17,10 @@ const GROUPS: u64 = 5;
 const BATCHES: usize = 90;
 
 /// How many changes the whole run makes, opening included.
-fn changes(seed: u64) -> u64 {
+fn changes(seed: u64, groups: u64) -> u64 {
     let disk = MemoryDisk::new();
     let mut run = Run::new(disk.clone());
-    assert!(run.go(&mut Dice(seed), BATCHES, GROUPS));
+    assert!(run.go(&mut Dice(seed), BATCHES, groups));
     let stats = run.log.stats();
     let recycled = disk.recycled();
     assert!(recycled > 0, "the run uses files again: {stats:?}");
@@ -33,13 +33,13 @@ fn changes(seed: u64) -> u64 {
 }
 
 /// Runs until the power goes after `cut` changes; `None` if that was before the log was open.
-fn run_until(cut: u64, seed: u64) -> (MemoryDisk, Option<Run<MemoryDisk>>) {
+fn run_until(cut: u64, seed: u64, groups: u64) -> (MemoryDisk, Option<Run<MemoryDisk>>) {
     let disk = MemoryDisk::new();
     disk.cut_power_after(cut);
     let run = Log::open(disk.clone(), small_config(), IDENTITY).ok();
     let run = run.map(|(log, _)| {
         let mut run = Run::from(log, common::model::Model::default());
-        run.go(&mut Dice(seed), BATCHES, GROUPS);
+        run.go(&mut Dice(seed), BATCHES, groups);
         run
     });
     (disk, run)
@@ -47,9 +47,9 @@ fn run_until(cut: u64, seed: u64) -> (MemoryDisk, Option<Run<MemoryDisk>>) {
 
 #[test]
 fn every_change_may_be_the_last() {
-    for seed in 0..2 {
-        for cut in 0..changes(seed) {
-            let (disk, run) = run_until(cut, seed);
+    for (seed, groups) in [(0, GROUPS), (1, GROUPS), (2, 64)] {
+        for cut in 0..changes(seed, groups) {
+            let (disk, run) = run_until(cut, seed, groups);
             let disk = disk.crash(cut ^ seed);
             let (log, recovered) = Log::open(disk.clone(), small_config(), IDENTITY)
                 .unwrap_or_else(|error| panic!("cut {cut}, seed {seed}: {error}"));
