@@ -9,6 +9,7 @@
 //! middle, and at the end every number was given out once.
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use pontoon_engine::frame::{Frame, Lane};
 use pontoon_engine::{Engine, EngineConfig, EngineError, Host, Opened, Reply, RoleName, Waiter};
 use pontoon_store::{LsmSettings, Outcome, ReplicaRecord, State, StateMachine, Store, StoreError};
@@ -16,7 +17,7 @@ use pontoon_types::{
     ClusterId, ConfState, Epoch, GroupId, Members, NodeId, ReplicaId, ShardId, TabletId,
 };
 use std::error::Error;
-use std::sync::{Arc, RwLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
@@ -50,7 +51,7 @@ struct Wires {
 
 impl Host for Wires {
     fn send(&self, to: NodeId, _: usize, lane: Lane, frame: Frame) {
-        let engines = self.engines.read().expect("nobody panics with it");
+        let engines = self.engines.read();
         if let Some(Some(engine)) = engines.get(to.0 as usize - 1) {
             let bytes = Bytes::from(frame.chunks.concat());
             match lane {
@@ -92,7 +93,7 @@ fn count_up(
     unknown: &mut u64,
 ) -> Result<u64, Box<dyn Error>> {
     for at in (0..NODES.len()).cycle() {
-        let engine = engines.read().expect("nobody panics with it")[at].clone();
+        let engine = engines.read()[at].clone();
         let Some(engine) = engine else { continue };
         let (answer, answered) = mpsc::channel();
         let waiter = Waiter::new(move |reply| drop(answer.send(reply)));
@@ -128,7 +129,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             engines: engines.clone(),
         };
         let engine = opened.start(Arc::new(host))?;
-        engines.write().expect("nobody panics with it")[at] = Some(Arc::new(engine));
+        engines.write()[at] = Some(Arc::new(engine));
     }
     let (mut counts, mut unknown) = (Vec::new(), 0);
     for _ in 0..500 {
@@ -140,10 +141,10 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             .iter()
             .any(|group| group.role == RoleName::Leader)
     };
-    let running: Vec<_> = engines.read().expect("nobody panics with it").clone();
+    let running: Vec<_> = engines.read().clone();
     let leader = running.iter().flatten().position(|engine| leads(engine));
     let leader = leader.ok_or("nobody leads")?;
-    let gone = engines.write().expect("nobody panics with it")[leader].take();
+    let gone = engines.write()[leader].take();
     println!(
         "{} counted; node {} is taken away",
         counts.len(),
@@ -161,7 +162,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{counts:?}, with {unknown} of unknown outcome").into());
     }
     println!("1000 counted, the last was {last}: no number was given out twice");
-    engines.write().expect("nobody panics with it").clear();
+    engines.write().clear();
     for engine in running.into_iter().flatten() {
         engine.shutdown(Duration::ZERO);
     }

@@ -14,45 +14,37 @@
 mod apply;
 pub mod clock;
 mod held;
+mod keeper;
 mod mailbox;
+mod open;
 mod readers;
 mod snapshots;
 mod work;
 
-use crate::apply::ApplyStage;
-use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
 use crate::held::{DigestState, HeldStates, Work};
 use crate::reply::{Reply, Waiter};
-use crate::restore::{redo, restore};
-use crate::snapshot::{Carrier, CarrierInput, SnapshotCounters};
+use crate::snapshot::{CarrierInput, SnapshotCounters};
 use crate::status::GroupStatus;
-use crate::worker::{Input, MemberStep, Read, Worker};
+use crate::worker::{Input, MemberStep, Read};
 use apply::ApplyJob;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use held::HeldJob;
-use mailbox::{Mailbox, mailbox};
+use mailbox::Mailbox;
+pub use open::Opened;
 use parking_lot::Mutex;
-use pontoon_store::{
-    Durability, KeyValue, LsmSettings, LsmStore, LsmView, Machine, ReplicaRecord, StateMachine,
-};
-use pontoon_types::{ClusterId, GroupId, LogIndex, NodeId};
-use pontoon_wal::{
-    DurabilityListener, LogIdentity, Pressure, Recovered, SyncMode, Ticket, Wal, WalError, WalStats,
-};
+use pontoon_store::{LsmView, ReplicaRecord};
+use pontoon_types::{GroupId, LogIndex, NodeId};
+use pontoon_wal::{Pressure, SyncMode, Wal, WalStats};
 use readers::ReadJob;
 use snapshots::CarrierJob;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// How many threads serve reads and cold parts of the log.
-const READERS: usize = 2;
 
 /// What the engine needs of the process it runs in. Called from worker threads: nothing may block.
 pub trait Host: Send + Sync + 'static {
@@ -69,264 +61,6 @@ pub trait Host: Send + Sync + 'static {
     /// The engine cannot go on, and the node must stop: a sync or the store failed, and nothing that it
     /// says can be trusted any more.
     fn failed(&self, error: EngineError);
-}
-
-/// A node's data directory, open and locked, before anything is served. `M` says what commands do.
-pub struct Opened<M = KeyValue> {
-    node: NodeId,
-    config: EngineConfig,
-    wal: Wal,
-    recovered: Recovered,
-    machine: Machine<LsmStore, M>,
-    news: Arc<LogNews>,
-}
-
-/// Takes the log's news to the workers, which start after it.
-#[derive(Default)]
-struct LogNews {
-    hearers: OnceLock<Hearers>,
-}
-
-struct Hearers {
-    workers: Vec<Mailbox<Input>>,
-    host: Arc<dyn Host>,
-}
-
-impl DurabilityListener for LogNews {
-    fn durable(&self, tickets: &[Ticket]) {
-        let Some(hearers) = self.hearers.get() else {
-            return;
-        };
-        for (index, mailbox) in hearers.workers.iter().enumerate() {
-            let own = tickets
-                .iter()
-                .filter(|ticket| ticket.worker as usize == index);
-            if let Some(sequence) = own.map(|ticket| ticket.sequence).max() {
-                mailbox.tell(Input::Durable { sequence });
-            }
-        }
-    }
-
-    /// A leader's own promises wait for the disk, and so do those who read and write there: its followers would
-    /// do better. It is not elected again meanwhile, for its own vote waits too.
-    fn hung(&self, _: &'static str, _: Duration) {
-        for mailbox in self.hearers.get().iter().flat_map(|it| &it.workers) {
-            mailbox.tell(Input::LogHangs);
-        }
-    }
-
-    fn failed(&self, error: &WalError) {
-        tracing::error!(%error, "the log failed; the node stops");
-        if let Some(hearers) = self.hearers.get() {
-            hearers.host.failed(EngineError::LogFailed {
-                message: error.to_string(),
-            });
-        }
-    }
-}
-
-impl Opened {
-    /// Opens the log and the store below `data_dir`, and recovers both. Commands are those of the key-value store.
-    ///
-    /// # Errors
-    /// As [`Opened::open_with`] has them.
-    pub fn open(
-        data_dir: &Path,
-        cluster: ClusterId,
-        node: NodeId,
-        config: EngineConfig,
-        store: LsmSettings,
-    ) -> Result<Self, EngineError> {
-        Self::open_with(data_dir, cluster, node, config, store, KeyValue)
-    }
-}
-
-impl<M: StateMachine> Opened<M> {
-    /// Opens the log and the store below `data_dir`, and recovers both. All nodes of a cluster must have the same
-    /// state machine.
-    ///
-    /// # Errors
-    /// If a setting is wrong, another process has the directory, it belongs to another node, or what is
-    /// in it cannot be read.
-    pub fn open_with(
-        data_dir: &Path,
-        cluster: ClusterId,
-        node: NodeId,
-        config: EngineConfig,
-        store: LsmSettings,
-        commands: M,
-    ) -> Result<Self, EngineError> {
-        config.validate()?;
-        let news = Arc::new(LogNews::default());
-        let identity = LogIdentity { cluster, node };
-        let log_dir = data_dir.join("log");
-        let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
-        let store = LsmStore::open(&data_dir.join("store"), store)?;
-        let machine = Machine::open_with(store, commands)?;
-        Ok(Self {
-            node,
-            config,
-            wal,
-            recovered,
-            machine,
-            news,
-        })
-    }
-
-    /// The state machine, with what the node has noted about itself.
-    pub fn machine(&mut self) -> &mut Machine<LsmStore, M> {
-        &mut self.machine
-    }
-
-    /// What the log's recovery found.
-    #[must_use]
-    pub const fn recovered(&self) -> &Recovered {
-        &self.recovered
-    }
-
-    /// Starts every replica that the store has a record of.
-    ///
-    /// # Errors
-    /// If the log and the store do not belong together, or a thread cannot be started.
-    pub fn start(self, host: Arc<dyn Host>) -> Result<Engine, EngineError> {
-        let Self {
-            node,
-            config,
-            wal,
-            mut recovered,
-            mut machine,
-            news,
-        } = self;
-        redo(&mut recovered, &mut machine)?;
-        let replicas: Vec<_> = machine.replicas().cloned().collect();
-        let mut workers: Vec<_> = (0..config.workers)
-            .map(|index| Worker::new(node, index, &config))
-            .collect();
-        for record in &replicas {
-            let worker = &mut workers[worker_of(record.group, config.workers)];
-            let restored = match restore(record, &mut recovered, &machine) {
-                // A log that is not synced may lose what the store has already applied.
-                Err(error @ EngineError::LogBehindStore { .. })
-                    if config.wal.sync != SyncMode::Always =>
-                {
-                    tracing::error!(%error, "the power went before the log was synced");
-                    recovered.damaged.insert(record.group);
-                    None
-                }
-                restored => restored?,
-            };
-            let Some(restored) = restored else {
-                tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
-                worker.quarantine(record.clone(), clock::now());
-                continue;
-            };
-            let added = worker.add_group(record.clone(), restored, clock::now());
-            added.map_err(|error| EngineError::Restore {
-                group: record.group,
-                message: error.to_string(),
-            })?;
-        }
-        for worker in &mut workers {
-            worker.remember(&recovered);
-        }
-        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = workers
-            .iter()
-            .map(|_| mailbox(config.max_queued_inputs, config.max_queued_bytes))
-            .unzip();
-        let _ = news.hearers.set(Hearers {
-            workers: mailboxes.clone(),
-            host: host.clone(),
-        });
-        let shared = Arc::new(Shared {
-            mailboxes,
-            wal,
-            drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
-            halting: AtomicBool::new(false),
-            replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
-            held: Mutex::default(),
-        });
-        let durability = machine.durability();
-        let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
-        let (readers, read_jobs) = crossbeam_channel::unbounded();
-        let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
-        let snapshots = Carrier::new(config.snapshots, clock::now());
-        let counters = Arc::new(Mutex::new(snapshots.counters()));
-        let mut threads = Threads::default();
-
-        for reader in 0..READERS {
-            let (jobs, shared) = (read_jobs.clone(), shared.clone());
-            threads
-                .readers
-                .push(spawn(format!("reader-{reader}"), &host, move || {
-                    readers::run(&jobs, &shared);
-                })?);
-        }
-        let stage = ApplyStage::new(machine);
-        let (host_, shared_, readers_) = (host.clone(), shared.clone(), readers.clone());
-        let carrier_ = carrier.clone();
-        threads
-            .apply
-            .push(spawn("apply".to_owned(), &host, move || {
-                let exits = apply::Exits {
-                    readers: readers_,
-                    carrier: carrier_,
-                    shared: shared_,
-                    host: host_.clone(),
-                };
-                if let Err(error) = apply::run(stage, &apply_jobs, &exits) {
-                    tracing::error!(%error, "the store failed; the node stops");
-                    host_.failed(EngineError::Store(error));
-                }
-            })?);
-        for (index, (worker, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
-            let exits = work::Exits {
-                shared: shared.clone(),
-                host: host.clone(),
-                apply: apply.clone(),
-                readers: readers.clone(),
-                carrier: carrier.clone(),
-            };
-            threads
-                .workers
-                .push(spawn(format!("worker-{index}"), &host, move || {
-                    work::run(index, worker, &inbox, &exits);
-                })?);
-        }
-        let exits = snapshots::Exits {
-            shared: shared.clone(),
-            host: host.clone(),
-            apply: apply.clone(),
-            counters: counters.clone(),
-        };
-        threads
-            .carrier
-            .push(spawn("snapshots".to_owned(), &host, move || {
-                snapshots::run(snapshots, &carrier_jobs, &exits);
-            })?);
-        let (held, held_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
-        let (shared_, rate) = (shared.clone(), config.snapshots.bytes_per_second);
-        threads.held.push(spawn("held".to_owned(), &host, move || {
-            held::run(&held_jobs, &shared_, rate);
-        })?);
-        let keeper = Keeper {
-            shared: shared.clone(),
-            apply: apply.clone(),
-            durability,
-            interval: config.compaction_interval,
-        };
-        threads
-            .keeper
-            .push(spawn("keeper".to_owned(), &host, move || keeper.run())?);
-        Ok(Engine {
-            shared,
-            apply,
-            readers,
-            carrier,
-            held,
-            counters,
-            threads: Mutex::new(threads),
-        })
-    }
 }
 
 fn worker_of(group: GroupId, workers: usize) -> usize {
@@ -666,71 +400,6 @@ fn join(threads: &mut Vec<JoinHandle<()>>) {
     for thread in threads.drain(..) {
         if thread.join().is_err() {
             tracing::error!("a thread of the engine had panicked");
-        }
-    }
-}
-
-/// Looks after the log's space: tells the workers what the store has made durable, and asks for a
-/// flush when the log is nearly full or a group takes more than its quota of it.
-struct Keeper {
-    shared: Arc<Shared>,
-    apply: Mailbox<ApplyJob>,
-    durability: Durability,
-    interval: Duration,
-}
-
-impl Keeper {
-    fn run(&self) {
-        let mut seen = self.durability.generation();
-        let mut was_full = false;
-        // Groups over their quota that a flush was asked for, and from where their logs are kept.
-        let mut crowded = Vec::new();
-        while !self.shared.halting.load(Ordering::Acquire) {
-            std::thread::park_timeout(self.interval);
-            self.shared.held.lock().expire(clock::now());
-            let full = self.shared.wal.pressure() == Pressure::Full;
-            let over_quota = self.shared.wal.over_quota();
-            let crowd: Vec<_> = over_quota
-                .iter()
-                .map(|over| (over.group, over.first))
-                .collect();
-            let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
-            let generation = self.durability.generation();
-            // One that a flush has not helped is not helped by another: it is damaged, or has just been cut.
-            let crowds = crowd.iter().any(|over| !crowded.contains(over));
-            crowded = crowd;
-            if full || crowds {
-                self.apply.tell(ApplyJob::Flush);
-            }
-            if full != was_full {
-                was_full = full;
-                tracing::warn!(
-                    full,
-                    "the log's room has changed; full: proposals are refused"
-                );
-                for mailbox in &self.shared.mailboxes {
-                    mailbox.tell(Input::LogPressure { full });
-                }
-            }
-            if generation != seen || full || crowds {
-                seen = generation;
-                self.cut(&over_quota);
-            }
-        }
-    }
-
-    fn cut(&self, over_quota: &[GroupId]) {
-        let mailboxes = &self.shared.mailboxes;
-        let mut shares = vec![Vec::new(); mailboxes.len()];
-        for (group, applied) in self.durability.all().iter() {
-            shares[worker_of(*group, mailboxes.len())].push((*group, *applied));
-        }
-        for (mailbox, applied) in mailboxes.iter().zip(shares) {
-            let over_quota = over_quota.to_vec();
-            mailbox.tell(Input::Compact {
-                applied,
-                over_quota,
-            });
         }
     }
 }

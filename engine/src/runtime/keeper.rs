@@ -1,0 +1,77 @@
+//! The thread that keeps the log's room.
+
+use super::apply::ApplyJob;
+use super::mailbox::Mailbox;
+use super::{Shared, clock, worker_of};
+use crate::worker::Input;
+use pontoon_store::Durability;
+use pontoon_types::GroupId;
+use pontoon_wal::Pressure;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Looks after the log's space: tells the workers what the store has made durable, and asks for a
+/// flush when the log is nearly full or a group takes more than its quota of it.
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) apply: Mailbox<ApplyJob>,
+    pub(super) durability: Durability,
+    pub(super) interval: Duration,
+}
+
+impl Keeper {
+    pub(super) fn run(&self) {
+        let mut seen = self.durability.generation();
+        let mut was_full = false;
+        // Groups over their quota that a flush was asked for, and from where their logs are kept.
+        let mut crowded = Vec::new();
+        while !self.shared.halting.load(Ordering::Acquire) {
+            std::thread::park_timeout(self.interval);
+            self.shared.held.lock().expire(clock::now());
+            let full = self.shared.wal.pressure() == Pressure::Full;
+            let over_quota = self.shared.wal.over_quota();
+            let crowd: Vec<_> = over_quota
+                .iter()
+                .map(|over| (over.group, over.first))
+                .collect();
+            let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
+            let generation = self.durability.generation();
+            // One that a flush has not helped is not helped by another: it is damaged, or has just been cut.
+            let crowds = crowd.iter().any(|over| !crowded.contains(over));
+            crowded = crowd;
+            if full || crowds {
+                self.apply.tell(ApplyJob::Flush);
+            }
+            if full != was_full {
+                was_full = full;
+                tracing::warn!(
+                    full,
+                    "the log's room has changed; full: proposals are refused"
+                );
+                for mailbox in &self.shared.mailboxes {
+                    mailbox.tell(Input::LogPressure { full });
+                }
+            }
+            if generation != seen || full || crowds {
+                seen = generation;
+                self.cut(&over_quota);
+            }
+        }
+    }
+
+    fn cut(&self, over_quota: &[GroupId]) {
+        let mailboxes = &self.shared.mailboxes;
+        let mut shares = vec![Vec::new(); mailboxes.len()];
+        for (group, applied) in self.durability.all().iter() {
+            shares[worker_of(*group, mailboxes.len())].push((*group, *applied));
+        }
+        for (mailbox, applied) in mailboxes.iter().zip(shares) {
+            let over_quota = over_quota.to_vec();
+            mailbox.tell(Input::Compact {
+                applied,
+                over_quota,
+            });
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! From a data directory to a running engine: what is opened, what is put together, and which threads it gets.
+
+use super::apply;
+use super::keeper::Keeper;
+use super::mailbox::{Mailbox, mailbox};
+use super::{
+    Engine, Host, Shared, Threads, clock, held, readers, snapshots, spawn, work, worker_of,
+};
+use crate::apply::ApplyStage;
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::restore::{redo, restore};
+use crate::snapshot::Carrier;
+use crate::worker::{Input, Worker};
+use parking_lot::Mutex;
+use pontoon_store::{KeyValue, LsmSettings, LsmStore, Machine, StateMachine};
+use pontoon_types::{ClusterId, NodeId};
+use pontoon_wal::{DurabilityListener, LogIdentity, Recovered, SyncMode, Ticket, Wal, WalError};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How many threads serve reads and cold parts of the log.
+const READERS: usize = 2;
+
+/// A node's data directory, open and locked, before anything is served. `M` says what commands do.
+pub struct Opened<M = KeyValue> {
+    node: NodeId,
+    config: EngineConfig,
+    wal: Wal,
+    recovered: Recovered,
+    machine: Machine<LsmStore, M>,
+    news: Arc<LogNews>,
+}
+
+/// Takes the log's news to the workers, which start after it.
+#[derive(Default)]
+struct LogNews {
+    hearers: OnceLock<Hearers>,
+}
+
+struct Hearers {
+    workers: Vec<Mailbox<Input>>,
+    host: Arc<dyn Host>,
+}
+
+impl DurabilityListener for LogNews {
+    fn durable(&self, tickets: &[Ticket]) {
+        let Some(hearers) = self.hearers.get() else {
+            return;
+        };
+        for (index, mailbox) in hearers.workers.iter().enumerate() {
+            let own = tickets
+                .iter()
+                .filter(|ticket| ticket.worker as usize == index);
+            if let Some(sequence) = own.map(|ticket| ticket.sequence).max() {
+                mailbox.tell(Input::Durable { sequence });
+            }
+        }
+    }
+
+    /// A leader's own promises wait for the disk, and so do those who read and write there: its followers would
+    /// do better. It is not elected again meanwhile, for its own vote waits too.
+    fn hung(&self, _: &'static str, _: Duration) {
+        for mailbox in self.hearers.get().iter().flat_map(|it| &it.workers) {
+            mailbox.tell(Input::LogHangs);
+        }
+    }
+
+    fn failed(&self, error: &WalError) {
+        tracing::error!(%error, "the log failed; the node stops");
+        if let Some(hearers) = self.hearers.get() {
+            hearers.host.failed(EngineError::LogFailed {
+                message: error.to_string(),
+            });
+        }
+    }
+}
+
+impl Opened {
+    /// Opens the log and the store below `data_dir`, and recovers both. Commands are those of the key-value store.
+    ///
+    /// # Errors
+    /// As [`Opened::open_with`] has them.
+    pub fn open(
+        data_dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        config: EngineConfig,
+        store: LsmSettings,
+    ) -> Result<Self, EngineError> {
+        Self::open_with(data_dir, cluster, node, config, store, KeyValue)
+    }
+}
+
+impl<M: StateMachine> Opened<M> {
+    /// Opens the log and the store below `data_dir`, and recovers both. All nodes of a cluster must have the same
+    /// state machine.
+    ///
+    /// # Errors
+    /// If a setting is wrong, another process has the directory, it belongs to another node, or what is
+    /// in it cannot be read.
+    pub fn open_with(
+        data_dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        config: EngineConfig,
+        store: LsmSettings,
+        commands: M,
+    ) -> Result<Self, EngineError> {
+        config.validate()?;
+        let news = Arc::new(LogNews::default());
+        let identity = LogIdentity { cluster, node };
+        let log_dir = data_dir.join("log");
+        let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
+        let store = LsmStore::open(&data_dir.join("store"), store)?;
+        let machine = Machine::open_with(store, commands)?;
+        Ok(Self {
+            node,
+            config,
+            wal,
+            recovered,
+            machine,
+            news,
+        })
+    }
+
+    /// The state machine, with what the node has noted about itself.
+    pub fn machine(&mut self) -> &mut Machine<LsmStore, M> {
+        &mut self.machine
+    }
+
+    /// What the log's recovery found.
+    #[must_use]
+    pub const fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Starts every replica that the store has a record of.
+    ///
+    /// # Errors
+    /// If the log and the store do not belong together, or a thread cannot be started.
+    pub fn start(self, host: Arc<dyn Host>) -> Result<Engine, EngineError> {
+        let Self {
+            node,
+            config,
+            wal,
+            mut recovered,
+            mut machine,
+            news,
+        } = self;
+        redo(&mut recovered, &mut machine)?;
+        let replicas: Vec<_> = machine.replicas().cloned().collect();
+        let mut workers: Vec<_> = (0..config.workers)
+            .map(|index| Worker::new(node, index, &config))
+            .collect();
+        for record in &replicas {
+            let worker = &mut workers[worker_of(record.group, config.workers)];
+            let restored = match restore(record, &mut recovered, &machine) {
+                // A log that is not synced may lose what the store has already applied.
+                Err(error @ EngineError::LogBehindStore { .. })
+                    if config.wal.sync != SyncMode::Always =>
+                {
+                    tracing::error!(%error, "the power went before the log was synced");
+                    recovered.damaged.insert(record.group);
+                    None
+                }
+                restored => restored?,
+            };
+            let Some(restored) = restored else {
+                tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
+                worker.quarantine(record.clone(), clock::now());
+                continue;
+            };
+            let added = worker.add_group(record.clone(), restored, clock::now());
+            added.map_err(|error| EngineError::Restore {
+                group: record.group,
+                message: error.to_string(),
+            })?;
+        }
+        for worker in &mut workers {
+            worker.remember(&recovered);
+        }
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = workers
+            .iter()
+            .map(|_| mailbox(config.max_queued_inputs, config.max_queued_bytes))
+            .unzip();
+        let _ = news.hearers.set(Hearers {
+            workers: mailboxes.clone(),
+            host: host.clone(),
+        });
+        let shared = Arc::new(Shared {
+            mailboxes,
+            wal,
+            drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
+            halting: AtomicBool::new(false),
+            replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
+            held: Mutex::default(),
+        });
+        let durability = machine.durability();
+        let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
+        let (readers, read_jobs) = crossbeam_channel::unbounded();
+        let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
+        let snapshots = Carrier::new(config.snapshots, clock::now());
+        let counters = Arc::new(Mutex::new(snapshots.counters()));
+        let mut threads = Threads::default();
+
+        for reader in 0..READERS {
+            let (jobs, shared) = (read_jobs.clone(), shared.clone());
+            threads
+                .readers
+                .push(spawn(format!("reader-{reader}"), &host, move || {
+                    readers::run(&jobs, &shared);
+                })?);
+        }
+        let stage = ApplyStage::new(machine);
+        let (host_, shared_, readers_) = (host.clone(), shared.clone(), readers.clone());
+        let carrier_ = carrier.clone();
+        threads
+            .apply
+            .push(spawn("apply".to_owned(), &host, move || {
+                let exits = apply::Exits {
+                    readers: readers_,
+                    carrier: carrier_,
+                    shared: shared_,
+                    host: host_.clone(),
+                };
+                if let Err(error) = apply::run(stage, &apply_jobs, &exits) {
+                    tracing::error!(%error, "the store failed; the node stops");
+                    host_.failed(EngineError::Store(error));
+                }
+            })?);
+        for (index, (worker, inbox)) in workers.into_iter().zip(inboxes).enumerate() {
+            let exits = work::Exits {
+                shared: shared.clone(),
+                host: host.clone(),
+                apply: apply.clone(),
+                readers: readers.clone(),
+                carrier: carrier.clone(),
+            };
+            threads
+                .workers
+                .push(spawn(format!("worker-{index}"), &host, move || {
+                    work::run(index, worker, &inbox, &exits);
+                })?);
+        }
+        let exits = snapshots::Exits {
+            shared: shared.clone(),
+            host: host.clone(),
+            apply: apply.clone(),
+            counters: counters.clone(),
+        };
+        threads
+            .carrier
+            .push(spawn("snapshots".to_owned(), &host, move || {
+                snapshots::run(snapshots, &carrier_jobs, &exits);
+            })?);
+        let (held, held_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
+        let (shared_, rate) = (shared.clone(), config.snapshots.bytes_per_second);
+        threads.held.push(spawn("held".to_owned(), &host, move || {
+            held::run(&held_jobs, &shared_, rate);
+        })?);
+        let keeper = Keeper {
+            shared: shared.clone(),
+            apply: apply.clone(),
+            durability,
+            interval: config.compaction_interval,
+        };
+        threads
+            .keeper
+            .push(spawn("keeper".to_owned(), &host, move || keeper.run())?);
+        Ok(Engine {
+            shared,
+            apply,
+            readers,
+            carrier,
+            held,
+            counters,
+            threads: Mutex::new(threads),
+        })
+    }
+}
