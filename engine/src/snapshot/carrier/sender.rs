@@ -1,0 +1,153 @@
+//! What the carrier does for snapshots that are sent from here.
+
+use super::{Carrier, Errand};
+use crate::snapshot::message::{End, SnapshotBody};
+use crate::snapshot::outgoing::{self, Outgoing};
+use crate::worker::Input;
+use pontoon_raft::Message;
+use pontoon_store::{KvSnapshot, Store};
+use pontoon_types::{GroupId, Instant, NodeId, ReplicaId};
+
+impl<S: Store> Carrier<S> {
+    pub(super) fn wanted(&mut self, group: GroupId, peer: ReplicaId, to: NodeId, now: Instant) {
+        // What an earlier request has left is of no use: Raft asks again only when it was told of its end.
+        let left = |out: &Outgoing<S::View>| out.group == group && out.peer == peer;
+        self.outgoing.retain(|_, out| !left(out));
+        self.waiting
+            .retain(|want| (want.0, want.1) != (group, peer));
+        self.waiting.push_back((group, peer, to));
+        self.begin_waiting(now);
+    }
+
+    /// Begins what waits, as far as the limit allows. One that nobody wants any more by then is pinned and let go.
+    pub(super) fn begin_waiting(&mut self, now: Instant) {
+        while self.outgoing.len() < self.settings.max_outgoing {
+            // A node takes only so many at once, and one that takes none must not keep the others waiting.
+            let has_room = |to: NodeId| {
+                let there = self.outgoing.values().filter(|out| out.to == to);
+                there.count() < self.settings.max_incoming
+            };
+            let Some(at) = self.waiting.iter().position(|want| has_room(want.2)) else {
+                return;
+            };
+            let Some((group, peer, to)) = self.waiting.remove(at) else {
+                return;
+            };
+            self.begin(group, peer, to, now);
+        }
+    }
+
+    pub(super) fn begin(&mut self, group: GroupId, peer: ReplicaId, to: NodeId, now: Instant) {
+        let transfer = self.next_transfer;
+        self.next_transfer += 1;
+        self.outgoing.insert(
+            transfer,
+            Outgoing {
+                group,
+                peer,
+                to,
+                state: outgoing::State::Pinning,
+                expires_at: now + self.settings.patience,
+            },
+        );
+        self.errands.push(Errand::Pin { group, transfer });
+    }
+
+    pub(super) fn pinned(&mut self, transfer: u64, snapshot: Option<KvSnapshot<S::View>>) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
+        let (group, peer) = (out.group, out.peer);
+        match snapshot {
+            Some(snapshot) => {
+                let (applied, conf_state) =
+                    (snapshot.applied(), snapshot.record().conf_state.clone());
+                out.state = outgoing::State::Taking(snapshot);
+                let input = Input::SnapshotPinned {
+                    group,
+                    peer,
+                    transfer,
+                    applied,
+                    conf_state,
+                };
+                self.tell(group, input);
+            }
+            None => self.fail_outgoing(transfer),
+        }
+    }
+
+    pub(super) fn taken(&mut self, transfer: u64, message: Option<Box<Message>>, now: Instant) {
+        let Some(out) = self.outgoing.remove(&transfer) else {
+            return;
+        };
+        let (outgoing::State::Taking(snapshot), Some(message)) = (out.state, message) else {
+            return;
+        };
+        let state = outgoing::State::Offered {
+            snapshot,
+            message,
+            offer_at: Some(now),
+            pulled: None,
+            cursor: Box::default(),
+        };
+        self.outgoing.insert(transfer, Outgoing { state, ..out });
+        self.drive_outgoing(transfer, now);
+    }
+
+    /// Offers what has to be offered, and sends the chunk that was pulled, when the budget allows.
+    pub(super) fn drive_outgoing(&mut self, transfer: u64, now: Instant) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
+        if out.expires_at <= now {
+            tracing::info!(group = %out.group, to = %out.to, "nobody takes a snapshot; gave it up");
+            return self.fail_outgoing(transfer);
+        }
+        let (group, to) = (out.group, out.to);
+        let outgoing::State::Offered {
+            snapshot,
+            message,
+            offer_at,
+            pulled,
+            cursor,
+        } = &mut out.state
+        else {
+            return;
+        };
+        if offer_at.is_some_and(|at| at <= now) {
+            *offer_at = Some(now + self.settings.retry);
+            let mut record = Vec::new();
+            snapshot.record().encode(&mut record);
+            let body = SnapshotBody::Offer {
+                message: (**message).clone(),
+                record: record.into(),
+            };
+            return self.send(to, group, transfer, body);
+        }
+        if pulled.is_none() || self.budget.opens_at(now) > now {
+            return;
+        }
+        let after = pulled.take().expect("it was just seen");
+        match cursor.chunk(snapshot, after, self.settings.chunk_bytes) {
+            Ok(body) => {
+                if let SnapshotBody::Chunk { rows, .. } = &body {
+                    self.budget.charge(rows.len(), now);
+                    self.counters.sent_bytes += rows.len() as u64;
+                }
+                self.send(to, group, transfer, body);
+            }
+            Err(error) => {
+                tracing::error!(%group, %error, "cannot read what a snapshot is to hold");
+                self.say_end(to, group, transfer, End::Gone);
+                self.fail_outgoing(transfer);
+            }
+        }
+    }
+
+    pub(super) fn fail_outgoing(&mut self, transfer: u64) {
+        if let Some(Outgoing { group, peer, .. }) = self.outgoing.remove(&transfer) {
+            self.counters.given_up += 1;
+            self.tell(group, Input::SnapshotFailed { group, peer });
+        }
+    }
+}
