@@ -142,8 +142,13 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             .any(|group| group.role == RoleName::Leader)
     };
     let running: Vec<_> = engines.read().clone();
-    let leader = running.iter().flatten().position(|engine| leads(engine));
-    let leader = leader.ok_or("nobody leads")?;
+    // Between two leaders there may be none for a moment.
+    let leader = loop {
+        match running.iter().flatten().position(|engine| leads(engine)) {
+            Some(leader) => break leader,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
     let gone = engines.write()[leader].take();
     println!(
         "{} counted; node {} is taken away",
