@@ -320,6 +320,44 @@ fn a_full_log_refuses_proposals_and_nothing_else() {
 }
 
 #[test]
+fn a_follower_with_a_full_log_takes_entries_only_of_groups_that_can_make_no_room() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    // The follower hears that its first entry is committed.
+    cluster.pass(EngineConfig::default().election_timeout);
+    let last_on = |cluster: &Cluster, id: usize| cluster.nodes[id - 1].worker.status()[0].last;
+    let full = |cluster: &mut Cluster, full| {
+        let now = cluster.now;
+        let worker = &mut cluster.node(3).worker;
+        worker.handle(Input::LogPressure { full }, now);
+    };
+    full(&mut cluster, true);
+    let put = cluster.put(1, 1, "k", "v");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    assert!(last_on(&cluster, 3) < last_on(&cluster, 1));
+    // What it holds is flushed and goes.
+    let before = last_on(&cluster, 3);
+    let now = cluster.now;
+    cluster.node(3).worker.handle(
+        Input::Compact {
+            applied: vec![(GroupId(1), before)],
+            over_quota: Vec::new(),
+        },
+        now,
+    );
+    cluster.settle();
+    cluster.pass(EngineConfig::default().election_timeout);
+    assert!(last_on(&cluster, 3) > before, "nothing of it is in the log");
+    // As soon as there is room it follows.
+    let put = cluster.put(1, 1, "k", "w");
+    full(&mut cluster, false);
+    cluster.pass(EngineConfig::default().election_timeout);
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    assert_eq!(last_on(&cluster, 3), last_on(&cluster, 1));
+}
+
+#[test]
 fn a_lost_leader_is_replaced_and_its_open_proposal_is_never_called_done() {
     let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
     cluster.elect(1, 1);

@@ -27,7 +27,6 @@ impl Keeper {
         // Groups over their quota that a flush was asked for, and from where their logs are kept.
         let mut crowded = Vec::new();
         while !self.shared.halting.load(Ordering::Acquire) {
-            std::thread::park_timeout(self.interval);
             self.shared.held.lock().expire(clock::now());
             let full = self.shared.wal.pressure() == Pressure::Full;
             let over_quota = self.shared.wal.over_quota();
@@ -57,6 +56,7 @@ impl Keeper {
                 seen = generation;
                 self.cut(&over_quota);
             }
+            std::thread::park_timeout(self.interval);
         }
     }
 

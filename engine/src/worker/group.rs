@@ -391,6 +391,13 @@ impl Group {
         Some(LogPosition { term, index })
     }
 
+    /// Whether the log holds something of it that goes without anybody's help: what is committed is applied here,
+    /// flushed and forgotten. A full log can wait for that; not for what others must commit first, whose logs may be
+    /// as full.
+    pub(crate) fn will_make_room(&self) -> bool {
+        self.raft.commit() > self.compacted
+    }
+
     /// Takes the replica out of everything, and tells those who wait.
     pub(crate) fn fail(&mut self, reason: &'static str) {
         self.failure = Some(reason);

@@ -151,6 +151,7 @@ impl Worker {
         };
         self.counters.messages += 1;
         let is_backed_up = self.is_backed_up();
+        let log_is_full = self.log_is_full;
         let group = &mut self.groups[slot];
         // A peer speaks for its own replicas only; its node is proven by its certificate.
         if !group.speaks_for(message.from, from) && !mutant!(AnyoneSpeaks) {
@@ -169,7 +170,7 @@ impl Worker {
         let group = &mut self.groups[slot];
         let is_append =
             matches!(&message.body, MessageBody::Append { entries, .. } if !entries.is_empty());
-        if is_append && is_backed_up {
+        if is_append && (is_backed_up || log_is_full && group.will_make_room()) {
             // The leader will send it again. Its heartbeats go through, so nobody is deposed.
             self.counters.dropped_appends += 1;
             return;

@@ -11,7 +11,7 @@
 use super::Worker;
 use super::group::Group;
 use crate::frame::Lane;
-use pontoon_raft::{ProgressMode, Role};
+use pontoon_raft::Role;
 use pontoon_types::{
     ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, Transition,
 };
@@ -137,9 +137,8 @@ impl Group {
     fn replaceable(&self) -> Option<(ReplicaId, ReplicaId)> {
         let conf = self.raft.conf_state();
         let has_caught_up = |next: &&ReplicaId| {
-            self.raft.progress(**next).is_some_and(|progress| {
-                progress.mode == ProgressMode::Pipeline && progress.matched >= self.raft.commit()
-            })
+            let progress = self.raft.progress(**next);
+            progress.is_some_and(|progress| progress.matched >= self.raft.commit())
         };
         let mut learners = conf.learners.iter().rev().filter(has_caught_up);
         learners.find_map(|next| {

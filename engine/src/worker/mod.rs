@@ -127,7 +127,7 @@ pub struct Counters {
     pub messages: u64,
     /// Frames that could not be read to their end.
     pub bad_frames: u64,
-    /// Appends dropped because too much waited to be applied.
+    /// Appends dropped because too much waited for the disk, or the log was full.
     pub dropped_appends: u64,
 }
 

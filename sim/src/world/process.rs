@@ -175,10 +175,9 @@ impl World {
         for worker in 0..WORKERS {
             self.wake(at, worker, self.now);
         }
-        self.plan(config.compaction_interval, Event::Keeper { node: at, life });
         self.plan_chores(at);
         self.plan_log_idle(at);
-        Ok(())
+        self.keep(at, life)
     }
 
     fn cannot_open(&mut self, at: usize, error: &WalError) -> Checked {
