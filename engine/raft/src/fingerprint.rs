@@ -46,6 +46,7 @@ impl Raft {
             apply_fetch,
             apply_fetched,
             stopped,
+            settled: _, // It spares a poll that brings nothing.
         } = self;
         (conf, conf_changes, conf_is_news).hash(hasher);
         (term, vote, role, leader, told_in).hash(hasher);

@@ -7,7 +7,7 @@
 //! - An acknowledgement waits until the entries that it acknowledges are durable as well.
 
 use crate::message::{Message, MessageBody};
-use crate::progress::FetchState;
+use crate::progress::{FetchState, Progress, ProgressMode};
 use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Persist, Ready};
 use pontoon_types::{Entry, HardState, LogIndex, mutant};
@@ -19,6 +19,10 @@ impl Raft {
     /// report its end. A shell that drops a [`Persist`] must not use this replica any more.
     pub fn poll_ready(&mut self, ready: &mut Ready) -> bool {
         ready.clear();
+        let is_settled = self.settled;
+        if is_settled && !cfg!(debug_assertions) {
+            return false;
+        }
         if !self.stopped {
             match self.role {
                 Role::Leader => self.lead(ready),
@@ -34,7 +38,13 @@ impl Raft {
         }
         self.reads
             .hand_out(&mut ready.reads, &mut ready.reads_refused);
-        !ready.is_empty()
+        // Everything is taken whole, except that what is to be applied comes in batches, and a snapshot is asked
+        // for again after a while.
+        let waits = |peer: &Progress| peer.mode == ProgressMode::Snapshot;
+        self.settled = self.has_handed_out_committed() && !self.peers.iter().any(waits);
+        let is_empty = ready.is_empty();
+        debug_assert!(is_empty || !is_settled, "settled, and yet: {ready:?}");
+        !is_empty
     }
 
     fn persist(&mut self, ready: &mut Ready) {
@@ -96,6 +106,11 @@ impl Raft {
                 ready.messages_after_durable.push(message);
             }
         }
+    }
+
+    /// Whether all that may be applied was handed out.
+    pub(crate) fn has_handed_out_committed(&self) -> bool {
+        self.log.applying() >= self.log.appliable()
     }
 
     fn hand_out_committed(&mut self, ready: &mut Ready) {

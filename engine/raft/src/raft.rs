@@ -103,6 +103,8 @@ pub struct Raft {
     pub(crate) apply_fetched: Vec<Entry>,
     /// The log contradicts the group's; see [`StepError::is_fatal`].
     pub(crate) stopped: bool,
+    /// Nothing has come in since a poll that left nothing to be done.
+    pub(crate) settled: bool,
 }
 
 /// An AppendResponse in the making.
@@ -153,6 +155,7 @@ impl Raft {
             apply_fetch: FetchState::Idle,
             apply_fetched: Vec::new(),
             stopped: false,
+            settled: false,
             conf_changes: VecDeque::new(),
             conf_is_news: false,
             conf,
@@ -377,6 +380,8 @@ impl Raft {
     /// # Panics
     /// If no such [`Persist`](crate::Persist) was handed out: whoever says so lost track of its disk.
     pub fn handle_durable(&mut self, sequence: AppendSequence, term: Term, now: Instant) {
+        let was_settled = self.settled;
+        let was_candidate = self.role == Role::Candidate;
         self.observe(now);
         let Some(last) = self.durability.acknowledge(sequence, term) else {
             return;
@@ -394,6 +399,8 @@ impl Raft {
             Role::Candidate | Role::PreCandidate | Role::Follower => {}
         }
         self.evict();
+        // Whoever waited for this has it already; what follows from it is that more may be applied, or an election.
+        self.settled = was_settled && !was_candidate && self.has_handed_out_committed();
     }
 
     /// The state machine has applied everything up to `index`, or has the state of a snapshot that
@@ -406,7 +413,9 @@ impl Raft {
         self.apply_conf_changes(index);
         if self.campaign_waits && !self.stopped && !self.awaits_conf_change() {
             self.start_campaign();
+            self.settled = false;
         }
+        self.settled &= !self.conf_is_news;
         self.evict();
     }
 
@@ -434,6 +443,7 @@ impl Raft {
     /// The answer to a [`Fetch`](crate::Fetch): entries from its `from` on, maybe fewer than were asked
     /// for, none if they cannot be read. Without entries it is asked again a heartbeat interval later.
     pub fn handle_fetched(&mut self, purpose: FetchPurpose, mut entries: Vec<Entry>) {
+        self.settled = false;
         let retry = FetchState::Backoff(self.clock + self.config.heartbeat_interval);
         let log = &self.log;
         match purpose {
@@ -469,6 +479,7 @@ impl Raft {
 
     /// Messages to `peer` were lost: what is in flight to it will not be answered.
     pub fn handle_unreachable(&mut self, peer: ReplicaId) {
+        self.settled = false;
         if self.role == Role::Leader
             && let Some(peer) = self.peer_mut(peer)
         {
@@ -478,11 +489,13 @@ impl Raft {
 
     /// The log no longer holds anything up to `up_to`. What is not applied is kept in any case.
     pub fn compact(&mut self, up_to: LogIndex) {
+        self.settled = false;
         self.log.compact(up_to);
     }
 
     pub(crate) fn observe(&mut self, now: Instant) {
         self.clock = self.clock.max(now);
+        self.settled = false;
     }
 
     pub(crate) fn is_voter(&self) -> bool {

@@ -38,6 +38,7 @@ impl Raft {
         peer: ReplicaId,
         snapshot: Snapshot,
     ) -> Option<Message> {
+        self.settled = false;
         let Snapshot { last, conf_state } = snapshot;
         assert!(
             last.index <= self.log.applied(),
@@ -84,6 +85,7 @@ impl Raft {
     /// The snapshot for `peer` has reached it, message and all. What it makes of it, it says itself;
     /// should that be lost, it is probed for after the snapshot's last index.
     pub fn handle_snapshot_delivered(&mut self, peer: ReplicaId) {
+        self.settled = false;
         if let Some(peer) = self.peer_mut(peer) {
             peer.snapshot_delivered();
         }
@@ -92,6 +94,7 @@ impl Raft {
     /// The snapshot for `peer` could not be taken, or was broken off. Another is asked for when the peer
     /// has been heard of, not before a heartbeat interval has passed.
     pub fn handle_snapshot_failed(&mut self, peer: ReplicaId) {
+        self.settled = false;
         let retry = self.clock + self.config.heartbeat_interval;
         if let Some(peer) = self.peer_mut(peer) {
             peer.flight = SnapshotFlight::Backoff(retry);
