@@ -1,6 +1,6 @@
 //! The example of a state machine of one's own, run.
 
-#[path = "../examples/counter.rs"]
+#[path = "../examples/counter/main.rs"]
 mod counter;
 
 #[test]

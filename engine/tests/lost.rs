@@ -4,12 +4,15 @@
 mod common;
 
 use bytes::Bytes;
-use pontoon_engine::EngineConfig;
 use pontoon_engine::frame::{FrameBuilder, FrameReader, Item, Origin};
 use pontoon_engine::worker::{Input, Output, Worker};
-use pontoon_raft::{Message, MessageBody};
-use pontoon_types::{GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use pontoon_engine::{EngineConfig, RoleName};
+use pontoon_raft::{Message, MessageBody, Restored};
+use pontoon_types::{
+    ConfState, GroupId, HardState, Instant, LogIndex, LogPosition, Members, NodeId, ReplicaId, Term,
+};
 use pontoon_wal::Record;
+use std::collections::BTreeSet;
 
 const GROUP: GroupId = GroupId(1);
 const LIFE: u64 = 77;
@@ -184,4 +187,48 @@ fn nothing_that_is_no_message_makes_a_node_forget_a_vote() {
         answer.term == Term(9) && !granted,
         "it has voted for another: {answer:?}"
     );
+}
+
+#[test]
+fn a_replica_that_hears_nothing_asks_everybody_and_believes_whoever_knows() {
+    let mut node = Node::new();
+    let mut elsewhere = common::record(GroupId(2), 3, 3);
+    elsewhere.members = Members::new([(ReplicaId(3), NodeId(3)), (ReplicaId(4), NodeId(4))]);
+    elsewhere.conf_state = ConfState::of_voters([3, 4].map(ReplicaId));
+    for record in [common::record(GROUP, 3, 3), elsewhere] {
+        let restored = Restored {
+            conf_state: record.conf_state.clone(),
+            ..Restored::default()
+        };
+        node.worker.add_group(record, restored, node.now).unwrap();
+    }
+    let runs = |node: &Node| {
+        let status = node.worker.status();
+        let mut of_group = status.iter().filter(|status| status.group == GROUP);
+        of_group.any(|status| status.role != RoleName::Stopped)
+    };
+    // Node 4 has no member of the group that is known here.
+    let gone = |node: &mut Node| {
+        let mut builder = FrameBuilder::new(Origin {
+            worker: 0,
+            workers: 1,
+        });
+        builder.push_gone(GROUP, ReplicaId(3), LogPosition::ZERO);
+        let (from, frame) = (NodeId(4), builder.finish().to_bytes());
+        node.worker.handle(Input::Frame { from, frame }, node.now);
+    };
+    gone(&mut node);
+    assert!(runs(&node), "nobody has asked");
+    let mut asked = BTreeSet::new();
+    for _ in 0..30 {
+        let out = node.hear(|_| ());
+        for (to, _, frame) in &out.frames {
+            if items(frame.to_bytes()).contains(&Item::Question(ReplicaId(3))) {
+                asked.insert(*to);
+            }
+        }
+    }
+    assert_eq!(asked, BTreeSet::from([1, 2, 4].map(NodeId)));
+    gone(&mut node);
+    assert!(!runs(&node));
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(crate) fn print_summary(summary: &Summary, real: Duration, jobs: u64) {
     let row = |name: &str, value: String| println!("{name:<34} {value:>14}");
     row("seeds", summary.seeds.to_string());
+    row("  that served counters", summary.counts.to_string());
     row("failed", summary.failed.len().to_string());
     row("events", summary.events.to_string());
     row("elections won", summary.elections.to_string());
@@ -65,6 +66,7 @@ pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration, j
         .collect();
     let object = json!({
         "seeds": summary.seeds,
+        "seeds_with_counters": summary.counts,
         "failed": summary.failed,
         "not_deterministic": differing,
         "events": summary.events,

@@ -82,6 +82,8 @@ pub struct Profile {
     pub flush_micros: (u64, u64),
     /// The size at which a memtable is flushed.
     pub memtable_bytes: usize,
+    /// While so many memtables wait for the disk nothing is applied.
+    pub max_sealed_memtables: usize,
     /// The size of a segment of the log.
     pub segment_bytes: u64,
     /// The log's bound, in segments.
@@ -196,6 +198,7 @@ impl Profile {
             apply_micros: (5, *dice.pick(&[50, 500, 20_000])),
             flush_micros: (500, *dice.pick(&[5_000, 100_000, 1_000_000])),
             memtable_bytes: *dice.pick(&[512, 4 << 10, 32 << 10]),
+            max_sealed_memtables: *dice.pick(&[3, 32]),
             segment_bytes: *dice.pick(&[16 << 10, 64 << 10, 256 << 10]),
             max_segments: *dice.pick(&[8, 32, 256]),
             lease_reads: dice.flip(),

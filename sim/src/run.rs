@@ -93,6 +93,8 @@ pub struct Summary {
     pub events: u64,
     /// Injected faults.
     pub faults: FaultCounts,
+    /// Those of them that served counters.
+    pub counts: u64,
     /// Simulated time.
     pub simulated: Duration,
     /// Elections won.
@@ -123,6 +125,7 @@ impl Summary {
     /// Adds a seed's report.
     pub fn add(&mut self, report: &Report) {
         self.seeds += 1;
+        self.counts += u64::from(report.counts);
         self.events += report.events;
         self.faults.add(&report.faults);
         self.simulated += report.simulated;

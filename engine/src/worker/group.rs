@@ -66,6 +66,8 @@ pub(crate) struct Group {
     pub(crate) leave_at: Option<Instant>,
     /// When it asks whether it still is a member, if nobody is heard until then.
     pub(crate) ask_at: Option<Instant>,
+    /// Whether it has asked everybody since it last heard of its group.
+    pub(crate) has_asked: bool,
     /// It takes no part any more, and leaves.
     pub(crate) is_leaving: bool,
     /// What is known to be committed by one that leaves.
@@ -124,6 +126,7 @@ impl Group {
             made: None,
             leave_at: None,
             ask_at: None,
+            has_asked: false,
             is_leaving: false,
             committed: LogPosition::ZERO,
             is_buried: false,

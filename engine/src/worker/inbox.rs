@@ -162,8 +162,10 @@ impl Worker {
         }
         if group.node_of(message.from).is_none() {
             group.meet(message.from, from);
+            self.others.insert(from);
         }
         if group.ask_at.is_some() {
+            group.has_asked = false;
             group.ask_later(now, ASK_AFTER * self.config.election_timeout);
         }
         self.tell_if_gone(slot, from, &message);

@@ -276,9 +276,16 @@ impl Worker {
 
     /// The members are others now, as of what is applied.
     pub(super) fn members_changed(&mut self, slot: usize, now: Instant) {
-        let group = &mut self.groups[slot];
-        group.members_changed();
+        self.groups[slot].members_changed();
+        self.note_others(slot);
         self.leave_later(slot, now);
+    }
+
+    /// Takes note of the nodes of a group's members.
+    pub(super) fn note_others(&mut self, slot: usize) {
+        let members = self.groups[slot].record.members.iter();
+        let nodes = members.map(|(_, node)| node);
+        self.others.extend(nodes.filter(|node| *node != self.node));
     }
 
     /// A replica that is no member leaves. Those who have not applied it yet may need its vote for a while.
@@ -299,9 +306,10 @@ impl Worker {
         if self.groups[slot].ask_at.is_some_and(|at| at <= now) {
             let group = &mut self.groups[slot];
             group.ask_later(now, ASK_AFTER * self.config.election_timeout);
+            group.has_asked = true;
             let (id, own) = (group.id(), group.raft.id());
-            let others = group.record.members.iter().map(|(_, node)| node);
-            for node in others.filter(|node| *node != self.node).collect::<Vec<_>>() {
+            // Not just the members that it knows: all of them may have left since, for others that it has never met.
+            for node in self.others.clone() {
                 self.frame_to(node, Lane::Control).push_question(id, own);
             }
         }
@@ -398,7 +406,7 @@ impl Worker {
         if let Some(slot) = self.slot(group) {
             let group = &self.groups[slot];
             let is_known = if group.is_initialised() {
-                group.live_on(from).is_some()
+                group.live_on(from).is_some() || group.has_asked
             } else {
                 group.record.members.iter().any(|(_, node)| node == from)
             };

@@ -49,7 +49,7 @@ use pontoon_types::{
 };
 use pontoon_wal::{BatchBuilder, Recovered};
 use snapshots::Offer;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use timers::Timers;
 
 /// What is answered while the node stops.
@@ -100,6 +100,8 @@ pub struct Worker {
     quarantined: BTreeMap<GroupId, ReplicaRecord>,
     /// When the others are told again which replicas are lost; `None` if none are.
     notice_at: Option<Instant>,
+    /// All other nodes that are known to have, or to have had, something to do with a group of this worker.
+    others: BTreeSet<NodeId>,
     /// How many replicas wait for their first snapshot.
     blank: usize,
     /// Slots that are free once that batch is durable.
@@ -185,6 +187,7 @@ impl Worker {
             condemns_unknown: false,
             quarantined: BTreeMap::new(),
             notice_at: None,
+            others: BTreeSet::new(),
             blank: 0,
             vacant: VecDeque::new(),
             unapplied_bytes: 0,
@@ -228,6 +231,7 @@ impl Worker {
         } else {
             self.groups[slot] = group;
         }
+        self.note_others(slot);
         self.leave_later(slot, now);
         self.touch(slot);
         Ok(())

@@ -14,6 +14,7 @@ mod s4_state_machine;
 mod s5_own_term;
 mod s6_durability;
 mod s7_acknowledged;
+mod s8_counted;
 mod s8_linearizable;
 mod s9_range_and_epoch;
 
@@ -24,6 +25,7 @@ pub use s4_state_machine::StateMachineSafety;
 pub use s5_own_term::OwnTermCommit;
 pub use s6_durability::Promises;
 pub use s7_acknowledged::{Acknowledged, Disk};
+pub use s8_counted::check_counts;
 pub use s8_linearizable::{Action, Call, Linearizability, ValueId, check_key};
 pub use s9_range_and_epoch::{Claim, Ownership};
 pub use s10_applied_once::{AppliedOnce, CommandId};

@@ -8,7 +8,7 @@
 //! - A write of unknown outcome stays open for ever, for it may be done at any time or never. One whose value
 //!   nobody has ever seen is left out: an order with it is also one without it.
 
-use super::{Checked, Invariant, Violation};
+use super::{Checked, Invariant, Violation, check_counts};
 use pontoon_types::Instant;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -36,6 +36,8 @@ pub enum Action {
         /// What was there.
         actual: ValueId,
     },
+    /// Counted up, to that number if it is known. No register does; see [`check_counts`].
+    Count(Option<u64>),
 }
 
 impl Action {
@@ -48,11 +50,12 @@ impl Action {
             Self::NoSwap { expect, actual } => {
                 (actual == value && expect != actual).then_some(value)
             }
+            Self::Count(_) => None,
         }
     }
 
     const fn changes(self) -> bool {
-        matches!(self, Self::Write(_) | Self::Swap { .. })
+        matches!(self, Self::Write(_) | Self::Swap { .. } | Self::Count(_))
     }
 }
 
@@ -83,10 +86,14 @@ impl Linearizability {
     ///
     /// # Errors
     /// Names the first key whose history is not that of a register, with the calls around the point
-    /// that no order gets past.
+    /// that no order gets past; or, if it is counted, not that of a counter.
     pub fn check(&self) -> Checked {
         for (key, calls) in &self.calls {
-            check_key(calls)
+            let is_counted = calls
+                .iter()
+                .any(|call| matches!(call.action, Action::Count(_)));
+            let check = if is_counted { check_counts } else { check_key };
+            check(calls)
                 .map_err(|what| Violation::new(Invariant::S8, format!("key {key}: {what}")))?;
         }
         Ok(())
@@ -189,7 +196,7 @@ fn relevant(calls: &[Call]) -> Vec<Call> {
                 Action::Swap { expect, set } if call.ended.is_some() || seen.contains(&set) => {
                     seen.insert(expect)
                 }
-                Action::Swap { .. } | Action::Write(_) => false,
+                Action::Swap { .. } | Action::Write(_) | Action::Count(_) => false,
             };
         }
     }
@@ -199,7 +206,7 @@ fn relevant(calls: &[Call]) -> Vec<Call> {
             Action::Write(set) | Action::Swap { set, .. } => {
                 call.ended.is_some() || seen.contains(&set)
             }
-            Action::Read(_) | Action::NoSwap { .. } => true,
+            Action::Read(_) | Action::NoSwap { .. } | Action::Count(_) => true,
         })
         .copied()
         .collect();

@@ -6,6 +6,7 @@ use crate::invariants::{Checked, Invariant, Violation};
 use pontoon_engine::worker::{Fetch, Input};
 use pontoon_store::Store;
 use pontoon_wal::{Pressure, WalError};
+use std::time::Duration;
 
 /// How long a flush takes once everything is healed, in microseconds.
 const HEALED_FLUSH_MICROS: (u64, u64) = (500, 5_000);
@@ -21,6 +22,13 @@ impl World {
         if now < node.paused_until {
             let until = node.paused_until;
             self.plan_at(until, Event::Apply { node: at, life });
+            return Ok(());
+        }
+        // As in production: memory for what waits for the disk is bounded (S11).
+        let waiting = process.stage.machine().store().sealed_memtables();
+        if waiting >= self.profile.max_sealed_memtables {
+            process.apply_stalls = true;
+            self.plan_flush(at);
             return Ok(());
         }
         process.apply_is_planned = false;
@@ -103,7 +111,11 @@ impl World {
         };
         process.is_flushing = false;
         process.stage.machine().store_mut().finish_flush();
+        let stalled = std::mem::take(&mut process.apply_stalls);
         self.trace.event(self.now, 10, &[at as u64]);
+        if stalled {
+            self.plan(Duration::ZERO, Event::Apply { node: at, life });
+        }
         self.plan_flush(at);
         Ok(())
     }

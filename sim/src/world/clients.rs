@@ -1,6 +1,7 @@
 //! Clients: each makes one call at a time, led by the real client's routing core.
 
 use super::process::Asker;
+use super::service::Service;
 use super::{Event, World, unexpected};
 use crate::faults::Fault;
 use crate::invariants::{Action, Call, Checked, Invariant, Violation};
@@ -44,7 +45,12 @@ pub(super) enum Kind {
     Get,
     Put(u64),
     Delete,
-    Swap { expect: u64, set: u64 },
+    Swap {
+        expect: u64,
+        set: u64,
+    },
+    /// The counter is counted up. The number is filling, as in a value.
+    Count(u64),
 }
 
 pub(super) struct Client {
@@ -135,7 +141,12 @@ impl World {
             let Some((key, writes)) = self.probes.pop_front() else {
                 return Ok(());
             };
-            (key, if writes { Kind::Put(value) } else { Kind::Get })
+            let kind = match (writes, self.service) {
+                (false, _) => Kind::Get,
+                (true, Service::KeyValue) => Kind::Put(value),
+                (true, Service::Counters) => Kind::Count(value),
+            };
+            (key, kind)
         } else {
             self.draw_call(client, value)
         };
@@ -177,10 +188,11 @@ impl World {
             .get(&key)
             .copied()
             .unwrap_or_default();
-        let kind = match self.dice.below(10) {
-            0..4 => Kind::Put(value),
-            4..7 => Kind::Get,
-            7..9 => Kind::Swap {
+        let kind = match (self.dice.below(10), self.service) {
+            (4..7, _) => Kind::Get,
+            (_, Service::Counters) => Kind::Count(value),
+            (0..4, _) => Kind::Put(value),
+            (7..9, _) => Kind::Swap {
                 expect: seen,
                 set: value,
             },
@@ -323,7 +335,7 @@ impl World {
     /// A node has an answer for a client.
     pub(super) fn reply(&mut self, at: usize, client: usize, id: TryId, reply: Reply) -> Checked {
         let command = (client as u64 + 1, id.call);
-        if let Reply::Applied(Outcome::Written | Outcome::Swapped) = reply {
+        if let Reply::Applied(Outcome::Written | Outcome::Swapped | Outcome::Answered(_)) = reply {
             self.observer.acknowledges(command)?;
         }
         let response = match reply {
@@ -331,6 +343,7 @@ impl World {
             Reply::Applied(Outcome::Swapped) => Response::Swapped,
             Reply::Applied(Outcome::NotSwapped { actual }) => Response::NotSwapped { actual },
             Reply::Value(value) => Response::Value(value),
+            Reply::Applied(Outcome::Answered(count)) => Response::Value(Some(count)),
             Reply::NotLeader { leader } => Response::NotLeader { leader },
             Reply::Overloaded { .. } => Response::Overloaded {
                 retry_after: RETRY_AFTER,
@@ -497,6 +510,15 @@ impl World {
                 (Action::Write(value), None)
             }
             (Kind::Delete, None | Some(Response::UnknownOutcome)) => (Action::Write(0), None),
+            (Kind::Count(_), Some(Response::Value(Some(count)))) => {
+                let number = std::str::from_utf8(count)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
+                let number = number
+                    .ok_or_else(|| unexpected(format!("a count is answered with {count:x?}")))?;
+                (Action::Count(Some(number)), Some(number))
+            }
+            (Kind::Count(_), None | Some(Response::UnknownOutcome)) => (Action::Count(None), None),
             (Kind::Swap { expect, set }, None | Some(Response::UnknownOutcome)) => {
                 (Action::Swap { expect, set }, None)
             }
@@ -587,7 +609,7 @@ fn encode(
     let bytes = |value| value_bytes(value, longest);
     let (value, expected);
     let operation = match kind {
-        Kind::Put(id) => {
+        Kind::Put(id) | Kind::Count(id) => {
             value = bytes(id);
             Operation::Write(vec![Mutation::Put { key, value: &value }])
         }

@@ -11,6 +11,7 @@ mod log;
 mod observe;
 mod outsiders;
 mod process;
+mod service;
 mod snapshots;
 
 use crate::clock::Clock;
@@ -31,6 +32,7 @@ use pontoon_store::ModelStore;
 use pontoon_types::{ClusterId, GroupId, Instant, NodeId};
 use pontoon_wal::{Lsn, MemoryDisk, WalConfig};
 use process::Process;
+use service::Service;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -58,6 +60,8 @@ pub struct Report {
     pub faults: FaultCounts,
     /// Simulated time, healing included.
     pub simulated: Duration,
+    /// Whether it served counters, not keys and values.
+    pub counts: bool,
     /// Elections that were won.
     pub elections: u64,
     /// Entries applied, over all replicas.
@@ -91,6 +95,7 @@ impl Report {
             events: 0,
             faults: FaultCounts::default(),
             simulated: Duration::ZERO,
+            counts: false,
             elections: 0,
             applied: 0,
             calls: 0,
@@ -281,6 +286,7 @@ pub struct World {
     seed: u64,
     scale: Scale,
     profile: Profile,
+    service: Service,
     config: EngineConfig,
     dice: Dice,
     now: Instant,
@@ -318,6 +324,7 @@ impl World {
     pub fn new(seed: u64, theme: Theme, scale: Scale, prints: bool) -> Self {
         let mut dice = Dice::new(seed);
         let profile = Profile::draw(theme, &mut dice);
+        let service = Service::of(seed);
         let map = initial_map(scale);
         let config = EngineConfig {
             workers: WORKERS,
@@ -379,6 +386,7 @@ impl World {
         Self {
             seed,
             scale,
+            service,
             config,
             dice,
             now: Instant::ZERO,
@@ -420,6 +428,7 @@ impl World {
             events: self.trace.events(),
             faults: self.faults,
             simulated: self.now - Instant::ZERO,
+            counts: self.service == Service::Counters,
             elections: self.observer.elections(),
             applied: self.observer.applied_entries(),
             calls: self.history.calls() as u64,
@@ -436,7 +445,14 @@ impl World {
 
     fn live(&mut self) -> Checked {
         self.trace.line(self.now, || {
-            format!("seed {} {:?} {:?}", self.seed, self.scale, self.profile)
+            let Self {
+                seed,
+                service,
+                scale,
+                profile,
+                ..
+            } = self;
+            format!("seed {seed} serves {service:?} {scale:?} {profile:?}")
         });
         for node in 0..self.nodes.len() {
             self.plan(Duration::ZERO, Event::Start { node });

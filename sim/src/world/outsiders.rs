@@ -100,9 +100,10 @@ impl World {
             }
             (
                 Asker::Astray(claim),
-                Reply::Value(_) | Reply::Applied(Outcome::Written | Outcome::Swapped),
+                Reply::Value(_)
+                | Reply::Applied(Outcome::Written | Outcome::Swapped | Outcome::Answered(_)),
             ) => self.ownership.served(node, &claim)?,
-            (Asker::Flood(command), Reply::Applied(Outcome::Written)) => {
+            (Asker::Flood(command), Reply::Applied(Outcome::Written | Outcome::Answered(_))) => {
                 self.observer.acknowledges(command)?;
             }
             (Asker::Nonsense, reply) => refused(node, reply)?,

@@ -1,6 +1,7 @@
 //! A process: the real workers, log and apply stage, with what production does on threads laid out in time.
 
 use super::clients::TryId;
+use super::service::Service;
 use super::{CLUSTER, Event, WORKERS, World, unexpected};
 use crate::faults::Fault;
 use crate::invariants::{Checked, Claim, CommandId, Invariant, Violation};
@@ -11,7 +12,7 @@ use pontoon_engine::frame::{Lane, Origin};
 use pontoon_engine::snapshot::Carrier;
 use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
 use pontoon_engine::{GroupStatus, Reply, Waiter, redo, restore};
-use pontoon_store::{Durability, KvMachine, KvSnapshot, ModelStore, ModelView, ReplicaRecord};
+use pontoon_store::{Durability, KvSnapshot, Machine, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, Members, TabletId};
 use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
 use std::collections::{BTreeMap, VecDeque};
@@ -51,7 +52,7 @@ pub(super) enum Asker {
 pub(super) struct Process {
     pub(super) log: Log<MemoryDisk>,
     pub(super) reader: LogReader<MemoryFile>,
-    pub(super) stage: ApplyStage<ModelStore>,
+    pub(super) stage: ApplyStage<ModelStore, Service>,
     pub(super) durability: Durability,
     pub(super) carrier: Carrier<ModelStore>,
     /// When the carrier looks next what is due.
@@ -72,6 +73,8 @@ pub(super) struct Process {
     pub(super) idle_round: u64,
     pub(super) apply_queue: Vec<(usize, ApplyBatch)>,
     pub(super) apply_is_planned: bool,
+    /// It waits until the disk has taken a memtable.
+    pub(super) apply_stalls: bool,
     pub(super) reads: VecDeque<DueReads<ModelView>>,
     pub(super) is_flushing: bool,
     /// What the keeper has seen.
@@ -216,7 +219,7 @@ impl World {
             .store
             .take()
             .expect("a store is on its node or in its process");
-        let mut machine = KvMachine::open(store).map_err(store_failed)?;
+        let mut machine = Machine::open_with(store, self.service).map_err(store_failed)?;
         let is_blank = machine.replicas().next().is_none();
         if is_blank {
             let records = records_of(&self.map, id);
@@ -290,6 +293,7 @@ impl World {
             idle_round: 0,
             apply_queue: Vec::new(),
             apply_is_planned: false,
+            apply_stalls: false,
             reads: VecDeque::new(),
             is_flushing: false,
             log_was_full: false,

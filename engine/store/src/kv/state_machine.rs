@@ -12,7 +12,7 @@ use bytes::Bytes;
 /// is there for every state machine: batches across groups, exactly once over crashes, changes of members,
 /// [snapshots](super::KvSnapshot) that stop nobody, their [atomic install](super::Machine::install), hashes to compare.
 ///
-/// [`KeyValue`](super::KeyValue) is the one that ships; `examples/queue.rs` has another, and `engine/examples/counter.rs` a
+/// [`KeyValue`](super::KeyValue) is the one that ships; `examples/queue.rs` has another, and `engine/examples/counter` a
 /// service of three nodes with its own.
 pub trait StateMachine: Send + 'static {
     /// Executes one command.

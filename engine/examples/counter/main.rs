@@ -8,11 +8,14 @@
 //! service puts its own network in the place of [`Wires`]. Clients count up, the node that leads is taken away in the
 //! middle, and at the end every number was given out once.
 
+mod counters;
+
 use bytes::Bytes;
+use counters::Counters;
 use parking_lot::RwLock;
 use pontoon_engine::frame::{Frame, Lane};
 use pontoon_engine::{Engine, EngineConfig, EngineError, Host, Opened, Reply, RoleName, Waiter};
-use pontoon_store::{LsmSettings, Outcome, ReplicaRecord, State, StateMachine, Store, StoreError};
+use pontoon_store::{LsmSettings, Outcome, ReplicaRecord};
 use pontoon_types::{
     ClusterId, ConfState, Epoch, GroupId, Members, NodeId, ReplicaId, ShardId, TabletId,
 };
@@ -22,23 +25,6 @@ use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
 const NODES: [u64; 3] = [1, 2, 3];
-
-/// A command is the name of a counter. It is counted up, and the answer is what it is then.
-struct Counters;
-
-impl StateMachine for Counters {
-    fn execute<S: Store>(
-        &self,
-        command: &[u8],
-        state: &mut State<'_, S>,
-    ) -> Result<Outcome, StoreError> {
-        let before = state.get(command)?;
-        let before = before.and_then(|row| row[..].try_into().ok());
-        let count = before.map_or(0, u64::from_be_bytes) + 1;
-        state.put(command, &count.to_be_bytes());
-        Ok(Outcome::Answered(count.to_string().into()))
-    }
-}
 
 /// The engines that run; `None` for one that has been taken away.
 type Engines = Arc<RwLock<Vec<Option<Arc<Engine>>>>>;
