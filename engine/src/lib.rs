@@ -30,5 +30,5 @@ pub use config::EngineConfig;
 pub use error::{EngineError, FrameError};
 pub use reply::{Reply, Waiter};
 pub use restore::{redo, restore};
-pub use runtime::{Engine, Host, Opened};
+pub use runtime::{Engine, Host, Opened, ReplicaSurvey};
 pub use status::{GroupStatus, MemberStatus, RoleName};

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::verbs::{
-    backup, bench, cas, certs, delete, demo, dump, get, load, members, node, put, restore, scan,
-    status, verify, wal,
+    backup, bench, cas, certs, delete, demo, dump, get, load, members, node, put, recover, restore,
+    scan, status, verify, wal,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -63,6 +63,7 @@ pub enum Verb {
     Verify(verify::VerifyArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
+    Recover(recover::RecoverArgs),
     Wal(wal::WalArgs),
 }
 
@@ -192,6 +193,8 @@ mod tests {
             "pontoon verify --endpoints a:1 --certs c --patience 5 --json",
             "pontoon backup --to d --endpoints a:1 --certs c --patience 5 --json",
             "pontoon restore --from d --backup i --force --endpoints a:1 --certs c --json",
+            "pontoon recover --data-dir d --lost 2,3 --groups 3,7 --dry-run --json",
+            "pontoon recover --data-dir d --lost 2 --i-accept-data-loss",
             "pontoon wal verify d",
             "pontoon wal stat d",
             "pontoon wal dump d --group 2 --from 3:0x1040 --limit 5 --json --payloads",
@@ -212,6 +215,9 @@ mod tests {
             "pontoon bench --workload ycsb-g --endpoints a:1 --certs c",
             "pontoon certs --out c --nodes 0",
             "pontoon node --peers 1",
+            "pontoon recover --data-dir d",
+            "pontoon recover --data-dir d --lost two",
+            "pontoon recover --data-dir d --lost 2 --dry-run --i-accept-data-loss",
             "pontoon wal dump d --from segment",
             "pontoon wal dump d --payloads",
         ] {

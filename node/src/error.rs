@@ -94,6 +94,9 @@ pub enum Error {
         /// Why.
         source: ServerError,
     },
+    /// The data directory of a stopped node could not be worked on.
+    #[error(transparent)]
+    Stopped(ServerError),
     /// The log of a stopped node could not be read.
     #[error("log in {}: {source}", path.display())]
     Log {

@@ -11,6 +11,7 @@
 //! - [`local`]: a whole cluster on this machine;
 //! - [`status`], [`cluster_view`]: what nodes say about themselves, and what that makes together;
 //! - [`backup`]: copies of all shards, taken and brought back;
+//! - [`recovery`]: groups that lost their quorum, forced to go on;
 //! - [`comparison`]: replicas, held against each other;
 //! - [`cli`], [`config`], [`connection`], [`output`], [`error`]: what an operator types and sees.
 //!
@@ -31,6 +32,7 @@ pub mod load;
 pub mod local;
 pub mod measure;
 pub mod output;
+pub mod recovery;
 pub mod rows;
 pub mod sample;
 pub mod server;

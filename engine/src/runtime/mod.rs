@@ -18,6 +18,7 @@ mod keeper;
 mod mailbox;
 mod open;
 mod readers;
+mod recover;
 mod snapshots;
 mod work;
 
@@ -39,6 +40,7 @@ use pontoon_store::{LsmView, ReplicaRecord};
 use pontoon_types::{GroupId, LogIndex, NodeId};
 use pontoon_wal::{Pressure, SyncMode, Wal, WalStats};
 use readers::ReadJob;
+pub use recover::ReplicaSurvey;
 use snapshots::CarrierJob;
 use std::collections::BTreeMap;
 use std::sync::Arc;

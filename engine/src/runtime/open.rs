@@ -26,11 +26,11 @@ const READERS: usize = 2;
 
 /// A node's data directory, open and locked, before anything is served. `M` says what commands do.
 pub struct Opened<M = KeyValue> {
-    node: NodeId,
+    pub(super) node: NodeId,
     config: EngineConfig,
-    wal: Wal,
-    recovered: Recovered,
-    machine: Machine<LsmStore, M>,
+    pub(super) wal: Wal,
+    pub(super) recovered: Recovered,
+    pub(super) machine: Machine<LsmStore, M>,
     news: Arc<LogNews>,
 }
 

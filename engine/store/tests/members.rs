@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use pontoon_store::{KvMachine, Outcome, Store};
 use pontoon_types::{
-    ConfChange, ConfState, Entry, EntryKind, GroupId, MemberChange, NodeId, ReplicaId, Transition,
+    ConfChange, ConfState, Entry, EntryKind, GroupId, MemberChange, Members, NodeId, ReplicaId,
+    Transition,
 };
 
 fn change(index: u64, change: &ConfChange) -> Entry {
@@ -92,6 +93,32 @@ fn a_failed_call_takes_the_change_back<H: Harness>() {
     assert!(machine.replica(GroupId(1)).unwrap().conf_state.is_joint());
 }
 
+fn a_forced_record_stands_with_the_rest_of_the_log_or_not_at_all<H: Harness>() {
+    let mut harness = H::new();
+    let mut machine = machine(&mut harness, 1);
+    apply(&mut machine, &[put(1, 1, "1a", "x")]);
+    let mut forced = machine.replica(GroupId(1)).unwrap().clone();
+    forced.replica = ReplicaId(1005);
+    forced.conf_state = ConfState::of_voters([ReplicaId(1005)]);
+    forced.members = Members::new([(ReplicaId(1005), NodeId(1))]);
+    let mut damaged = put(1, 4, "1a", "x").as_bytes().to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let damaged = Entry::decode_unverified(damaged.into()).unwrap();
+    let rest = [put(1, 2, "1b", "y"), change(3, &swap()), damaged];
+    assert!(machine.force(&rest, forced.clone()).is_err());
+    assert_eq!(voters(&machine), [1, 2, 3]);
+    assert_eq!(machine.applied(GroupId(1)).0, 1);
+
+    // The change in what is left of the log does not stand: the forced record does, and without a flush by the caller.
+    machine.force(&rest[..2], forced.clone()).unwrap();
+    let store = harness.crash(machine.into_store());
+    let machine = KvMachine::open(store).unwrap();
+    assert_eq!(machine.replica(GroupId(1)), Some(&forced));
+    assert_eq!(machine.applied(GroupId(1)).0, 3);
+    let found: Vec<_> = rows(&machine.reader(), 1).into_keys().collect();
+    assert_eq!(found, ["1a", "1b"]);
+}
+
 macro_rules! on_both_stores {
     ($($test:ident),* $(,)?) => {
         mod on_lsm { $(#[test] fn $test() { super::$test::<super::Lsm>(); })* }
@@ -103,4 +130,5 @@ on_both_stores! {
     the_record_is_that_of_the_applied_index_also_after_a_crash,
     a_change_that_cannot_be_made_changes_nothing,
     a_failed_call_takes_the_change_back,
+    a_forced_record_stands_with_the_rest_of_the_log_or_not_at_all,
 }

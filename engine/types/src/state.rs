@@ -79,6 +79,17 @@ impl ConfState {
         !self.outgoing.is_empty()
     }
 
+    /// Whether those for whom `is_present` holds are enough to decide anything: a majority of the voters, and of the
+    /// outgoing ones if the configuration is joint (Raft thesis §4.3). Without voters nobody is.
+    #[must_use]
+    pub fn has_quorum(&self, is_present: impl Fn(ReplicaId) -> bool) -> bool {
+        let majority = |half: &[ReplicaId]| {
+            let present = half.iter().filter(|id| is_present(**id)).count();
+            present > half.len() / 2
+        };
+        majority(&self.voters) && (!self.is_joint() || majority(&self.outgoing))
+    }
+
     /// Appends the encoding: four varint-counted lists of varints, and one flag byte.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for list in [
@@ -141,6 +152,29 @@ mod tests {
             index: LogIndex(2),
         };
         assert!(newer > older);
+    }
+
+    #[test]
+    fn a_quorum_is_a_majority_of_each_half() {
+        let ids = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect();
+        let joint = ConfState {
+            voters: ids(&[1, 4, 5]),
+            outgoing: ids(&[1, 2, 3]),
+            learners: ids(&[6]),
+            ..ConfState::default()
+        };
+        let plain = ConfState::of_voters([1, 2, 3, 4].map(ReplicaId));
+        for (conf, present, expected) in [
+            (&plain, &[1, 2, 3][..], true),
+            (&plain, &[1, 2], false),
+            (&joint, &[1, 2, 4], true),
+            (&joint, &[1, 4, 5, 6], false),
+            (&joint, &[1, 2, 3, 6], false),
+            (&ConfState::default(), &[1, 2, 3], false),
+        ] {
+            let has = conf.has_quorum(|id| present.contains(&id.0));
+            assert_eq!(has, expected, "{conf:?} of {present:?}");
+        }
     }
 
     #[test]

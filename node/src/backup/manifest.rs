@@ -179,7 +179,7 @@ fn known(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// A time as text that sorts as it does: `20261127T065501Z`.
-fn stamp(seconds: u64) -> String {
+pub(crate) fn stamp(seconds: u64) -> String {
     let (day, second) = (seconds / 86_400, seconds % 86_400);
     // Days since the first of March of the year 0, in eras of 400 years (H. Hinnant, "chrono-compatible low-level date
     // algorithms").

@@ -22,3 +22,4 @@ pub mod restore;
 pub mod take;
 
 pub use error::BackupError;
+pub(crate) use manifest::stamp;

@@ -51,6 +51,12 @@ pub enum ServerError {
         /// Who asked for it.
         wanted_cluster: ClusterId,
     },
+    /// Nothing that a member of a cluster has is there.
+    #[error("{} is not the data directory of a node that was a member of a cluster", path.display())]
+    NoMember {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A part of the data directory is gone.
     #[error(
         "{} has a log but no store that belongs to it: a part of the data directory is missing; \

@@ -36,6 +36,29 @@ impl Identity {
     /// The name of its row.
     pub(super) const ROW: &'static str = "identity";
 
+    /// The identity in the store; none if the store is blank.
+    pub(super) fn load<S: Store>(
+        machine: &KvMachine<S>,
+        cluster: ClusterId,
+        node: NodeId,
+        data_dir: &Path,
+    ) -> Result<Option<Self>, ServerError> {
+        let Some(row) = machine.get_local(Self::ROW)? else {
+            return Ok(None);
+        };
+        let found = Self::decode(&row)?;
+        if found.node != node || found.cluster != cluster {
+            return Err(ServerError::OtherNode {
+                path: data_dir.to_owned(),
+                node: found.node,
+                cluster: found.cluster,
+                wanted_node: node,
+                wanted_cluster: cluster,
+            });
+        }
+        Ok(Some(found))
+    }
+
     /// The identity in the store; a blank store gets one.
     pub(super) fn load_or_create<S: Store>(
         machine: &mut KvMachine<S>,
@@ -43,17 +66,7 @@ impl Identity {
         node: NodeId,
         data_dir: &Path,
     ) -> Result<Self, ServerError> {
-        if let Some(row) = machine.get_local(Self::ROW)? {
-            let found = Self::decode(&row)?;
-            if found.node != node || found.cluster != cluster {
-                return Err(ServerError::OtherNode {
-                    path: data_dir.to_owned(),
-                    node: found.node,
-                    cluster: found.cluster,
-                    wanted_node: node,
-                    wanted_cluster: cluster,
-                });
-            }
+        if let Some(found) = Self::load(machine, cluster, node, data_dir)? {
             return Ok(found);
         }
         let identity = Self {

@@ -5,6 +5,7 @@
 //! - `links`: engine and transport, joined.
 //! - `requests`: what clients ask.
 //! - `first_map`: the map's way into the meta group.
+//! - `offline`: the directory of a node that does not run.
 
 pub mod bootstrap;
 mod config;
@@ -12,12 +13,14 @@ mod error;
 mod first_map;
 mod identity;
 mod links;
+mod offline;
 mod process;
 mod requests;
 mod state;
 
 pub use config::ServerConfig;
 pub use error::ServerError;
+pub use offline::{StoppedNode, open_stopped};
 
 use crate::status::NodeStatus;
 use bootstrap::{Bootstrap, Hello};

@@ -12,6 +12,7 @@ pub mod load;
 pub mod members;
 pub mod node;
 pub mod put;
+pub mod recover;
 pub mod restore;
 pub mod scan;
 pub mod status;
@@ -35,6 +36,7 @@ pub fn run(verb: Verb) -> Result<(), Error> {
     match verb {
         Verb::Certs(args) => certs::run(&args),
         Verb::Wal(args) => wal::run(&args),
+        Verb::Recover(args) => recover::run(&args),
         Verb::Node(args) => node::run(*args),
         Verb::Demo(args) => block_on(demo::run(args)),
         Verb::Put(args) => block_on(put::run(args)),

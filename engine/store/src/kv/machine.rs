@@ -1,5 +1,7 @@
 //! Applying committed entries.
 
+mod force;
+
 use super::tablets::{NEXT_TABLET, Tablets};
 use super::{KeyValue, KvReader, KvSnapshot, Outcome, ReplicaRecord, State, StateMachine};
 use crate::keys::{self, LOCAL_TABLET, Space};
@@ -211,8 +213,10 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         self.turn += 1;
         self.touched.clear();
         self.batch.clear();
-        let staged = self.stage(entries, outcomes);
-        let result = staged.and_then(|()| self.store.write(&mut self.batch));
+        let result = self.execute(entries, outcomes).and_then(|()| {
+            self.stage_progress();
+            self.store.write(&mut self.batch)
+        });
         if result.is_err() {
             outcomes.clear();
         }
@@ -241,7 +245,11 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     }
 
     /// Executes the entries into the batch.
-    fn stage(&mut self, entries: &[Entry], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+    fn execute(
+        &mut self,
+        entries: &[Entry],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
         let Self {
             store,
             commands,
@@ -294,16 +302,20 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 state.applied = index;
             }
         }
-        for group in &*touched {
-            let state = &groups[group];
-            if state.applied > store.applied(*group) {
-                batch.set_applied(*group, state.applied);
+        Ok(())
+    }
+
+    /// What became of the touched groups goes into the batch as well.
+    fn stage_progress(&mut self) {
+        for group in &self.touched {
+            let state = &self.groups[group];
+            if state.applied > self.store.applied(*group) {
+                self.batch.set_applied(*group, state.applied);
             }
             if state.changed_in_turn {
-                put_record(batch, &state.record);
+                put_record(&mut self.batch, &state.record);
             }
         }
-        Ok(())
     }
 
     /// Puts a snapshot in a replica's place, or makes the replica with it: from here on this is its record, and what is in the
