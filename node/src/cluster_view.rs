@@ -63,6 +63,12 @@ pub struct ShardView {
     pub commit: u64,
     /// The lowest applied index of the replicas that answered.
     pub applied: u64,
+    /// How many voters it has, by the word of the replica that has applied most.
+    pub voters: usize,
+    /// How many of them are on nodes that answered and take part.
+    pub voters_up: usize,
+    /// When it was recovered by force, if it was.
+    pub forced: Option<String>,
 }
 
 impl ClusterView {
@@ -212,12 +218,42 @@ impl ClusterView {
             )),
             _ => lines.push(format!("without a leader: shards {}", named.join(", "))),
         }
+        lines.extend(self.without_quorum());
+        lines.extend(self.forced());
         for node in &self.nodes {
             if let Some(error) = &node.error {
                 lines.push(format!("node {} does not answer: {error}", node.node));
             }
         }
         lines.join("\n")
+    }
+
+    /// Why nobody leads, where that can be told.
+    fn without_quorum(&self) -> Option<String> {
+        let short = |shard: &&ShardView| shard.leader.is_none() && shard.lacks_quorum();
+        let shards = self.shards.iter().filter(short).count();
+        (shards > 0).then(|| {
+            format!(
+                "no quorum: of {shards} of them no majority of the voters is up; bring their nodes back, or see \
+                 `pontoon recover --help` if they are lost for good"
+            )
+        })
+    }
+
+    /// What must not be forgotten.
+    fn forced(&self) -> Option<String> {
+        let forced = self.shards.iter().filter(|shard| shard.forced.is_some());
+        let named: Vec<_> = forced
+            .clone()
+            .take(8)
+            .map(|shard| shard.shard.to_string())
+            .collect();
+        let (shards, named) = (forced.count(), named.join(", "));
+        (shards > 0).then(|| {
+            format!(
+                "recovered by force: {shards} shards, among them {named}; acknowledged writes may be missing"
+            )
+        })
     }
 
     fn node_row(&self, node: &NodeView) -> Vec<String> {
@@ -284,6 +320,11 @@ impl ShardView {
         }
     }
 
+    /// Whether no majority of its voters answers; false if nobody says who votes.
+    const fn lacks_quorum(&self) -> bool {
+        self.voters > 0 && self.voters_up <= self.voters / 2
+    }
+
     /// The nodes of the members, by the leader's word.
     fn members_by(&self, nodes: &[NodeView]) -> Option<Vec<u64>> {
         let leader = nodes.iter().find(|node| Some(node.node) == self.leader)?;
@@ -307,6 +348,13 @@ impl ShardView {
             .filter(|(_, replica)| replica.role == Role::Leader)
             .max_by_key(|(_, replica)| replica.term);
         let told = || replicas.iter().map(|(_, replica)| replica);
+        let knows_most = told().max_by_key(|replica| replica.applied);
+        let voters = || {
+            let members = knows_most.iter().flat_map(|replica| &replica.members);
+            members.filter(|member| member.voter)
+        };
+        let takes_part =
+            |id: u64| told().any(|replica| replica.replica == id && replica.role != Role::Stopped);
         Self {
             shard: group.shard,
             group: group.group,
@@ -318,6 +366,9 @@ impl ShardView {
             term: told().map(|replica| replica.term).max().unwrap_or(0),
             commit: told().map(|replica| replica.commit).max().unwrap_or(0),
             applied: told().map(|replica| replica.applied).min().unwrap_or(0),
+            voters: voters().count(),
+            voters_up: voters().filter(|voter| takes_part(voter.replica)).count(),
+            forced: told().find_map(|replica| replica.forced.clone()),
         }
     }
 }
@@ -339,6 +390,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::MemberStatus;
     use pontoon_shard_router::Manifest;
     use pontoon_types::NodeId;
 
@@ -413,6 +465,34 @@ mod tests {
         assert!(text.contains("without a leader: shards"), "{text}");
         assert!(text.lines().count() < 20, "{text}");
         assert!(!view.to_json().contains('\n'));
+    }
+
+    #[test]
+    fn a_shard_without_a_quorum_is_told_apart_from_one_that_elects() {
+        let map = map();
+        let status = |node: u64| {
+            let mut status = answer(&map, node, false, 4);
+            for group in &mut status.groups {
+                group.replica = node;
+                group.members = (1..=3)
+                    .map(|id| MemberStatus {
+                        replica: id,
+                        node: Some(id),
+                        voter: true,
+                    })
+                    .collect();
+                group.forced = Some("20261127T065501Z".to_owned());
+            }
+            status
+        };
+        let away = |id| (node(id), Err("away".to_owned()));
+        let one = vec![(node(1), Ok(status(1))), away(2), away(3)];
+        let text = ClusterView::new(CLUSTER, Some(&map), one).to_text();
+        assert!(text.contains("no quorum: of 3 of them"), "{text}");
+        assert!(text.contains("recovered by force: 3 shards"), "{text}");
+        let two = vec![(node(1), Ok(status(1))), (node(2), Ok(status(2))), away(3)];
+        let text = ClusterView::new(CLUSTER, Some(&map), two).to_text();
+        assert!(!text.contains("no quorum"), "{text}");
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub struct GroupStatus {
     pub last: u64,
     /// The key range.
     pub range: KeyRange,
+    /// When this replica was made its group's only voter by force, if it was: `20261127T065501Z`.
+    pub forced: Option<String>,
 }
 
 /// A member of a group.

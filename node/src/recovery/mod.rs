@@ -11,7 +11,7 @@ pub mod plan;
 use crate::error::Error;
 use crate::server::{StoppedNode, open_stopped};
 use audit::{AuditEntry, Event};
-use plan::{Choice, Decision, GroupPlan, Standing, plan};
+use plan::{Choice, Decision, GroupPlan, plan};
 use pontoon_engine::{EngineError, ReplicaSurvey};
 use pontoon_types::{GroupId, NodeId};
 use std::collections::BTreeSet;
@@ -136,16 +136,4 @@ fn check_named(
         ));
     }
     Ok(())
-}
-
-/// The groups that were recovered by force and whose replica here is still the one that was made then, with the time.
-#[must_use]
-pub fn in_force(
-    entries: &[AuditEntry],
-    is_here: impl Fn(&Standing) -> bool,
-) -> Vec<(&Standing, &str)> {
-    let done = entries.iter().filter(|entry| entry.event == Event::Planned);
-    done.flat_map(|entry| entry.groups.iter().map(|group| (group, entry.at.as_str())))
-        .filter(|(group, _)| is_here(group))
-        .collect()
 }

@@ -81,6 +81,9 @@ impl NodeHandler for NodeLinks {
         match event {
             PeerEvent::Connected { hello, .. } => {
                 tracing::info!(node = %peer, "connected");
+                if let Some(node) = self.node() {
+                    node.forced.note_connected(peer);
+                }
                 let _ = self.heard.send(Heard { peer, hello });
             }
             PeerEvent::Disconnected { reason } => {

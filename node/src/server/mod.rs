@@ -5,12 +5,14 @@
 //! - `links`: engine and transport, joined.
 //! - `requests`: what clients ask.
 //! - `first_map`: the map's way into the meta group.
+//! - `forced`: what was forced on its groups while it was stopped.
 //! - `offline`: the directory of a node that does not run.
 
 pub mod bootstrap;
 mod config;
 mod error;
 mod first_map;
+mod forced;
 mod identity;
 mod links;
 mod offline;
@@ -25,6 +27,7 @@ pub use offline::{StoppedNode, open_stopped};
 use crate::status::NodeStatus;
 use bootstrap::{Bootstrap, Hello};
 use bytes::Bytes;
+use forced::Forced;
 use identity::Identity;
 use links::{Heard, NodeLinks, Outlet};
 use parking_lot::RwLock;
@@ -127,6 +130,7 @@ impl Server {
             failures,
             links: links.clone(),
         });
+        let forced = Forced::read(data_dir, opened.machine().replicas());
         let replicas = replicas_of(&mut opened)?;
         let engine = opened.start(outlet)?;
         let node = Arc::new(Node::new(
@@ -134,6 +138,7 @@ impl Server {
             &manifest,
             engine,
             replicas,
+            forced,
             transport.clone(),
         ));
         let _ = links.node.set(Arc::downgrade(&node));

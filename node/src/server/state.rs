@@ -1,6 +1,7 @@
 //! A running node, as its requests and its status see it.
 
 use super::config::ServerConfig;
+use super::forced::Forced;
 use super::process;
 use super::requests::Replica;
 use crate::config::SyncWhen;
@@ -33,6 +34,7 @@ pub(super) struct Node {
     /// The meta shard and all nodes as they were at the first start: where to ask for the map.
     meta: ShardDescriptor,
     nodes: Vec<NodeDescriptor>,
+    pub(super) forced: Forced,
     started: Instant,
 }
 
@@ -42,6 +44,7 @@ impl Node {
         manifest: &Manifest,
         engine: Engine,
         replicas: BTreeMap<ShardId, Arc<Replica>>,
+        forced: Forced,
         transport: Arc<Transport>,
     ) -> Self {
         let map = manifest.initial_map();
@@ -62,6 +65,7 @@ impl Node {
                     address: address.clone(),
                 })
                 .collect(),
+            forced,
             started: Instant::now(),
         }
     }
@@ -170,6 +174,7 @@ impl Node {
             applied: group.applied.0,
             last: group.last.0,
             range: range.unwrap_or_default(),
+            forced: (self.forced.since(group.group, group.replica)).map(str::to_owned),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod demo;
+mod recover;
 mod three_processes;
 mod verbs;
 mod wal_dump;
