@@ -234,7 +234,7 @@ impl ClusterView {
         let shards = self.shards.iter().filter(short).count();
         (shards > 0).then(|| {
             format!(
-                "no quorum: of {shards} of them no majority of the voters is up; bring their nodes back, or see \
+                "no quorum: {shards} of them have no majority of their voters up; bring the nodes back, or see \
                  `pontoon recover --help` if they are lost for good"
             )
         })
@@ -488,7 +488,7 @@ mod tests {
         let away = |id| (node(id), Err("away".to_owned()));
         let one = vec![(node(1), Ok(status(1))), away(2), away(3)];
         let text = ClusterView::new(CLUSTER, Some(&map), one).to_text();
-        assert!(text.contains("no quorum: of 3 of them"), "{text}");
+        assert!(text.contains("no quorum: 3 of them"), "{text}");
         assert!(text.contains("recovered by force: 3 shards"), "{text}");
         let two = vec![(node(1), Ok(status(1))), (node(2), Ok(status(2))), away(3)];
         let text = ClusterView::new(CLUSTER, Some(&map), two).to_text();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Nodes;
+use common::{Nodes, group_on, until};
 use pontoon::server::{Server, ServerConfig};
 use pontoon::status::{GroupStatus, NodeStatus, Role};
 use pontoon_client::protocol::{MemberStep, RefusalCode};
@@ -55,30 +55,6 @@ async fn a_member_without_its_log_or_its_store_does_not_start() {
             "{lost}: {refused}"
         );
     }
-}
-
-/// Waits until the nodes' own words satisfy a condition, which gets the answer of each.
-async fn until(client: &Client, what: &str, holds: impl Fn(&[NodeStatus]) -> bool) {
-    let started = std::time::Instant::now();
-    loop {
-        let answers = client.statuses().await.into_iter();
-        let nodes: Vec<NodeStatus> = answers
-            .filter_map(|(_, answer)| serde_json::from_slice(&answer.ok()?).ok())
-            .collect();
-        if holds(&nodes) {
-            return;
-        }
-        assert!(
-            started.elapsed() < Duration::from_secs(30),
-            "after 30 s still not so: {what}: {nodes:#?}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn group_on(nodes: &[NodeStatus], node: u64, group: u64) -> Option<&GroupStatus> {
-    let node = nodes.iter().find(|status| status.node == node)?;
-    node.groups.iter().find(|status| status.group == group)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,18 +42,6 @@ impl Worker {
         message: &Message,
         now: Instant,
     ) -> Option<usize> {
-        let slot = self.slot(group);
-        if let Some(slot) = slot {
-            let own = self.groups[slot].raft.id();
-            if own == message.to {
-                return Some(slot).filter(|slot| self.groups[*slot].failure.is_none());
-            }
-            if own > message.to {
-                self.tell_if_gone(slot, from, message);
-                self.answer_for_gone(from, group, message);
-                return None;
-            }
-        }
         let calls = match message.body {
             MessageBody::RequestVote { .. }
             | MessageBody::Append { .. }
@@ -67,6 +55,21 @@ impl Worker {
             | MessageBody::ReadIndex { .. }
             | MessageBody::ReadIndexResponse { .. } => false,
         };
+        let slot = self.slot(group);
+        if let Some(slot) = slot {
+            let own = self.groups[slot].raft.id();
+            if own == message.to {
+                return Some(slot).filter(|slot| self.groups[*slot].failure.is_none());
+            }
+            if own > message.to {
+                // It may even lead: others of a group that was recovered by force, who came back.
+                if calls && self.groups[slot].has_left(message.from) {
+                    self.tell_gone(from, slot, message.from);
+                }
+                self.answer_for_gone(from, group, message);
+                return None;
+            }
+        }
         let is_possible = |replica: ReplicaId| (1..u64::MAX).contains(&replica.0);
         if !is_possible(message.to) || !is_possible(message.from) || message.to == message.from {
             return None;

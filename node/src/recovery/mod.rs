@@ -72,7 +72,7 @@ impl Recovery {
     ///
     /// # Errors
     /// If the log cannot be read, the store fails or the record cannot be written.
-    pub fn carry_out(mut self) -> Result<(), Error> {
+    pub fn carry_out(&mut self) -> Result<(), Error> {
         self.note(Event::Planned)?;
         for (plan, survey) in self.plans.iter().zip(&self.surveys) {
             if plan.decision == Decision::Recover {
@@ -82,7 +82,14 @@ impl Recovery {
                     .map_err(failed)?;
             }
         }
-        self.note(Event::Done)?;
+        self.note(Event::Done)
+    }
+
+    /// Lets the data directory go.
+    ///
+    /// # Errors
+    /// If the log or the store could not be closed.
+    pub fn close(self) -> Result<(), Error> {
         self.stopped.opened.close().map_err(failed)
     }
 

@@ -71,23 +71,20 @@ pub fn run(args: &RecoverArgs) -> Result<(), Error> {
     let groups = args.groups.as_ref();
     let groups: Option<BTreeSet<_>> =
         groups.map(|groups| groups.iter().copied().map(GroupId).collect());
-    let recovery = Recovery::open(&args.data_dir, lost, groups.as_ref())?;
+    let mut recovery = Recovery::open(&args.data_dir, lost, groups.as_ref())?;
     let node = recovery.node();
     let plans = recovery.plans().to_vec();
-    let count = |decision| {
-        plans
-            .iter()
-            .filter(|plan| plan.decision == decision)
-            .count()
+    let is_planned = |plan: &&GroupPlan| plan.decision == Decision::Recover;
+    let planned = plans.iter().filter(is_planned).count();
+    let refused = groups.is_some().then(|| refusal(&plans)).flatten();
+    let is_wanted = args.i_accept_data_loss && planned > 0 && refused.is_none();
+    let done = if is_wanted {
+        recovery.carry_out()
+    } else {
+        Ok(())
     };
-    let planned = count(Decision::Recover);
-    let is_wanted = args.i_accept_data_loss && planned > 0;
-    if groups.is_some() {
-        refuse_named(&plans)?;
-    }
-    if is_wanted {
-        recovery.carry_out()?;
-    }
+    let closed = recovery.close();
+    done.and(closed)?;
     let output = Output::new(args.json);
     if args.json {
         output.json(&json!({
@@ -104,6 +101,9 @@ pub fn run(args: &RecoverArgs) -> Result<(), Error> {
             "\nnode {node}: {planned} of {} groups {word}",
             plans.len()
         ))?;
+    }
+    if let Some(refusal) = refused {
+        return Err(refusal);
     }
     if args.dry_run {
         return Ok(());
@@ -126,14 +126,14 @@ pub fn run(args: &RecoverArgs) -> Result<(), Error> {
 }
 
 /// Whoever names a group means it: nothing is done if one cannot be recovered.
-fn refuse_named(plans: &[GroupPlan]) -> Result<(), Error> {
+fn refusal(plans: &[GroupPlan]) -> Option<Error> {
     let is_refused =
         |plan: &&GroupPlan| !matches!(plan.decision, Decision::Recover | Decision::NotNamed);
-    plans.iter().find(is_refused).map_or(Ok(()), |plan| {
+    plans.iter().find(is_refused).map(|plan| {
         let (group, decision) = (plan.standing.group, &plan.decision);
-        Err(Error::Unhealthy(format!(
+        Error::Unhealthy(format!(
             "nothing was done: group {group} cannot be recovered here: {decision}"
-        )))
+        ))
     })
 }
 

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "shared by several test binaries")]
 
 use pontoon::server::{Server, ServerConfig};
+use pontoon::status::{GroupStatus, NodeStatus};
 use pontoon_client::{Client, ClientConfig};
 use pontoon_store::Compression;
 use pontoon_transport::{TlsIdentity, Who, certs};
@@ -11,6 +12,7 @@ use pontoon_wal::WalConfig;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub struct Nodes {
@@ -101,4 +103,28 @@ impl Nodes {
             .await
             .unwrap()
     }
+}
+
+/// Waits until the nodes' own words satisfy a condition, which gets the answer of each.
+pub async fn until(client: &Client, what: &str, holds: impl Fn(&[NodeStatus]) -> bool) {
+    let started = Instant::now();
+    loop {
+        let answers = client.statuses().await.into_iter();
+        let nodes: Vec<NodeStatus> = answers
+            .filter_map(|(_, answer)| serde_json::from_slice(&answer.ok()?).ok())
+            .collect();
+        if holds(&nodes) {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "after 30 s still not so: {what}: {nodes:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+pub fn group_on(nodes: &[NodeStatus], node: u64, group: u64) -> Option<&GroupStatus> {
+    let node = nodes.iter().find(|status| status.node == node)?;
+    node.groups.iter().find(|status| status.group == group)
 }
