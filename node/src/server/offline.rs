@@ -37,11 +37,14 @@ pub fn open_stopped(data_dir: &Path) -> Result<StoppedNode, ServerError> {
     let report = inspect::stat(&log_dir).map_err(wal)?;
     let owner = report.identity.ok_or_else(no_member)?;
     let default = WalConfig::default();
-    // The next segment is to be like those that are there.
-    let smallest = report.segments.iter().map(|segment| segment.bytes).min();
+    // The next segment is to be like those that are there, as far as these are whole.
+    let sizes = report.segments.iter().map(|segment| segment.bytes);
+    let smallest = sizes.filter(|bytes| bytes.is_multiple_of(1 << 20)).min();
     let config = EngineConfig {
         wal: WalConfig {
-            segment_bytes: smallest.unwrap_or(default.segment_bytes),
+            segment_bytes: smallest
+                .filter(|bytes| *bytes > 0)
+                .unwrap_or(default.segment_bytes),
             ..default
         },
         ..EngineConfig::default()
