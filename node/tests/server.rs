@@ -6,11 +6,10 @@ mod common;
 
 use common::{Nodes, group_on, until};
 use pontoon::server::{Server, ServerConfig};
-use pontoon::status::{GroupStatus, NodeStatus, Role};
+use pontoon::status::{NodeStatus, Role};
+use pontoon_client::ClientError;
 use pontoon_client::protocol::{MemberStep, RefusalCode};
-use pontoon_client::{Client, ClientError};
 use pontoon_types::NodeId;
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_written_is_there_after_a_restart_in_the_same_process() {

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 /// data directory of a STOPPED node that is left: its replica of each such group becomes the group's only voter, and all
 /// that is in its log counts as committed. Groups that still have a quorum are left alone.
 ///
+/// First have all nodes that are left up and see `pontoon status`: only shards that have no leader then may be recovered.
+///
 /// What is lost: every write that the lost nodes had acknowledged among themselves and this node had not received. What may
 /// be there although nobody was told so: writes that were under way.
 ///

@@ -1,0 +1,138 @@
+//! The view of a cluster for people.
+
+use super::{ClusterView, NodeView, ShardView};
+use crate::output::{bytes, count, table};
+
+impl ClusterView {
+    /// What fits on a screen, however many shards there are.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let header = [
+            "node", "address", "state", "replicas", "leads", "log", "syncs", "memory", "version",
+        ];
+        let rows = self.nodes.iter().map(|node| self.node_row(node)).collect();
+        let mut lines = vec![
+            match self.map_version {
+                Some(version) => format!("cluster {}, map version {version}", self.cluster),
+                None => format!("cluster {}; its map cannot be read now", self.cluster),
+            },
+            String::new(),
+            table(&header, rows),
+            String::new(),
+        ];
+        lines.push(self.shard_summary());
+        let leaderless = self.shards.iter().filter(|shard| shard.leader.is_none());
+        let named: Vec<String> = leaderless
+            .take(8)
+            .map(|shard| shard.shard.to_string())
+            .collect();
+        match self.shards_without_leader() {
+            0 => {}
+            shards if shards > named.len() => lines.push(format!(
+                "without a leader: {shards} shards, among them {}",
+                named.join(", ")
+            )),
+            _ => lines.push(format!("without a leader: shards {}", named.join(", "))),
+        }
+        lines.extend(self.without_quorum());
+        lines.extend(self.forced());
+        for node in &self.nodes {
+            if let Some(error) = &node.error {
+                lines.push(format!("node {} does not answer: {error}", node.node));
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// Why nobody leads, where that can be told.
+    fn without_quorum(&self) -> Option<String> {
+        let short = |shard: &&ShardView| shard.leader.is_none() && shard.lacks_quorum();
+        let shards = self.shards.iter().filter(short).count();
+        (shards > 0).then(|| {
+            format!(
+                "no quorum: {shards} of them have no majority of their voters up; bring the nodes back, or see \
+                 `pontoon recover --help` if they are lost for good"
+            )
+        })
+    }
+
+    /// What must not be forgotten.
+    fn forced(&self) -> Option<String> {
+        let forced = self.shards.iter().filter(|shard| shard.forced.is_some());
+        let named: Vec<_> = forced
+            .clone()
+            .take(8)
+            .map(|shard| shard.shard.to_string())
+            .collect();
+        let (shards, named) = (forced.count(), named.join(", "));
+        (shards > 0).then(|| {
+            format!(
+                "recovered by force: {shards} shards, among them {named}; acknowledged writes may be missing"
+            )
+        })
+    }
+
+    fn node_row(&self, node: &NodeView) -> Vec<String> {
+        let mut row = vec![node.node.to_string(), node.address.clone()];
+        let leads = self.led_by(node.node).to_string();
+        match &node.status {
+            None => {
+                row.push("unreachable".to_owned());
+                row.extend(["-", "-", "-", "-", "-", "-"].map(str::to_owned));
+            }
+            Some(status) => row.extend([
+                format!("up {}", duration(status.uptime_s)),
+                status.groups.len().to_string(),
+                leads,
+                bytes(status.log.live_bytes as f64) + &status.log.warnings(),
+                count(status.log.syncs as f64),
+                bytes(status.resident_bytes as f64),
+                status.version.clone(),
+            ]),
+        }
+        row
+    }
+
+    fn shard_summary(&self) -> String {
+        let terms = self.shards.iter().map(|shard| shard.term);
+        let (least, most) = (terms.clone().min().unwrap_or(0), terms.max().unwrap_or(0));
+        let lag = self
+            .shards
+            .iter()
+            .map(|shard| shard.commit.saturating_sub(shard.applied));
+        format!(
+            "{} shards and the meta shard; terms {least} to {most}; commit indexes sum up to {}; \
+             slowest replica applies {} entries behind",
+            self.user_shards(),
+            count(self.shards.iter().map(|shard| shard.commit).sum::<u64>() as f64),
+            lag.max().unwrap_or(0),
+        )
+    }
+}
+
+/// Seconds in the two units that say most.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d {}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h {}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m {}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_say_what_matters() {
+        assert_eq!(duration(59), "59s");
+        assert_eq!(duration(61), "1m 1s");
+        assert_eq!(duration(7200), "2h 0m");
+        assert_eq!(duration(90_000), "1d 1h");
+    }
+}
