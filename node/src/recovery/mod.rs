@@ -1,6 +1,6 @@
 //! Forcing groups that have lost their quorum, offline, on a node that still has a replica: `pontoon recover`.
 //!
-//! - [`plan`]: which groups, decided purely.
+//! - [`mod@plan`]: which groups, decided purely.
 //! - [`audit`]: the record of it in the data directory.
 //!
 //! What is done to a replica, and why the old members can do no harm, is in `pontoon_engine`'s `runtime::recover`.
