@@ -34,8 +34,8 @@ Examples:
   pontoon recover --data-dir n1 --lost 2,3 --i-accept-data-loss
   pontoon recover --data-dir n1 --lost 3,4,5 --groups 3,7 --i-accept-data-loss
 
-Exit codes: 0 done, or shown with --dry-run; 1 not done, or a group that was meant stays without a quorum; 2 wrong usage,
-which a plan that nobody has accepted is as well.")]
+Exit codes: 0 done, or shown with --dry-run; 1 not done, or a group stays without a quorum;
+2 wrong usage, or a plan that was not accepted.")]
 pub struct RecoverArgs {
     /// Data directory of the stopped node that is left.
     #[arg(long, value_name = "DIR")]
