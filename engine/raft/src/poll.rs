@@ -12,6 +12,9 @@ use crate::raft::{Raft, Role};
 use crate::ready::{Fetch, FetchPurpose, Persist, Ready};
 use pontoon_types::{Entry, HardState, LogIndex, mutant};
 
+/// Whether a poll that could be spared is made all the same, to see that it brings nothing.
+const VERIFIES_SETTLED: bool = cfg!(any(debug_assertions, feature = "mutants"));
+
 impl Raft {
     /// Clears `ready` and fills it with all that is to be done. Returns whether there is anything.
     ///
@@ -20,7 +23,7 @@ impl Raft {
     pub fn poll_ready(&mut self, ready: &mut Ready) -> bool {
         ready.clear();
         let is_settled = self.settled;
-        if is_settled && !cfg!(debug_assertions) {
+        if is_settled && !VERIFIES_SETTLED {
             return false;
         }
         if !self.stopped {
@@ -43,7 +46,7 @@ impl Raft {
         let waits = |peer: &Progress| peer.mode == ProgressMode::Snapshot;
         self.settled = self.has_handed_out_committed() && !self.peers.iter().any(waits);
         let is_empty = ready.is_empty();
-        debug_assert!(is_empty || !is_settled, "settled, and yet: {ready:?}");
+        assert!(is_empty || !is_settled, "settled, and yet: {ready:?}");
         !is_empty
     }
 

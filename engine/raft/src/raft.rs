@@ -400,7 +400,8 @@ impl Raft {
         }
         self.evict();
         // Whoever waited for this has it already; what follows from it is that more may be applied, or an election.
-        self.settled = was_settled && !was_candidate && self.has_handed_out_committed();
+        let has_more = !self.has_handed_out_committed() && !mutant!(StaysSettled);
+        self.settled = was_settled && !was_candidate && !has_more;
     }
 
     /// The state machine has applied everything up to `index`, or has the state of a snapshot that
@@ -415,7 +416,9 @@ impl Raft {
             self.start_campaign();
             self.settled = false;
         }
-        self.settled &= !self.conf_is_news;
+        // A joint configuration may be left as soon as nothing stands in the way that may be another change.
+        let may_leave = self.conf.is_joint() && !mutant!(StaysSettled);
+        self.settled &= !self.conf_is_news && !may_leave;
         self.evict();
     }
 
