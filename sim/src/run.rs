@@ -5,7 +5,7 @@ use crate::invariants::{Invariant, Violation};
 use crate::profile::{Scale, Theme};
 use crate::world::{Report, World};
 use pontoon_types::Instant;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::panic::{self, AssertUnwindSafe};
@@ -21,6 +21,8 @@ const SEEDS_FOR_EVERY_FAULT: u64 = 100;
 thread_local! {
     /// Where the last panic of this thread was, and what it said.
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// A seed is being run.
+    static IN_A_SEED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs one seed. An assertion that fails in the code under test is a violation like any other.
@@ -28,7 +30,10 @@ thread_local! {
 pub fn simulate(seed: u64, theme: Theme, scale: Scale, prints: bool) -> Report {
     remember_panics();
     let world = AssertUnwindSafe(|| World::new(seed, theme, scale, prints).run());
-    panic::catch_unwind(world).unwrap_or_else(|_| {
+    IN_A_SEED.set(true);
+    let report = panic::catch_unwind(world);
+    IN_A_SEED.set(false);
+    report.unwrap_or_else(|_| {
         let what = LAST_PANIC.take().unwrap_or_default();
         let violation = Violation::new(Invariant::NoPanic, what);
         Report::of_panic(seed, Instant::ZERO, violation)
@@ -72,12 +77,17 @@ pub fn in_order<T: Send>(
     });
 }
 
-/// Keeps a panic's words instead of printing them in the midst of the progress.
+/// Keeps the words of a seed's panic instead of printing them in the midst of the progress.
 fn remember_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        panic::set_hook(Box::new(|info| {
-            LAST_PANIC.set(Some(info.to_string()));
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if IN_A_SEED.get() {
+                LAST_PANIC.set(Some(info.to_string()));
+            } else {
+                others(info);
+            }
         }));
     });
 }

@@ -26,6 +26,19 @@ fn a_few_seeds_hold_every_invariant_under_many_faults() {
 }
 
 #[test]
+fn members_that_change_all_the_time_break_nothing() {
+    let mut summary = Summary::default();
+    for seed in 1..=16 {
+        let report = simulate(seed, Theme::Membership, SHORT, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        summary.add(&report);
+    }
+    assert!(summary.changes > 30, "{summary:?}");
+    assert!(summary.snapshots > 10, "{summary:?}");
+    assert!(summary.counts > 0, "none served counters: {summary:?}");
+}
+
+#[test]
 fn a_seed_is_the_same_every_time_and_unlike_the_others() {
     let first = simulate(7, Theme::Swarm, SHORT, false);
     let again = simulate(7, Theme::Swarm, SHORT, false);

@@ -37,7 +37,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What the gate explores: more at a time under way without crashes, and a crash with less.
-const SPACES: [Bounds; 2] = [
+const SPACES: [Bounds; 3] = [
     Bounds {
         terms: 2,
         in_flight: 3,
@@ -52,6 +52,14 @@ const SPACES: [Bounds; 2] = [
         proposals: 0,
         crashes: 1,
         repeats: 0,
+        heartbeats: 0,
+    },
+    Bounds {
+        terms: 2,
+        in_flight: 2,
+        proposals: 0,
+        crashes: 0,
+        repeats: 1,
         heartbeats: 0,
     },
 ];

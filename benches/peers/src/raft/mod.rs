@@ -30,8 +30,7 @@ const COUNTED_PROPOSALS: u64 = 64_000;
 /// acknowledged commit of three voters in memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Count instructions as well (skipped if valgrind is not installed; takes a few seconds more):
-  cargo run --release --manifest-path benches/peers/Cargo.toml -- raft --instructions
+Instructions are counted where valgrind is installed, which takes a few seconds more.
 One side alone, for a profiler:
   perf record benches/peers/target/release/pontoon-peers raft --only pontoon --batch 16 --cycles 1000000")]
 pub(crate) struct RaftArgs {
@@ -47,12 +46,12 @@ pub(crate) struct RaftArgs {
     #[arg(long)]
     json: bool,
 
-    /// Also count instructions per proposal, by running this program under `valgrind --tool=callgrind`.
+    /// Do not count instructions per proposal, by running this program under `valgrind --tool=callgrind`.
     #[arg(long)]
-    instructions: bool,
+    no_instructions: bool,
 
     /// Run one side for a number of cycles, measure nothing and print nothing.
-    #[arg(long, value_name = "SIDE", requires_all = ["batch", "cycles"], conflicts_with_all = ["json", "instructions"])]
+    #[arg(long, value_name = "SIDE", requires_all = ["batch", "cycles"], conflicts_with_all = ["json", "no_instructions"])]
     only: Option<Side>,
 
     /// With --only: proposals per cycle.
@@ -139,8 +138,8 @@ pub(crate) fn run(args: &RaftArgs) -> Result<(), String> {
         .flat_map(|&batch| [(Side::RaftRs, batch), (Side::RaftRsGathered, batch)])
         .filter(|&comparison| comparison != (Side::RaftRsGathered, 1))
         .collect();
-    let counts_instructions = args.instructions && instructions::can_be_counted();
-    if args.instructions && !counts_instructions {
+    let counts_instructions = !args.no_instructions && instructions::can_be_counted();
+    if !args.no_instructions && !counts_instructions {
         eprintln!("instructions are not counted: valgrind is not installed or does not run");
     }
     let share = Duration::from_secs(args.seconds) / comparisons.len() as u32;
@@ -233,6 +232,27 @@ fn timed(work: impl FnOnce()) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_costs_one_allocation_and_an_append_of_several_one_more() {
+        let mut trio = Side::Pontoon.trio();
+        for (batch, most) in [(1, 1.01), (16, 1.13), (64, 1.04)] {
+            for _ in 0..WARM_UP_PROPOSALS / batch {
+                trio.cycle(batch, &[7; 128]);
+            }
+            let cycles = COUNTED_PROPOSALS / batch;
+            let count = allocations::during(|| {
+                for _ in 0..cycles {
+                    trio.cycle(batch, &[7; 128]);
+                }
+            });
+            let per_proposal = count as f64 / (cycles * batch) as f64;
+            assert!(
+                per_proposal <= most,
+                "{per_proposal} with {batch} per cycle"
+            );
+        }
+    }
 
     #[test]
     fn every_side_commits_what_a_cycle_proposes() {

@@ -3,12 +3,14 @@
 
 use super::node::Node;
 use pontoon_raft::{Message, MessageBody, Raft, ReadReady, Role};
-use pontoon_types::{Entry, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{Entry, HardState, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 struct Seen {
     term: Term,
+    /// The highest term that it has spoken of, but for questions.
+    spoken: Term,
     commit: LogIndex,
     applied: LogIndex,
     last_applied: Option<LogIndex>,
@@ -54,11 +56,20 @@ impl Invariants {
         self.applied.get(&index)
     }
 
-    /// A process that comes back may know less: what its disk holds. That never falls in term, and
-    /// nobody was told of more; [`Invariants::left`] and the disk itself see to it.
-    pub(crate) fn restarted(&mut self, id: u64, durable: Term) {
+    /// I5 over a restart. A process that comes back may know less: what its disk holds. But nobody was told of more: no
+    /// later term, and in its term no other vote.
+    pub(crate) fn restarted(&mut self, id: u64, durable: &HardState) {
         let seen = self.seen.entry(id).or_default();
-        seen.term = durable;
+        assert!(
+            durable.term >= seen.spoken,
+            "I5: {id} comes back in term {}, and has spoken of {}",
+            durable.term,
+            seen.spoken
+        );
+        if let Some(vote) = self.votes.get(&(ReplicaId(id), durable.term)) {
+            assert_eq!(durable.vote, Some(*vote), "I5: {id} has forgotten its vote");
+        }
+        seen.term = durable.term;
         (seen.commit, seen.applied, seen.last_applied) = (LogIndex::ZERO, LogIndex::ZERO, None);
         self.reads.retain(|(asked, _), _| *asked != id);
     }
@@ -118,6 +129,10 @@ impl Invariants {
             question || term <= disk.hard_state.term,
             "I7: {message:?} before its term is durable"
         );
+        if !question {
+            let seen = self.seen.entry(from.0).or_default();
+            seen.spoken = seen.spoken.max(term);
+        }
         let vote = match message.body {
             MessageBody::VoteResponse {
                 granted: true,
@@ -270,19 +285,36 @@ impl Invariants {
     /// I2: where two logs hold the same position, they are the same up to there. Compared again whenever
     /// one of them begins or ends elsewhere.
     fn check_log_matching(&mut self, nodes: &BTreeMap<u64, Node>) {
-        let rafts: Vec<&Raft> = nodes
-            .values()
-            .filter_map(|node| node.raft.as_ref())
+        let running = nodes.values();
+        let running: Vec<_> = running
+            .filter_map(|node| Some((node, node.raft.as_ref()?)))
             .collect();
-        for (at, one) in rafts.iter().enumerate() {
-            for other in &rafts[at + 1..] {
+        for (at, (node, one)) in running.iter().enumerate() {
+            for (other_node, other) in &running[at + 1..] {
                 let extent = |raft: &Raft| (raft.first_index(), raft.last_position());
                 let extents = [extent(one), extent(other)];
                 if self.compared.insert((one.id(), other.id()), extents) != Some(extents) {
                     compare_logs(one, other);
+                    compare_disks(node, other_node);
                 }
             }
         }
+    }
+}
+
+/// The other half of I2: what stands at the same position is the same entry, byte for byte.
+fn compare_disks(one: &Node, other: &Node) {
+    if one.damaged || other.damaged {
+        return;
+    }
+    for (ours, theirs) in one.disk.log.iter().zip(&other.disk.log) {
+        assert!(
+            ours.position() != theirs.position() || ours == theirs,
+            "I2: {} and {} hold different entries at {:?}",
+            one.id,
+            other.id,
+            ours.position()
+        );
     }
 }
 

@@ -608,8 +608,8 @@ impl Cluster {
         let now = self.clock(id);
         let node = self.nodes.get_mut(&id).unwrap();
         node.start(now)?;
-        let durable = node.disk.hard_state.term;
-        self.invariants.restarted(id, durable);
+        let durable = node.disk.hard_state;
+        self.invariants.restarted(id, &durable);
         self.check();
         Ok(())
     }
