@@ -25,6 +25,13 @@ use tokio::task::JoinSet;
 /// Between two tries to find the leader of a group whose members are to change.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(100);
 
+/// Whether what may have been done may be asked for again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Yes,
+    No,
+}
+
 /// A connection to a cluster. Cheap to clone; clones share connections, map and session.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -262,7 +269,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut request = Vec::new();
         encode_members(&mut request, self.timeout, shard, steps);
-        match self.ask_leader(shard, request).await? {
+        match self.ask_leader(shard, request, Repeat::No).await? {
             (_, Response::Written) => Ok(()),
             (node, _) => Err(ClientError::UnexpectedAnswer {
                 node,
@@ -280,7 +287,8 @@ impl Client {
     pub async fn mark(&self, shard: ShardId) -> Result<LogIndex, ClientError> {
         let mut request = Vec::new();
         encode_mark(&mut request, self.timeout, shard);
-        match self.ask_leader(shard, request).await? {
+        // One more of them changes nothing.
+        match self.ask_leader(shard, request, Repeat::Yes).await? {
             (_, Response::Marked(index)) => Ok(index),
             (node, _) => Err(ClientError::UnexpectedAnswer {
                 node,
@@ -363,11 +371,13 @@ impl Client {
     }
 
     /// Asks the leader of a shard's group, which is looked for until the timeout, and returns its answer if it is an
-    /// outcome. If a node was asked and did not answer, it may have done what was asked.
+    /// outcome. If a node was asked and did not answer, it may have done what was asked; it is asked of another only if it
+    /// may be done twice.
     async fn ask_leader(
         &self,
         shard: ShardId,
         request: Vec<u8>,
+        repeat: Repeat,
     ) -> Result<(NodeId, Response), ClientError> {
         let clock = &self.shell.clock;
         let (began, until) = (clock.now(), clock.now() + self.timeout);
@@ -387,6 +397,9 @@ impl Client {
                 Ok(Response::NotLeader { leader }) => {
                     hinted = leader.filter(|leader| nodes.contains(leader) && *leader != node);
                     last = Some(Setback::NotLeader { node, leader });
+                }
+                Ok(Response::UnknownOutcome) if repeat == Repeat::Yes => {
+                    last = Some(Setback::NoAnswer { node });
                 }
                 Ok(Response::UnknownOutcome) => {
                     let cause = UnknownCause::Proposed;
@@ -408,6 +421,9 @@ impl Client {
                     source: ChannelError::NotSent(_),
                     ..
                 }) => last = Some(Setback::Unreachable { node }),
+                Err(ClientError::Node { .. }) if repeat == Repeat::Yes => {
+                    last = Some(Setback::NoAnswer { node });
+                }
                 Err(error) => return Err(error),
             }
             if hinted.is_none() {

@@ -198,6 +198,13 @@ fn a_mark_goes_to_the_leader_wherever_it_is_and_a_state_is_asked_of_one_node() {
             cluster.world.lock().leaders.insert(shard, NodeId(leader));
             assert_eq!(client.mark(shard).await.unwrap(), LogIndex(90));
         }
+        // Another one does no harm; another change of members would.
+        cluster.world.lock().unknown = 2;
+        assert_eq!(client.mark(shard).await.unwrap(), LogIndex(90));
+        cluster.world.lock().unknown = 1;
+        let add = MemberStep::AddLearner(NodeId(9));
+        let unknown = client.change_members(shard, &[add]).await;
+        assert!(matches!(unknown, Err(ClientError::UnknownOutcome { .. })));
         let digest = client.digest(NodeId(2), shard, LogIndex(90)).await;
         assert_eq!(digest.unwrap(), DigestState::Underway);
         let page = client.page(ONE, shard, LogIndex(90), None, 100).await;

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) held: Vec<Responder>,
     /// Answer this many requests with "overloaded" first.
     pub(crate) overloads: u32,
+    /// So many marks and changes of members come to nothing that is known.
+    pub(crate) unknown: u32,
     /// How often each (session, sequence) was applied.
     pub(crate) applied: HashMap<(u64, u64), u32>,
 }
@@ -80,6 +82,7 @@ impl Cluster {
             mute: HashSet::new(),
             held: Vec::new(),
             overloads: 0,
+            unknown: 0,
             applied: HashMap::new(),
         }));
         let mut cluster = Self {
@@ -191,6 +194,10 @@ impl FakeNode {
                 nodes: world.map.nodes().cloned().collect(),
             }),
             RequestBody::Status => Response::Status(format!("{{\"node\":{}}}", self.node).into()),
+            RequestBody::Members { .. } | RequestBody::Mark { .. } if world.unknown > 0 => {
+                world.unknown -= 1;
+                Response::UnknownOutcome
+            }
             RequestBody::Members { shard, steps } => {
                 let leader = world.leaders.get(&shard).copied();
                 if leader != Some(self.node) {
