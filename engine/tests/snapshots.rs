@@ -7,7 +7,7 @@ use pontoon_engine::snapshot::{
 };
 use pontoon_engine::worker::{Input, OfferAnswer};
 use pontoon_raft::{Message, MessageBody};
-use pontoon_store::{KvMachine, ModelStore, ReplicaRecord, Store};
+use pontoon_store::{KvMachine, ModelStore, ReplicaRecord, Store, StoreError};
 use pontoon_types::{
     Command, ConfState, Entry, EntryKind, Epoch, GroupId, Instant, LogIndex, LogPosition, Members,
     Mutation, NodeId, Operation, ReplicaId, Request, Sequence, SessionId, ShardId, TabletId, Term,
@@ -28,6 +28,9 @@ struct Side {
     carrier: Carrier<ModelStore>,
     /// What the worker was told, apart from what it answers.
     told: Vec<Input>,
+    /// How often the store was asked to take a snapshot in, and whether it has no room for one.
+    opens: usize,
+    lacks_room: bool,
 }
 
 /// Nodes 1 and 2 have the group, node 3 is to get it.
@@ -102,6 +105,8 @@ impl World {
                 machine,
                 carrier: Carrier::new(settings, now),
                 told: Vec::new(),
+                opens: 0,
+                lacks_room: false,
             }
         });
         Self {
@@ -210,7 +215,14 @@ impl Side {
                 return Some(CarrierInput::Pinned { transfer, snapshot });
             }
             Errand::Open { group } => {
-                let opened = self.machine.begin_install();
+                self.opens += 1;
+                let opened = match self.lacks_room {
+                    false => self.machine.begin_install(),
+                    true => Err(StoreError::Stalled {
+                        waited: Duration::ZERO,
+                        sealed: 9,
+                    }),
+                };
                 return Some(CarrierInput::Opened { group, opened });
             }
             Errand::Discard { tablet } => self.machine.discard(tablet),
@@ -486,4 +498,21 @@ fn who_comes_too_many_waits_and_is_served_in_turn() {
     // A node gets no more than it takes, and others do not wait behind it.
     assert_eq!(pins(wanted_at(6, 4)), []);
     assert_eq!(pins(wanted_at(7, 3)).len(), 1);
+}
+
+#[test]
+fn a_store_without_room_is_left_alone_for_a_while() {
+    let mut world = World::new(SETTINGS);
+    world.side(3).lacks_room = true;
+    for _ in 0..5 {
+        world.want(1);
+        world.settle();
+    }
+    assert_eq!(world.side(3).opens, 1);
+    world.side(3).lacks_room = false;
+    world.now = world.now + Duration::from_secs(11);
+    world.want(1);
+    world.settle();
+    assert_eq!(world.side(3).opens, 2);
+    world.assert_whole();
 }

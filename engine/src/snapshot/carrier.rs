@@ -19,6 +19,9 @@ use std::time::Duration;
 /// The longest record of a replica that is taken, well below what the log takes with a snapshot.
 const MAX_RECORD_BYTES: usize = 256 << 10;
 
+/// For so long no snapshot is taken in after the store had failed to take one in, which mostly is for want of room.
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
+
 /// How snapshots travel.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotSettings {
@@ -176,6 +179,8 @@ pub struct Carrier<S: Store> {
     /// Who is to get one when there are fewer under way, each peer of a group once: first come, first served.
     waiting: VecDeque<(GroupId, ReplicaId, NodeId)>,
     incoming: BTreeMap<GroupId, Incoming<S::Stager>>,
+    /// Until then none is taken in.
+    no_room_until: Instant,
     next_transfer: u64,
     counters: SnapshotCounters,
     errands: Vec<Errand>,
@@ -195,6 +200,7 @@ impl<S: Store> Carrier<S> {
             outgoing: BTreeMap::new(),
             waiting: VecDeque::new(),
             incoming: BTreeMap::new(),
+            no_room_until: now,
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
             counters: SnapshotCounters {

@@ -1,6 +1,6 @@
 //! What the carrier does for snapshots that come in.
 
-use super::{Carrier, Errand, MAX_RECORD_BYTES};
+use super::{Carrier, Errand, MAX_RECORD_BYTES, ROOM_PAUSE};
 use crate::snapshot::incoming::{self, ChunkError, Incoming, Staging};
 use crate::snapshot::message::{End, SnapshotBody};
 use crate::worker::{Input, OfferAnswer};
@@ -23,6 +23,9 @@ impl<S: Store> Carrier<S> {
             return; // The decoder has seen to it.
         };
         let last = *last;
+        if now < self.no_room_until {
+            return self.say_end(from, group, transfer, End::Refused);
+        }
         if record.len() > MAX_RECORD_BYTES {
             tracing::warn!(%from, %group, bytes = record.len(), "refused a snapshot with a record that is too long");
             return self.say_end(from, group, transfer, End::Refused);
@@ -124,6 +127,7 @@ impl<S: Store> Carrier<S> {
                 tracing::error!(%group, %error, "no room for a snapshot");
                 let (from, transfer) = (one.from, one.transfer);
                 self.incoming.remove(&group);
+                self.no_room_until = now + ROOM_PAUSE;
                 self.say_end(from, group, transfer, End::Refused);
             }
             (Err(_), None) => {}
@@ -163,20 +167,20 @@ impl<S: Store> Carrier<S> {
         match staging.take(after, rows) {
             Ok(()) => {}
             Err(ChunkError::NotNext) => return,
-            Err(error) => return self.break_off(group, &error),
+            Err(error) => return self.break_off(group, &error, now),
         }
         self.counters.received_bytes += rows.len() as u64;
         one.expires_at = now + self.settings.patience;
         // A node that receives from several has one budget for all of them.
         self.budget.charge(rows.len(), now);
         match hash {
-            Some(hash) => self.finish_incoming(group, hash),
+            Some(hash) => self.finish_incoming(group, hash, now),
             None if self.budget.opens_at(now) <= now => self.pull(group, now),
             None => one.pull_at = self.budget.opens_at(now),
         }
     }
 
-    pub(super) fn finish_incoming(&mut self, group: GroupId, hash: u128) {
+    pub(super) fn finish_incoming(&mut self, group: GroupId, hash: u128, now: Instant) {
         let Some(one) = self.incoming.remove(&group) else {
             return;
         };
@@ -201,7 +205,7 @@ impl<S: Store> Carrier<S> {
                 self.say_end(one.from, group, one.transfer, End::Delivered);
             }
             Err(error) => {
-                self.report(group, one.from, &error);
+                self.report(group, one.from, &error, now);
                 self.errands.push(Errand::Discard { tablet });
                 self.counters.given_up += 1;
                 self.say_end(one.from, group, one.transfer, End::Refused);
@@ -209,16 +213,22 @@ impl<S: Store> Carrier<S> {
         }
     }
 
-    pub(super) fn break_off(&mut self, group: GroupId, error: &ChunkError) {
+    pub(super) fn break_off(&mut self, group: GroupId, error: &ChunkError, now: Instant) {
         if let Some(one) = self.incoming.get(&group) {
             let (from, transfer) = (one.from, one.transfer);
-            self.report(group, from, error);
+            self.report(group, from, error, now);
             self.give_up_incoming(group);
             self.say_end(from, group, transfer, End::Refused);
         }
     }
 
-    pub(super) fn report(&self, group: GroupId, from: NodeId, error: &ChunkError) {
+    pub(super) fn report(
+        &mut self,
+        group: GroupId,
+        from: NodeId,
+        error: &ChunkError,
+        now: Instant,
+    ) {
         match error {
             ChunkError::NotNext => {}
             ChunkError::Wrong(what) => {
@@ -226,6 +236,7 @@ impl<S: Store> Carrier<S> {
             }
             ChunkError::Store(error) => {
                 tracing::error!(%group, %from, %error, "cannot store a snapshot; broke it off");
+                self.no_room_until = now + ROOM_PAUSE;
             }
         }
     }
