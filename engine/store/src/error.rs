@@ -136,6 +136,22 @@ impl StoreError {
         }
     }
 
+    /// Whether what was read is not what was written, or cannot be read any more: the disk or the memory is at fault, and
+    /// whoever needs it is rebuilt from its peers.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::DamagedFile { .. }
+            | Self::DamagedRow { .. }
+            | Self::DamagedEntry { .. } => true,
+            // EIO: a sector that the disk cannot read.
+            Self::Io { source, .. } => source.raw_os_error() == Some(5),
+            Self::Execute { source, .. } => source.is_damage(),
+            _ => false,
+        }
+    }
+
     /// Whether the disk is full: nothing is wrong, and the call may succeed once there is room.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -44,6 +44,9 @@ pub use kv::{
     KeyValue, KvMachine, KvReader, KvSnapshot, Machine, Outcome, ReadError, ReplicaRecord,
     ScanLimits, ScanPage, Stager, State, StateHash, StateMachine,
 };
-pub use lsm::{Compression, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView};
+pub use lsm::{
+    Compression, DamagedTable, LsmMonitor, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView,
+    ScrubCounters,
+};
 pub use model::{ModelStager, ModelStore, ModelView};
 pub use store::{Row, Store, View};

@@ -4,6 +4,7 @@
 //! memory. Both stop when told to; a compaction under way is broken off (`CompactionPace`).
 
 use super::pins::Pins;
+use super::scrub::Scrub;
 use crate::durability::Reached;
 use crate::{Durability, StoreError, keys};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) writing: RwLock<()>,
     /// Some of that has failed, and what it left has not been removed (`litter`).
     pub(super) is_littered: AtomicBool,
+    pub(super) scrub: Scrub,
 }
 
 /// What comes with a sealed memtable.
@@ -67,6 +69,7 @@ struct State {
     compaction_trouble: Option<StoreError>,
     flushes: u64,
     compactions: u64,
+    failed_compactions: u64,
 }
 
 /// Counters of the background's work.
@@ -75,6 +78,7 @@ pub(super) struct Progress {
     pub(super) sealed: usize,
     pub(super) flushes: u64,
     pub(super) compactions: u64,
+    pub(super) failed_compactions: u64,
     pub(super) trouble: Option<StoreError>,
 }
 
@@ -85,6 +89,7 @@ impl Shared {
         pins: Arc<Pins>,
         durability: Durability,
         stopping: Arc<AtomicBool>,
+        scrub: Scrub,
     ) -> Self {
         Self {
             path,
@@ -96,6 +101,7 @@ impl Shared {
             stopping,
             writing: RwLock::default(),
             is_littered: AtomicBool::new(false),
+            scrub,
         }
     }
 
@@ -181,6 +187,7 @@ impl Shared {
             sealed: state.sealed.len() + state.flushing,
             flushes: state.flushes,
             compactions: state.compactions,
+            failed_compactions: state.failed_compactions,
             trouble: state
                 .failed
                 .as_ref()
@@ -200,6 +207,7 @@ impl Shared {
         self.stopping.store(true, Ordering::Release);
         self.state.lock().stop = true;
         self.changed.notify_all();
+        self.scrub.stop();
     }
 
     /// A thread begins that writes tables of its own, and says so as long as it keeps what is returned.
@@ -232,10 +240,7 @@ impl Shared {
 
     /// Body of the flushing thread.
     pub(super) fn flush_until_stopped(&self) {
-        let _guard = DeathWatch {
-            shared: self,
-            thread: "flush",
-        };
+        let _guard = DeathWatch::of(self, "flush");
         let mut state = self.state.lock();
         loop {
             if state.stop {
@@ -310,10 +315,7 @@ impl Shared {
 
     /// Body of the compacting thread.
     pub(super) fn compact_until_stopped(&self) {
-        let _guard = DeathWatch {
-            shared: self,
-            thread: "compaction",
-        };
+        let _guard = DeathWatch::of(self, "compaction");
         let strategy: Arc<dyn CompactionStrategy> = Arc::new(Leveled::default());
         let mut state = self.state.lock();
         loop {
@@ -347,6 +349,10 @@ impl Shared {
                 // on it: the store goes on, and the next flush tries again.
                 Err(error) => {
                     tracing::error!(%error, "compaction failed");
+                    if error.is_damage() && !self.scrub.knows_damage() {
+                        self.scrub.want();
+                    }
+                    state.failed_compactions += 1;
                     state.compaction_trouble = Some(error);
                 }
             }
@@ -405,9 +411,15 @@ impl Drop for Staging {
 }
 
 /// Tells everyone who waits when a thread dies of a panic.
-struct DeathWatch<'a> {
+pub(super) struct DeathWatch<'a> {
     shared: &'a Shared,
     thread: &'static str,
+}
+
+impl<'a> DeathWatch<'a> {
+    pub(super) const fn of(shared: &'a Shared, thread: &'static str) -> Self {
+        Self { shared, thread }
+    }
 }
 
 impl Drop for DeathWatch<'_> {
@@ -476,10 +488,7 @@ mod tests {
         shared.hand_over(Sealed::default());
         let dying = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let _guard = DeathWatch {
-                shared: &dying,
-                thread: "flush",
-            };
+            let _guard = DeathWatch::of(&dying, "flush");
             panic!("a bug");
         });
         let error = shared.wait_for_flush().unwrap_err();

@@ -28,14 +28,20 @@
 //!   snapshot's tables are waited for as well: the next life writes tables under the same names.
 
 mod background;
+mod damage;
 mod litter;
+mod monitor;
 mod pace;
 mod pins;
 mod preflight;
+mod scrub;
 mod settings;
 mod stager;
 mod view;
 
+pub use damage::DamagedTable;
+pub use monitor::{LsmMonitor, LsmStats};
+pub use scrub::ScrubCounters;
 pub use settings::{Compression, LsmSettings};
 pub use stager::LsmStager;
 pub use view::LsmView;
@@ -53,6 +59,7 @@ use lsm_tree::{
 use pins::Pins;
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{GroupId, LogIndex, TabletId};
+use scrub::Scrub;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,27 +89,6 @@ pub struct LsmStore {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the store holds and has done, for metrics and status.
-#[derive(Clone, Debug)]
-pub struct LsmStats {
-    /// Bytes in the active memtable.
-    pub memtable_bytes: u64,
-    /// Memtables that wait for their flush, the one under way included.
-    pub sealed_memtables: usize,
-    /// Tables on disk.
-    pub tables: usize,
-    /// Bytes of those tables.
-    pub disk_bytes: u64,
-    /// Flushes finished since opening.
-    pub flushes: u64,
-    /// Compactions finished since opening.
-    pub compactions: u64,
-    /// Views alive.
-    pub views: usize,
-    /// What the last flush or compaction met, if it failed.
-    pub trouble: Option<StoreError>,
-}
-
 impl LsmStore {
     /// Opens the store in a directory, or makes it.
     ///
@@ -125,7 +111,8 @@ impl LsmStore {
         let applied = read_applied(&tree, next, path)?;
         let durability = Durability::new(Arc::new(applied.clone()));
         let pins = Arc::new(Pins::new(seqno));
-        let shared = Shared::new(path.into(), tree.clone(), pins, durability, stopping);
+        let scrub = Scrub::new(settings.scrub_interval, settings.scrub_bytes_per_second);
+        let shared = Shared::new(path.into(), tree.clone(), pins, durability, stopping, scrub);
         let shared = Arc::new(shared);
         let memtable = tree.active_memtable();
         let mut store = Self {
@@ -141,6 +128,7 @@ impl LsmStore {
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
         store.spawn("pontoon-compact", Shared::compact_until_stopped)?;
+        store.spawn("pontoon-scrub", Shared::scrub_until_stopped)?;
         tracing::info!(
             path = %path.display(),
             groups = store.applied.len(),
@@ -183,17 +171,13 @@ impl LsmStore {
     /// What the store holds and has done.
     #[must_use]
     pub fn stats(&self) -> LsmStats {
-        let progress = self.shared.progress();
-        LsmStats {
-            memtable_bytes: self.memtable.size(),
-            sealed_memtables: progress.sealed,
-            tables: self.tree.table_count(),
-            disk_bytes: self.tree.disk_space(),
-            flushes: progress.flushes,
-            compactions: progress.compactions,
-            views: self.shared.pins.live(),
-            trouble: progress.trouble,
-        }
+        self.monitor().stats()
+    }
+
+    /// Tells that from any thread.
+    #[must_use]
+    pub fn monitor(&self) -> LsmMonitor {
+        LsmMonitor::new(Arc::clone(&self.shared))
     }
 
     fn seal(&mut self) {
@@ -289,8 +273,8 @@ impl Store for LsmStore {
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let pin = self.shared.pins.pin();
         let found = self.tree.get(stored_key, pin.seqno());
-        let value = found.map_err(|error| self.shared.error("read a row", error))?;
-        Ok(value.map(view::own))
+        let read_error = |error| self.shared.read_error(error, stored_key, stored_key);
+        Ok(found.map_err(read_error)?.map(view::own))
     }
 
     fn view(&self) -> LsmView {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Bytes merged between two looks at the clock.
 const STRIDE_BYTES: u64 = 64 << 10;
 /// The longest that the end of the store goes unnoticed.
-const MAX_SLEEP: Duration = Duration::from_millis(20);
+pub(super) const MAX_SLEEP: Duration = Duration::from_millis(20);
 
 /// Keeps compactions to their rate, and breaks off the one under way when the store stops: nobody wants to wait for it,
 /// and the tree's own stop signal makes it commit what it has merged so far, without the rest.
@@ -86,14 +86,14 @@ impl CompactionFilter for PacedFilter {
 }
 
 /// A rate of bytes that saves nothing up: whoever was slow for a while may not make up for it by a burst.
-struct Rate {
+pub(super) struct Rate {
     bytes_per_second: NonZeroU64,
     /// When all that was spent is paid for.
     paid_at: Duration,
 }
 
 impl Rate {
-    const fn new(bytes_per_second: NonZeroU64) -> Self {
+    pub(super) const fn new(bytes_per_second: NonZeroU64) -> Self {
         Self {
             bytes_per_second,
             paid_at: Duration::ZERO,
@@ -101,7 +101,7 @@ impl Rate {
     }
 
     /// Spends at `now`; returns when to go on.
-    fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
+    pub(super) fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.paid_at = self.paid_at.max(now).saturating_add(cost);

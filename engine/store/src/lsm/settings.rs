@@ -38,7 +38,15 @@ pub struct LsmSettings {
     /// How many bytes of rows compactions merge in a second at most. Too few, and tables pile up: reads look into more
     /// of them, and the disk holds more of what is out of date.
     pub compaction_bytes_per_second: Option<NonZeroU64>,
+    /// How often all tables are read and held against their checksums; `None`: never.
+    pub scrub_interval: Option<Duration>,
+    /// How many bytes are read for that in a second at most.
+    pub scrub_bytes_per_second: NonZeroU64,
 }
+
+/// A week.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
+const SCRUB_BYTES_PER_SECOND: NonZeroU64 = NonZeroU64::MIN.saturating_add((16 << 20) - 1);
 
 impl Default for LsmSettings {
     fn default() -> Self {
@@ -49,6 +57,8 @@ impl Default for LsmSettings {
             block_cache_bytes: 64 << 20,
             compression: Compression::default(),
             compaction_bytes_per_second: None,
+            scrub_interval: Some(SCRUB_INTERVAL),
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
         }
     }
 }

@@ -26,7 +26,7 @@ impl View for LsmView {
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let Inner { shared, pin } = &*self.0;
         let found = shared.tree.get(stored_key, pin.seqno());
-        let value = found.map_err(|error| shared.error("read a row", error))?;
+        let value = found.map_err(|error| shared.read_error(error, stored_key, stored_key))?;
         Ok(value.map(own))
     }
 
@@ -39,10 +39,12 @@ impl View for LsmView {
         // The tree takes an inverted range for a bug of its caller.
         let rows = (from < to).then(|| shared.tree.range(from..to, pin.seqno(), None));
         let keep = Arc::clone(&self.0);
+        let (mut last, to) = (Slice::from(from), Slice::from(to));
         rows.into_iter().flatten().map(move |row| {
             let (key, value) = row
                 .into_inner()
-                .map_err(|error| keep.shared.error("read a row", error))?;
+                .map_err(|error| keep.shared.read_error(error, &last, &to))?;
+            last = key.clone();
             Ok((own(key), own(value)))
         })
     }

@@ -1,0 +1,153 @@
+//! Whom a damaged table concerns.
+
+use crate::keys::{self, LOCAL_TABLET};
+use lsm_tree::coding::Decode;
+use lsm_tree::table::block::Header;
+use lsm_tree::table::block::decoder::ParsedItem;
+use lsm_tree::table::{Block, DataBlock};
+use lsm_tree::{Slice, Table};
+use pontoon_types::TabletId;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A table that does not hold what was written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedTable {
+    /// Its file.
+    pub path: PathBuf,
+    /// The first and the last tablet that it has rows of.
+    pub tablets: (TabletId, TabletId),
+    /// The tablets of which some rows may not be readable, as ranges with both ends. All others can be read in full.
+    pub lost: Vec<(TabletId, TabletId)>,
+}
+
+impl DamagedTable {
+    /// Whether rows of a tablet may not be readable.
+    #[must_use]
+    pub fn has_lost(&self, tablet: TabletId) -> bool {
+        let mut lost = self.lost.iter();
+        lost.any(|(first, last)| (*first..=*last).contains(&tablet))
+    }
+
+    /// Whether it may have lost rows of the node's own. No peer has those: the node has to be replaced.
+    #[must_use]
+    pub fn has_lost_local_rows(&self) -> bool {
+        self.has_lost(LOCAL_TABLET)
+    }
+}
+
+/// Finds out which rows of a damaged table can be read.
+pub(super) fn locate(table: &Table) -> DamagedTable {
+    let keys = &table.metadata.key_range;
+    // The tree has only keys that were made here; one that were not would concern everybody.
+    let first = keys::tablet_of(keys.min()).unwrap_or(LOCAL_TABLET);
+    let last = keys::tablet_of(keys.max()).unwrap_or(TabletId(u64::MAX));
+    let mut search = Search {
+        table,
+        lost: Vec::new(),
+        good: None,
+        bad_after: None,
+        tablets: (first, last),
+    };
+    // What cannot be read from some point on is lost from there on.
+    if search.run().is_err() || search.bad_after.is_some() {
+        search.lose_until(last);
+    }
+    let mut lost = search.lost;
+    if lost.is_empty() {
+        // It is not in the rows, but in what leads to them.
+        lost.push((first, last));
+    }
+    DamagedTable {
+        path: table.path.to_path_buf(),
+        tablets: (first, last),
+        lost,
+    }
+}
+
+struct Search<'a> {
+    table: &'a Table,
+    lost: Vec<(TabletId, TabletId)>,
+    /// The last block that is in order, as it is on the disk.
+    good: Option<Vec<u8>>,
+    /// The tablet of the last row before a block that is not.
+    bad_after: Option<TabletId>,
+    tablets: (TabletId, TabletId),
+}
+
+impl Search<'_> {
+    /// Goes through the blocks with rows, which lie one behind the other from the beginning of the file.
+    fn run(&mut self) -> io::Result<()> {
+        let file = File::open(&*self.table.path)?;
+        let len = file.metadata()?.len();
+        let mut file = BufReader::with_capacity(256 << 10, file);
+        for _ in 0..self.table.metadata.data_block_count {
+            let mut block = vec![0; Header::serialized_len()];
+            file.read_exact(&mut block)?;
+            // Where the next block begins only the header knows.
+            let header = Header::decode_from(&mut &block[..]).map_err(io::Error::other)?;
+            if u64::from(header.data_length) > len {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let at = block.len();
+            block.resize(at + header.data_length as usize, 0);
+            file.read_exact(&mut block[at..])?;
+            if xxh3_128(&block[at..]) != header.checksum.into_u128() {
+                self.bad_after.get_or_insert(self.last_good());
+                continue;
+            }
+            if self.bad_after.is_some() {
+                let next = self.first_key(&block);
+                let tablet = next.as_deref().and_then(keys::tablet_of);
+                self.lose_until(match (tablet, next) {
+                    (Some(tablet), Some(next)) if self.begins_at(tablet, &next) => {
+                        // Its first row is behind the damage.
+                        let before = TabletId(tablet.0.saturating_sub(1));
+                        before.max(self.last_good())
+                    }
+                    (tablet, _) => tablet.unwrap_or(self.tablets.1),
+                });
+            }
+            self.good = Some(block);
+        }
+        Ok(())
+    }
+
+    fn lose_until(&mut self, last: TabletId) {
+        let first = self.bad_after.take().unwrap_or_else(|| self.last_good());
+        self.lost.push((first, last));
+    }
+
+    /// The tablet of the last row that could be read.
+    fn last_good(&self) -> TabletId {
+        let block = self.good.as_deref().and_then(|block| self.decode(block));
+        let key = block.and_then(|block| {
+            let last = block.iter().next_back()?;
+            Some(last.materialize(&block.inner.data).key.user_key)
+        });
+        let tablet = key.as_deref().and_then(keys::tablet_of);
+        tablet.unwrap_or(self.tablets.0)
+    }
+
+    fn first_key(&self, block: &[u8]) -> Option<Slice> {
+        let block = self.decode(block)?;
+        let first = block.iter().next()?;
+        Some(first.materialize(&block.inner.data).key.user_key)
+    }
+
+    fn decode(&self, mut block: &[u8]) -> Option<DataBlock> {
+        let compression = self.table.metadata.data_block_compression;
+        Some(DataBlock::new(
+            Block::from_reader(&mut block, compression).ok()?,
+        ))
+    }
+
+    /// Whether the table's first row of a tablet is the one at `key`.
+    fn begins_at(&self, tablet: TabletId, key: &[u8]) -> bool {
+        let from = Slice::from(&*keys::tablet_prefix(tablet));
+        let first = self.table.range(from..).next();
+        matches!(first, Some(Ok(row)) if *row.key.user_key == *key)
+    }
+}

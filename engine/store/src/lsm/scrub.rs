@@ -1,0 +1,327 @@
+//! Reading everything now and then, so that damage is found while the other replicas are whole.
+//!
+//! Blocks of tables are verified whenever they are read, but much is read by nobody for a long time. So a thread holds
+//! every table, file by file and at a bounded rate, against the checksum that the manifest has of it, once per interval.
+//! Where a read has met damage it looks at once: the tree does not say which table it was.
+//!
+//! What it reads may come from the page cache, and then says nothing about the disk.
+
+use super::background::{DeathWatch, Shared};
+use super::damage::{self, DamagedTable};
+use super::pace::{MAX_SLEEP, Rate};
+use crate::StoreError;
+use lsm_tree::{AbstractTree, Slice, Table, TableId};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::num::NonZeroU64;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// Its time of modification says when everything was last read to the end.
+const MARKER: &str = "scrubbed";
+/// A store that has never been read to the end is read so long after its opening, at the latest.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// Bytes between two looks at the clock.
+const STRIDE_BYTES: usize = 256 << 10;
+/// Places of damage that wait to be looked at, at most; more come from reads that meet the same again and again.
+const MAX_SUSPECTS: usize = 64;
+/// A sector that cannot be read.
+const EIO: i32 = 5;
+
+/// What the scrubbing thread shares with the others.
+pub(super) struct Scrub {
+    interval: Option<Duration>,
+    bytes_per_second: NonZeroU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stop: bool,
+    /// Ranges of keys in which a read has met damage.
+    suspects: VecDeque<(Slice, Slice)>,
+    /// Everything is to be read now.
+    is_wanted: bool,
+    damaged: BTreeMap<TableId, DamagedTable>,
+    counters: ScrubCounters,
+}
+
+/// What scrubbing has counted since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubCounters {
+    /// How often everything was read to the end.
+    pub passes: u64,
+    /// Bytes of tables that were read.
+    pub bytes: u64,
+    /// Damaged tables that were found.
+    pub damaged: u64,
+}
+
+/// The store stops.
+struct Stopping;
+
+enum Task {
+    Everything,
+    Suspect(Slice, Slice),
+}
+
+impl Scrub {
+    pub(super) fn new(interval: Option<Duration>, bytes_per_second: NonZeroU64) -> Self {
+        Self {
+            interval,
+            bytes_per_second,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// A read has met damage in the tables that have keys from `from` up to `to`.
+    pub(super) fn suspect(&self, from: &[u8], to: &[u8]) {
+        let mut state = self.state.lock();
+        if state.suspects.len() < MAX_SUSPECTS {
+            state.suspects.push_back((from.into(), to.into()));
+            self.changed.notify_all();
+        }
+    }
+
+    /// Somebody has met damage anywhere.
+    pub(super) fn want(&self) {
+        self.state.lock().is_wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether a damaged table is known, which may be gone by now.
+    pub(super) fn knows_damage(&self) -> bool {
+        !self.state.lock().damaged.is_empty()
+    }
+
+    pub(super) fn counters(&self) -> ScrubCounters {
+        self.state.lock().counters
+    }
+
+    /// Waits for something to do; `None`: the store stops.
+    fn next(&self, due: Option<Instant>) -> Option<Task> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            if let Some((from, to)) = state.suspects.pop_front() {
+                return Some(Task::Suspect(from, to));
+            }
+            if std::mem::take(&mut state.is_wanted) || due.is_some_and(|due| due <= Instant::now())
+            {
+                return Some(Task::Everything);
+            }
+            match due {
+                Some(due) => drop(self.changed.wait_until(&mut state, due)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    fn pop_suspect(&self) -> Option<(Slice, Slice)> {
+        self.state.lock().suspects.pop_front()
+    }
+}
+
+impl Shared {
+    /// The damaged tables that are known and still there.
+    pub(super) fn damaged_tables(&self) -> BTreeMap<TableId, DamagedTable> {
+        let mut state = self.scrub.state.lock();
+        if !state.damaged.is_empty() {
+            let version = self.tree.current_version();
+            let ids: HashSet<_> = version.iter_tables().map(Table::id).collect();
+            state.damaged.retain(|id, _| ids.contains(id));
+        }
+        state.damaged.clone()
+    }
+
+    /// Body of the scrubbing thread.
+    pub(super) fn scrub_until_stopped(&self) {
+        let _guard = DeathWatch::of(self, "scrub");
+        let mut due = self.first_pass();
+        while let Some(task) = self.scrub.next(due) {
+            let done = match task {
+                Task::Suspect(from, to) => self.check_suspect(&from, &to),
+                Task::Everything => self.check_everything().inspect(|()| {
+                    due = self
+                        .scrub
+                        .interval
+                        .map(|interval| Instant::now() + interval);
+                }),
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// When everything is first to be read.
+    fn first_pass(&self) -> Option<Instant> {
+        let interval = self.scrub.interval?;
+        let marker = fs::metadata(self.path.join(MARKER));
+        let since = marker.and_then(|marker| marker.modified()).ok();
+        let since = since.and_then(|last| SystemTime::now().duration_since(last).ok());
+        let wait = match since {
+            Some(since) => interval.saturating_sub(since),
+            None => interval.min(FIRST_AFTER),
+        };
+        Some(Instant::now() + wait)
+    }
+
+    fn check_everything(&self) -> Result<(), Stopping> {
+        let started = Instant::now();
+        let mut rate = Rate::new(self.scrub.bytes_per_second);
+        let ids: Vec<_> = self
+            .tree
+            .current_version()
+            .iter_tables()
+            .map(Table::id)
+            .collect();
+        for id in &ids {
+            // Only the one that is read is kept from going, or the disk would have to hold all that is merged meanwhile.
+            let table = self
+                .tree
+                .current_version()
+                .iter_tables()
+                .find(|table| table.id() == *id)
+                .cloned();
+            if let Some(table) = table {
+                self.examine(&table, |bytes| {
+                    self.pay(rate.spend(started.elapsed(), bytes), started)
+                })?;
+            }
+        }
+        self.scrub.state.lock().counters.passes += 1;
+        let damaged = self.damaged_tables().len();
+        tracing::info!(tables = ids.len(), damaged, elapsed = ?started.elapsed(), "scrubbed the store");
+        if let Err(error) = fs::write(self.path.join(MARKER), b"") {
+            tracing::warn!(%error, "when the store was scrubbed is not noted");
+        }
+        Ok(())
+    }
+
+    /// Waits until what was read is paid for. What is suspect does not wait.
+    fn pay(&self, until: Duration, started: Instant) -> Result<(), Stopping> {
+        loop {
+            while let Some((from, to)) = self.scrub.pop_suspect() {
+                self.check_suspect(&from, &to)?;
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(Stopping);
+            }
+            let Some(left) = until
+                .checked_sub(started.elapsed())
+                .filter(|left| !left.is_zero())
+            else {
+                return Ok(());
+            };
+            std::thread::sleep(left.min(MAX_SLEEP));
+        }
+    }
+
+    /// Reads the tables that a read looked into, which met damage at the first key from `from` on: in every run, the first
+    /// that has any.
+    fn check_suspect(&self, from: &[u8], to: &[u8]) -> Result<(), Stopping> {
+        let version = self.tree.current_version();
+        let runs = version.iter_levels().flat_map(|level| level.iter());
+        let tables: Vec<_> = runs
+            .filter_map(|run| {
+                let mut tables = run.iter();
+                let first = tables.find(|table| **table.metadata.key_range.max() >= *from)?;
+                (**first.metadata.key_range.min() <= *to).then(|| first.clone())
+            })
+            .collect();
+        drop(version);
+        for table in tables {
+            self.examine(&table, |_| match self.stopping.load(Ordering::Relaxed) {
+                true => Err(Stopping),
+                false => Ok(()),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads a table, and takes note of it if it is not what was written.
+    fn examine(
+        &self,
+        table: &Table,
+        mut pay: impl FnMut(u64) -> Result<(), Stopping>,
+    ) -> Result<(), Stopping> {
+        if self.scrub.state.lock().damaged.contains_key(&table.id()) {
+            return Ok(());
+        }
+        let checksum = match checksum_of(table, |bytes| {
+            self.scrub.state.lock().counters.bytes += bytes;
+            pay(bytes)
+        })? {
+            Ok(checksum) => Some(checksum),
+            Err(error) if is_damage(&error) => None,
+            Err(error) => {
+                tracing::warn!(path = %table.path.display(), %error, "a table could not be scrubbed");
+                return Ok(());
+            }
+        };
+        if checksum != Some(table.checksum().into_u128()) {
+            let damaged = damage::locate(table);
+            tracing::error!(
+                path = %damaged.path.display(),
+                tablets = ?damaged.tablets,
+                lost = ?damaged.lost,
+                "a table of the store is damaged"
+            );
+            let mut state = self.scrub.state.lock();
+            state.counters.damaged += 1;
+            state.damaged.insert(table.id(), damaged);
+        }
+        Ok(())
+    }
+
+    /// What the tree's error means to who read rows from `from` up to `to`.
+    pub(super) fn read_error(&self, error: lsm_tree::Error, from: &[u8], to: &[u8]) -> StoreError {
+        let error = self.error("read a row", error);
+        if error.is_damage() {
+            self.scrub.suspect(from, to);
+        }
+        error
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(EIO)
+}
+
+/// The checksum of the whole file, as it is on the disk now.
+fn checksum_of(
+    table: &Table,
+    mut pay: impl FnMut(u64) -> Result<(), Stopping>,
+) -> Result<io::Result<u128>, Stopping> {
+    let mut hasher = Xxh3Default::new();
+    let mut buffer = vec![0; STRIDE_BYTES];
+    let mut file = match File::open(&*table.path) {
+        Ok(file) => file,
+        Err(error) => return Ok(Err(error)),
+    };
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Ok(hasher.digest128())),
+            Ok(bytes) => {
+                hasher.update(&buffer[..bytes]);
+                pay(bytes as u64)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
