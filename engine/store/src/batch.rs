@@ -64,6 +64,17 @@ impl WriteBatch {
         self.append(&[], stored_key, None);
     }
 
+    /// Sets a row, or removes it, by its stored key.
+    pub(crate) fn put_stored(&mut self, stored_key: &[u8], value: Option<&[u8]>) {
+        self.append(&[], stored_key, value);
+    }
+
+    /// The stored key of the last row.
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        let row = self.rows.last()?;
+        Some(&self.bytes[row.start..row.key_end])
+    }
+
     fn push(&mut self, tablet: TabletId, space: Space, key: &[u8], value: Option<&[u8]>) {
         assert!(
             key.len() <= MAX_STORED_KEY_BYTES,

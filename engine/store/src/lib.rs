@@ -46,7 +46,7 @@ pub use kv::{
 };
 pub use lsm::{
     Compression, DamagedTable, LsmMonitor, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView,
-    ScrubCounters,
+    ScrubCounters, Shed,
 };
 pub use model::{ModelStager, ModelStore, ModelView};
 pub use store::{Row, Store, View};

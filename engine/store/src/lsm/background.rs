@@ -5,6 +5,7 @@
 
 use super::pins::Pins;
 use super::scrub::Scrub;
+use super::shed::ShedRequest;
 use crate::durability::Reached;
 use crate::{Durability, StoreError, keys};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
@@ -20,14 +21,18 @@ use std::time::{Duration, Instant};
 /// How long a flush waits before it tries again on a full disk.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long merges wait after one has met damage, which doubles from time to time.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
 /// What the apply thread and the two threads share.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) tree: AnyTree,
     pub(super) pins: Arc<Pins>,
     pub(super) durability: Durability,
-    state: Mutex<State>,
-    changed: Condvar,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
     /// Read by compactions on their way, which hold no lock.
     pub(super) stopping: Arc<AtomicBool>,
     /// Held for reading by all that write tables.
@@ -44,25 +49,31 @@ pub(super) struct Sealed {
     pub(super) reached: Reached,
     /// The tablets that nothing refers to any more, once it is durable.
     pub(super) unneeded: Vec<TabletId>,
+    /// What goes with a damaged table, once it is durable.
+    pub(super) shed: Option<ShedRequest>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// For each sealed memtable that no flush has taken up.
-    sealed: Vec<Sealed>,
+    pub(super) sealed: Vec<Sealed>,
     /// How many sealed memtables the flush under way holds.
-    flushing: usize,
+    pub(super) flushing: usize,
     /// The tablets whose tables may go.
     unneeded: Vec<TabletId>,
     /// How many tablets' tables are to go, or going, those that wait for a flush included.
     dropping: usize,
     compaction_wanted: bool,
-    compacting: bool,
+    pub(super) compacting: bool,
+    /// Nothing is merged until a damaged table has gone (`shed`).
+    pub(super) held: bool,
+    /// It may go now.
+    shed: Option<ShedRequest>,
     /// How many threads write tables of their own.
     stagings: usize,
     stop: bool,
     /// The store takes no more writes.
-    failed: Option<StoreError>,
+    pub(super) failed: Option<StoreError>,
     /// The last flush met a full disk; it is tried again.
     flush_trouble: Option<StoreError>,
     /// The last compaction failed; the next flush tries again.
@@ -262,9 +273,15 @@ impl Shared {
             state.flushing = 0;
             match result {
                 Ok(bytes) => {
-                    for Sealed { reached, unneeded } in taken {
+                    for Sealed {
+                        reached,
+                        unneeded,
+                        shed,
+                    } in taken
+                    {
                         self.durability.advance(&reached);
                         state.unneeded.extend(unneeded);
+                        state.shed = state.shed.take().or(shed);
                     }
                     state.flushes += 1;
                     state.flush_trouble = None;
@@ -317,29 +334,52 @@ impl Shared {
     pub(super) fn compact_until_stopped(&self) {
         let _guard = DeathWatch::of(self, "compaction");
         let strategy: Arc<dyn CompactionStrategy> = Arc::new(Leveled::default());
+        let mut backoff = Backoff::default();
         let mut state = self.state.lock();
         loop {
             if state.stop {
                 return;
             }
-            if !state.compaction_wanted {
-                self.changed.wait(&mut state);
+            let merges = state.compaction_wanted && !state.held && !backoff.holds();
+            if !merges && state.unneeded.is_empty() && state.shed.is_none() {
+                match backoff
+                    .until
+                    .filter(|_| state.compaction_wanted && !state.held)
+                {
+                    Some(until) => drop(self.changed.wait_until(&mut state, until)),
+                    None => self.changed.wait(&mut state),
+                }
                 continue;
             }
-            state.compaction_wanted = false;
-            state.compacting = true;
+            state.compaction_wanted &= !merges;
+            state.compacting = merges;
             let unneeded = std::mem::take(&mut state.unneeded);
+            let shed = state.shed.take();
             drop(state);
             let dropped = self.drop_tables(&unneeded);
-            let result = dropped.and_then(|()| self.compact_once(&strategy));
+            if let Some(shed) = &shed {
+                self.drop_shed(shed);
+                backoff = Backoff::default();
+            }
+            let result = dropped.and_then(|()| match merges {
+                true => self.compact_once(&strategy),
+                false => Ok(false),
+            });
             self.tidy();
             state = self.state.lock();
             state.compacting = false;
+            if shed.is_some() {
+                state.held = false;
+                state.compaction_wanted = true;
+            }
             // If tables have stayed, their rows are removed like any others.
             state.dropping -= unneeded.len();
             match result {
                 Ok(changed) => {
-                    state.compaction_trouble = None;
+                    if merges {
+                        state.compaction_trouble = None;
+                        backoff = Backoff::default();
+                    }
                     state.compactions += u64::from(changed);
                     // One step often makes the next one due.
                     state.compaction_wanted |= changed;
@@ -349,8 +389,11 @@ impl Shared {
                 // on it: the store goes on, and the next flush tries again.
                 Err(error) => {
                     tracing::error!(%error, "compaction failed");
-                    if error.is_damage() && !self.scrub.knows_damage() {
-                        self.scrub.want();
+                    if error.is_damage() {
+                        backoff.extend();
+                        if !self.scrub.knows_damage() {
+                            self.scrub.want();
+                        }
                     }
                     state.failed_compactions += 1;
                     state.compaction_trouble = Some(error);
@@ -397,6 +440,24 @@ impl Shared {
         })?;
         self.forget_versions();
         Ok(self.tree.current_version().id() != before)
+    }
+}
+
+/// Holds merges back that would meet the same damage again.
+#[derive(Default)]
+struct Backoff {
+    wait: Duration,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    fn holds(&self) -> bool {
+        self.until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn extend(&mut self) {
+        self.wait = (2 * self.wait).clamp(MIN_BACKOFF, MAX_BACKOFF);
+        self.until = Some(Instant::now() + self.wait);
     }
 }
 

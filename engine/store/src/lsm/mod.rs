@@ -36,6 +36,7 @@ mod pins;
 mod preflight;
 mod scrub;
 mod settings;
+mod shed;
 mod stager;
 mod view;
 
@@ -43,6 +44,7 @@ pub use damage::DamagedTable;
 pub use monitor::{LsmMonitor, LsmStats};
 pub use scrub::ScrubCounters;
 pub use settings::{Compression, LsmSettings};
+pub use shed::Shed;
 pub use stager::LsmStager;
 pub use view::LsmView;
 
@@ -60,6 +62,7 @@ use pins::Pins;
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{GroupId, LogIndex, TabletId};
 use scrub::Scrub;
+use shed::Shedding;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,6 +89,7 @@ pub struct LsmStore {
     left: BTreeSet<GroupId>,
     /// The tablets whose tables are to go once the active memtable is durable.
     unneeded: Vec<TabletId>,
+    shedding: Shedding,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -124,6 +128,7 @@ impl LsmStore {
             moved: BTreeSet::new(),
             left: BTreeSet::new(),
             unneeded: Vec::new(),
+            shedding: Shedding::default(),
             threads: Vec::new(),
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
@@ -182,17 +187,19 @@ impl LsmStore {
 
     fn seal(&mut self) {
         self.write_applied();
+        self.write_sentinel();
         let is_sealed = self.tree.rotate_memtable().is_some();
         if is_sealed {
             self.memtable = self.tree.active_memtable();
         }
-        if is_sealed || !self.unneeded.is_empty() {
+        if is_sealed || !self.unneeded.is_empty() || self.shedding.request.is_some() {
             self.shared.hand_over(Sealed {
                 reached: Reached {
                     applied: Arc::new(self.applied.clone()),
                     left: std::mem::take(&mut self.left),
                 },
                 unneeded: std::mem::take(&mut self.unneeded),
+                shed: self.shedding.request.take(),
             });
         }
     }

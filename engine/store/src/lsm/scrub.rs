@@ -99,6 +99,17 @@ impl Scrub {
         self.changed.notify_all();
     }
 
+    /// Takes a table for damaged that is not.
+    #[cfg(test)]
+    pub(super) fn condemn(&self, table: &Table) {
+        let damaged = DamagedTable {
+            path: table.path.to_path_buf(),
+            tablets: Default::default(),
+            lost: Vec::new(),
+        };
+        self.state.lock().damaged.insert(table.id(), damaged);
+    }
+
     /// Whether a damaged table is known, which may be gone by now.
     pub(super) fn knows_damage(&self) -> bool {
         !self.state.lock().damaged.is_empty()
