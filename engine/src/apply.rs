@@ -9,8 +9,13 @@ use pontoon_store::{
     KeyValue, KvReader, KvSnapshot, Machine, Outcome, ReadError, ScanLimits, StateMachine, Store,
     StoreError, View,
 };
-use pontoon_types::{Entry, EntryKind, GroupId, LogIndex};
-use std::collections::VecDeque;
+use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, TabletId};
+use std::collections::{HashSet, VecDeque};
+
+/// What is answered to a read of rows that cannot be read.
+const UNREADABLE: Reply = Reply::Unavailable {
+    reason: "the store could not be read",
+};
 
 /// Gathers what the workers handed over and applies it as one batch.
 pub struct ApplyStage<S: Store, M = KeyValue> {
@@ -28,6 +33,11 @@ pub struct ApplyStage<S: Store, M = KeyValue> {
     progress: Vec<Progress>,
     /// Groups whose replica has come, has left or has other members.
     changed: Vec<GroupId>,
+    /// Groups whose replica cannot go on, because what it would have to read is damaged. Nothing of them is applied or read
+    /// until a snapshot takes the replica's place, or it leaves.
+    lost: HashSet<GroupId>,
+    /// Those that are new, with the tablets of their replicas.
+    newly_lost: Vec<(GroupId, TabletId)>,
 }
 
 /// What happens between two entries.
@@ -71,6 +81,8 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
             outcomes: Vec::new(),
             progress: Vec::new(),
             changed: Vec::new(),
+            lost: HashSet::new(),
+            newly_lost: Vec::new(),
         }
     }
 
@@ -118,7 +130,8 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
     }
 
     /// Applies what was gathered, then answers. How far each worker's groups have come by that tells
-    /// [`ApplyStage::progress`].
+    /// [`ApplyStage::progress`]. A group that cannot go on because of damage costs no other: [`ApplyStage::take_lost`] names
+    /// it, and its entries count as handled there, but not in the store.
     ///
     /// # Errors
     /// If the store failed, and the node must stop; who has not been answered then gets no answer. After
@@ -149,8 +162,8 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
         if from == to {
             return Ok(());
         }
+        self.execute(from, to)?;
         let entries = &self.entries[from..to];
-        self.machine.apply(entries, &mut self.outcomes)?;
         assert_eq!(
             self.outcomes.len(),
             entries.len(),
@@ -163,6 +176,9 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
         }
         let due = self.waiters.partition_point(|(at, _)| *at < to);
         for (at, waiter) in self.waiters.drain(..due) {
+            if self.lost.contains(&self.entries[at].group()) {
+                continue; // It is committed, and what comes of it only the others know: "unknown".
+            }
             let outcome = std::mem::replace(&mut self.outcomes[at - from], Outcome::None);
             waiter.reply(Reply::Applied(outcome));
         }
@@ -170,15 +186,70 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
         Ok(())
     }
 
+    /// Executes the entries of a range, except for those of lost groups.
+    fn execute(&mut self, from: usize, to: usize) -> Result<(), StoreError> {
+        loop {
+            let entries = &self.entries[from..to];
+            let applied = if self.lost.is_empty() {
+                self.machine.apply(entries, &mut self.outcomes)
+            } else {
+                let others = entries
+                    .iter()
+                    .filter(|one| !self.lost.contains(&one.group()));
+                let others: Vec<_> = others.cloned().collect();
+                self.machine.apply(&others, &mut self.outcomes)
+            };
+            match applied {
+                // Nothing has been applied, of any group.
+                Err(error) if error.is_damage() => match error.group() {
+                    Some(group) => self.lose(group, &error),
+                    None => return Err(error),
+                },
+                applied => {
+                    applied?;
+                    break;
+                }
+            }
+        }
+        if !self.lost.is_empty() {
+            let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
+            let of = |entry: &Entry| match self.lost.contains(&entry.group()) {
+                true => Some(Outcome::None),
+                false => outcomes.next(),
+            };
+            self.outcomes = self.entries[from..to].iter().map_while(of).collect();
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, group: GroupId, error: &StoreError) {
+        tracing::error!(%group, %error, "a replica cannot apply its log");
+        self.lost.insert(group);
+        let record = self.machine.replica(group);
+        let tablet = record.map(|record| record.tablet);
+        self.newly_lost.extend(tablet.map(|tablet| (group, tablet)));
+    }
+
+    /// The groups that were lost since the last call, and the tablets of their replicas. Their workers are to hear
+    /// of it before they hear of any progress.
+    pub fn take_lost(&mut self) -> Vec<(GroupId, TabletId)> {
+        std::mem::take(&mut self.newly_lost)
+    }
+
     fn switch(&mut self, switch: Switch) -> Result<(), StoreError> {
         match switch {
             Switch::Install { record, applied } => {
-                self.changed.push(record.group);
-                self.machine.install(*record, applied)
+                let group = record.group;
+                self.changed.push(group);
+                self.machine.install(*record, applied)?;
+                self.lost.remove(&group);
+                Ok(())
             }
             Switch::Remove(group) => {
                 self.changed.push(group);
-                self.machine.remove(group)
+                self.machine.remove(group)?;
+                self.lost.remove(&group);
+                Ok(())
             }
             Switch::Discard(tablet) => {
                 self.machine.discard(tablet);
@@ -212,10 +283,16 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
 
     /// The reads that became due with the last [`ApplyStage::run`], if there are any.
     pub fn take_reads(&mut self) -> Option<DueReads<S::View>> {
-        if self.reads.is_empty() {
+        let mut reads = std::mem::take(&mut self.reads);
+        if !self.lost.is_empty() {
+            // What they waited for is not applied.
+            for (_, read) in reads.extract_if(.., |(group, _)| self.lost.contains(group)) {
+                read.refuse(UNREADABLE);
+            }
+        }
+        if reads.is_empty() {
             return None;
         }
-        let reads = std::mem::take(&mut self.reads);
         Some(DueReads {
             reader: self.machine.reader(),
             reads,
@@ -226,15 +303,21 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
 impl<V: View> DueReads<V> {
     /// Serves and answers every read.
     pub fn serve(self) {
+        self.serve_noting(|_, _| ());
+    }
+
+    /// The same; names each group of which a read has met damage, and the tablet of its replica.
+    pub fn serve_noting(self, mut damaged: impl FnMut(GroupId, TabletId)) {
         for (group, read) in self.reads {
             let reply = serve(&self.reader, group, &read).unwrap_or_else(|error| match error {
                 ReadError::StaleEpoch { .. } | ReadError::OutOfRange { .. } => Reply::StaleRead,
                 ReadError::UnknownGroup { group } => Reply::NoReplica { group },
                 ReadError::Store(error) => {
                     tracing::error!(%group, %error, "a read failed");
-                    Reply::Unavailable {
-                        reason: "the store could not be read",
+                    if let Some(record) = self.reader.replica(group).filter(|_| error.is_damage()) {
+                        damaged(group, record.tablet);
                     }
+                    UNREADABLE
                 }
             });
             read.waiter.reply(reply);

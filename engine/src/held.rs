@@ -180,6 +180,12 @@ impl<V: View> Work<V> {
         (self.snapshot.record().group, self.snapshot.applied())
     }
 
+    /// The tablet that is read.
+    #[must_use]
+    pub fn tablet(&self) -> TabletId {
+        self.snapshot.record().tablet
+    }
+
     /// Goes on for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of all rows
     /// so far.
     ///

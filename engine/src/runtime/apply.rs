@@ -4,12 +4,12 @@ use super::clock;
 use super::mailbox::{Inbox, Mailbox};
 use super::readers::ReadJob;
 use super::snapshots::CarrierJob;
-use super::{Host, Shared};
+use super::{Host, Shared, worker_of};
 use crate::apply::ApplyStage;
 use crate::snapshot::CarrierInput;
 use crate::worker::{ApplyBatch, Input};
 use crossbeam_channel::Sender;
-use pontoon_store::{LsmStore, StateMachine, Store, StoreError};
+use pontoon_store::{LsmStore, Shed, StateMachine, Store, StoreError};
 use pontoon_types::{GroupId, TabletId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +42,8 @@ pub(super) enum ApplyJob {
     Discard { tablet: TabletId },
     /// Start a flush, so that the log can be cut.
     Flush,
+    /// Get rid of a damaged table, if one can go.
+    Shed,
     /// Everything was handed over: flush, and end.
     Finish,
 }
@@ -69,14 +71,21 @@ pub(super) fn run<M: StateMachine>(
     let mut jobs = Vec::new();
     let mut unheard = vec![0; shared.mailboxes.len()];
     let mut finish = false;
-    let mut has_garbage = true;
+    let (mut has_garbage, mut sheds) = (true, false);
     let mut turns = 0_u64;
     while !finish {
         // Those who wait for what is applied are the ones who bring more: no courtesies.
-        inbox.wait(has_garbage.then_some(IDLE), 0, &mut jobs);
+        inbox.wait((has_garbage || sheds).then_some(IDLE), 0, &mut jobs);
         turns += 1;
-        if has_garbage && (jobs.is_empty() || turns.is_multiple_of(RECLAIM_TURNS)) {
-            has_garbage = patiently(shared, || stage.machine().reclaim(RECLAIM_ROWS))?;
+        if jobs.is_empty() || turns.is_multiple_of(RECLAIM_TURNS) {
+            if has_garbage {
+                has_garbage = patiently(shared, || stage.machine().reclaim(RECLAIM_ROWS))?;
+            }
+            if sheds {
+                let shed = patiently(shared, || stage.machine().shed(false))?;
+                sheds = shed == Shed::Underway;
+                has_garbage |= shed == Shed::Done;
+            }
         }
         let (mut bytes, mut flush) = (0, false);
         for job in jobs.drain(..) {
@@ -105,6 +114,7 @@ pub(super) fn run<M: StateMachine>(
                     has_garbage = true;
                 }
                 ApplyJob::Flush => flush = true,
+                ApplyJob::Shed => sheds |= stage.machine().shed(true)? == Shed::Underway,
                 ApplyJob::Finish => finish = true,
             }
             if bytes >= BATCH_BYTES {
@@ -150,6 +160,14 @@ fn apply<M: StateMachine>(
     patiently(shared, || stage.run())?;
     for snapshot in stage.take_marked() {
         shared.held.lock().hold(snapshot, clock::now());
+    }
+    for (group, tablet) in stage.take_lost() {
+        let worker = worker_of(group, shared.mailboxes.len());
+        shared.mailboxes[worker].tell(Input::StateDamaged {
+            group,
+            tablet,
+            is_stuck: true,
+        });
     }
     for progress in stage.progress() {
         let mailbox = &shared.mailboxes[progress.worker];

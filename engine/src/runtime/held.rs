@@ -6,11 +6,10 @@
 use super::mailbox::Inbox;
 use super::snapshots::LISTEN_EVERY;
 use super::{Shared, clock};
-use crate::held::{DigestState, HeldStates, Work, page};
+use crate::held::{DigestState, Work, page};
 use crate::reply::{Reply, Waiter};
 use crate::snapshot::Budget;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use pontoon_store::{KvSnapshot, LsmView};
 use pontoon_wal::LogWaits;
 use std::collections::VecDeque;
@@ -80,7 +79,7 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
         };
         let read = match job {
             HeldJob::Digest(work) => {
-                let (read, unfinished) = turn(work, held);
+                let (read, unfinished) = turn(work, shared);
                 waiting.extend(unfinished.map(HeldJob::Digest));
                 read
             }
@@ -89,7 +88,7 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
                 after,
                 max_bytes,
                 waiter,
-            } => serve(&snapshot, after.as_deref(), max_bytes, waiter),
+            } => serve(&snapshot, after.as_deref(), max_bytes, waiter, shared),
             HeldJob::Finish => return,
         };
         budget.charge(read, clock::now());
@@ -97,10 +96,7 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
 }
 
 /// Goes on with a digest. How many bytes that were, and the work, if there is more to do.
-fn turn(
-    mut work: Box<Work<LsmView>>,
-    held: &Mutex<HeldStates<LsmView>>,
-) -> (usize, Option<Box<Work<LsmView>>>) {
+fn turn(mut work: Box<Work<LsmView>>, shared: &Shared) -> (usize, Option<Box<Work<LsmView>>>) {
     let (group, index) = work.place();
     let before = work.bytes();
     let digest = match work.advance(TURN_BYTES) {
@@ -108,13 +104,16 @@ fn turn(
         Ok(Some(digest)) => Some(DigestState::Known(digest)),
         Err(error) => {
             tracing::error!(%group, %index, %error, "cannot hash a state");
+            if error.is_damage() {
+                shared.state_damaged(group, work.tablet());
+            }
             Some(DigestState::Failed)
         }
     };
     let read = (work.bytes() - before) as usize;
     match digest {
         Some(digest) => {
-            held.lock().note(group, index, digest);
+            shared.held.lock().note(group, index, digest);
             (read, None)
         }
         None => (read, Some(work)),
@@ -126,6 +125,7 @@ fn serve(
     after: Option<&[u8]>,
     max_bytes: usize,
     waiter: Waiter,
+    shared: &Shared,
 ) -> usize {
     match page(snapshot, after, max_bytes) {
         Ok(page) => {
@@ -135,7 +135,11 @@ fn serve(
             bytes
         }
         Err(error) => {
-            tracing::error!(group = %snapshot.record().group, %error, "cannot read a held state");
+            let (group, tablet) = (snapshot.record().group, snapshot.record().tablet);
+            tracing::error!(%group, %error, "cannot read a held state");
+            if error.is_damage() {
+                shared.state_damaged(group, tablet);
+            }
             waiter.reply(Reply::Unavailable {
                 reason: "the store could not be read",
             });

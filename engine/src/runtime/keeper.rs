@@ -1,22 +1,23 @@
-//! The thread that keeps the log's room.
+//! The thread that keeps the log's room and has damage healed.
 
 use super::apply::ApplyJob;
 use super::mailbox::Mailbox;
 use super::{Shared, clock, worker_of};
 use crate::worker::Input;
-use pontoon_store::Durability;
+use pontoon_store::{Durability, LsmMonitor};
 use pontoon_types::GroupId;
 use pontoon_wal::Pressure;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Looks after the log's space: tells the workers what the store has made durable, and asks for a
+/// Looks after the store's damage, and the log's space: tells the workers what the store has made durable, and asks for a
 /// flush when the log is nearly full or a group takes more than its quota of it.
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) apply: Mailbox<ApplyJob>,
     pub(super) durability: Durability,
+    pub(super) store: LsmMonitor,
     pub(super) interval: Duration,
 }
 
@@ -56,8 +57,24 @@ impl Keeper {
                 seen = generation;
                 self.cut(&over_quota);
             }
+            self.heal();
             std::thread::park_timeout(self.interval);
         }
+    }
+
+    /// Has the replicas rebuilt that have lost rows with a table, and then gets rid of the table. Both are asked for again and
+    /// again: a replica may not be spared now.
+    fn heal(&self) {
+        let damaged = self.store.damaged_tables();
+        if damaged.is_empty() {
+            return;
+        }
+        for record in self.shared.replicas.lock().values() {
+            if damaged.iter().any(|table| table.has_lost(record.tablet)) {
+                self.shared.state_damaged(record.group, record.tablet);
+            }
+        }
+        self.apply.tell(ApplyJob::Shed);
     }
 
     fn cut(&self, over_quota: &[GroupId]) {

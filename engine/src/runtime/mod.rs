@@ -36,8 +36,8 @@ use held::HeldJob;
 use mailbox::Mailbox;
 pub use open::Opened;
 use parking_lot::Mutex;
-use pontoon_store::{LsmView, ReplicaRecord};
-use pontoon_types::{GroupId, LogIndex, NodeId};
+use pontoon_store::{LsmMonitor, LsmView, ReplicaRecord};
+use pontoon_types::{GroupId, LogIndex, NodeId, TabletId};
 use pontoon_wal::{Pressure, SyncMode, Wal, WalStats};
 use readers::ReadJob;
 pub use recover::ReplicaSurvey;
@@ -119,6 +119,17 @@ struct Shared {
     held: Mutex<HeldStates<LsmView>>,
 }
 
+impl Shared {
+    /// Rows of a tablet cannot be read: its replica is to be rebuilt.
+    fn state_damaged(&self, group: GroupId, tablet: TabletId) {
+        self.mailboxes[worker_of(group, self.mailboxes.len())].tell(Input::StateDamaged {
+            group,
+            tablet,
+            is_stuck: false,
+        });
+    }
+}
+
 #[derive(Default)]
 struct Threads {
     workers: Vec<JoinHandle<()>>,
@@ -137,6 +148,7 @@ pub struct Engine {
     carrier: Mailbox<CarrierJob>,
     held: Mailbox<HeldJob>,
     counters: Arc<Mutex<SnapshotCounters>>,
+    store: LsmMonitor,
     threads: Mutex<Threads>,
 }
 
@@ -276,6 +288,12 @@ impl Engine {
     #[must_use]
     pub fn snapshot_counters(&self) -> SnapshotCounters {
         *self.counters.lock()
+    }
+
+    /// What the store holds and has done, and which of its tables are damaged.
+    #[must_use]
+    pub const fn store(&self) -> &LsmMonitor {
+        &self.store
     }
 
     /// The connection to a node broke.

@@ -199,6 +199,7 @@ impl<M: StateMachine> Opened<M> {
             held: Mutex::default(),
         });
         let durability = machine.durability();
+        let store = machine.store().monitor();
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
         let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
@@ -265,6 +266,7 @@ impl<M: StateMachine> Opened<M> {
             shared: shared.clone(),
             apply: apply.clone(),
             durability,
+            store: store.clone(),
             interval: config.compaction_interval,
         };
         threads
@@ -277,6 +279,7 @@ impl<M: StateMachine> Opened<M> {
             carrier,
             held,
             counters,
+            store,
             threads: Mutex::new(threads),
         })
     }

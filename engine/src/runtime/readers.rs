@@ -21,7 +21,9 @@ pub(super) enum ReadJob {
 pub(super) fn run(jobs: &Receiver<ReadJob>, shared: &Shared) {
     while let Ok(job) = jobs.recv() {
         match job {
-            ReadJob::Serve(reads) => reads.serve(),
+            ReadJob::Serve(reads) => {
+                reads.serve_noting(|group, tablet| shared.state_damaged(group, tablet));
+            }
             ReadJob::Fetch { worker, fetch } => fetch_entries(worker, fetch, shared),
             ReadJob::Finish => return,
         }

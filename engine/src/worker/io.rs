@@ -73,6 +73,15 @@ pub enum Input {
         /// The group.
         group: GroupId,
     },
+    /// Rows of a replica's state are damaged in the store.
+    StateDamaged {
+        /// The group.
+        group: GroupId,
+        /// The tablet that they are in. If the replica has another one by now, it is not concerned.
+        tablet: TabletId,
+        /// Whether it cannot apply its log any more.
+        is_stuck: bool,
+    },
     /// The connection to a node broke: what was sent to it may be lost.
     PeerLost {
         /// The node.
@@ -184,6 +193,9 @@ impl fmt::Debug for Input {
                 write!(f, "Fetched({group}, {} entries)", entries.len())
             }
             Self::LogUnreadable { group } => write!(f, "LogUnreadable({group})"),
+            Self::StateDamaged { group, tablet, .. } => {
+                write!(f, "StateDamaged({group}, in tablet {tablet})")
+            }
             Self::PeerLost { node } => write!(f, "PeerLost({node})"),
             Self::Campaign { group } => write!(f, "Campaign({group})"),
             Self::TransferLeadership { group, to } => {

@@ -1,6 +1,6 @@
 //! Lost replicas, and how their groups heal.
 //!
-//! A replica whose log is damaged, or which was contradicted, can vouch for nothing. It takes no part, and its node says so to
+//! A replica whose log is damaged, or which was contradicted, can vouch for nothing; one whose state is damaged cannot serve. It takes no part, and its node says so to
 //! the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
 //! because the members say that it is next: a new replica on the same node, as a learner; when that holds
 //! all that is committed, its vote in exchange for the lost one's.
@@ -13,7 +13,8 @@ use super::group::Group;
 use crate::frame::Lane;
 use pontoon_raft::Role;
 use pontoon_types::{
-    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, Transition,
+    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, TabletId,
+    Transition,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -121,6 +122,30 @@ impl Worker {
         }
     }
 
+    /// Rows of a replica cannot be read. It is lost like any other, unless its group needs its vote: its log is whole, and
+    /// as long as nobody can take its place, one that serves what it can is better than none.
+    pub(super) fn state_damaged(
+        &mut self,
+        group: GroupId,
+        tablet: TabletId,
+        is_stuck: bool,
+        now: Instant,
+    ) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let group = &self.groups[slot];
+        if group.record.tablet != tablet || !is_stuck && !group.can_be_spared() {
+            return;
+        }
+        tracing::error!(group = %group.id(), replica = %group.raft.id(), "the state of a replica is damaged; quarantined it");
+        self.fail(
+            slot,
+            "its state is damaged; the replica is rebuilt from its peers",
+            now,
+        );
+    }
+
     /// A replica has been lost.
     pub(super) fn note_lost(&mut self, now: Instant) {
         self.notice_at = Some(self.notice_at.unwrap_or(now));
@@ -131,6 +156,12 @@ impl Group {
     /// Whether it takes no part because it cannot vouch for what it has promised.
     pub(super) fn is_lost(&self) -> bool {
         self.failure.is_some() && !self.is_leaving
+    }
+
+    /// Whether the others can go on without it, if they are all there.
+    fn can_be_spared(&self) -> bool {
+        let conf = self.raft.conf_state();
+        !conf.is_joint() && (conf.voters.len() > 2 || !conf.is_voter(self.raft.id()))
     }
 
     /// A replica that has caught up, and an older one on its node whose place it takes.

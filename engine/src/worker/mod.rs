@@ -311,6 +311,11 @@ impl Worker {
                     self.fail(slot, "its log cannot be read; the replica was stopped", now);
                 }
             }
+            Input::StateDamaged {
+                group,
+                tablet,
+                is_stuck,
+            } => self.state_damaged(group, tablet, is_stuck, now),
             Input::PeerLost { node } => self.peer_lost(node),
             Input::Campaign { group } => {
                 if let Some(slot) = self.slot(group) {

@@ -138,6 +138,18 @@ impl<S: Store> Carrier<S> {
             }
             Err(error) => {
                 tracing::error!(%group, %error, "cannot read what a snapshot is to hold");
+                let tablet = snapshot.record().tablet;
+                if error.is_damage() {
+                    let is_stuck = false;
+                    self.tell(
+                        group,
+                        Input::StateDamaged {
+                            group,
+                            tablet,
+                            is_stuck,
+                        },
+                    );
+                }
                 self.say_end(to, group, transfer, End::Gone);
                 self.fail_outgoing(transfer);
             }

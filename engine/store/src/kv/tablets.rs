@@ -11,7 +11,7 @@
 
 use super::{Machine, StateMachine};
 use crate::keys::{self, LOCAL_TABLET};
-use crate::{Store, StoreError, View, WriteBatch};
+use crate::{LsmStore, Shed, Store, StoreError, View, WriteBatch};
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{TabletId, mutant};
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -164,6 +164,14 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         Ok(true)
     }
 
+    /// The tablets that somebody refers to.
+    fn live_tablets(&self) -> BTreeSet<TabletId> {
+        let records = self.replicas().map(|record| record.tablet);
+        records
+            .chain(self.tablets.staging.iter().copied())
+            .collect()
+    }
+
     fn remove_leftovers(&mut self, max_rows: usize) -> Result<(), StoreError> {
         let Some(Leftover { tablet, from }) = self.tablets.leftovers.front() else {
             return Ok(());
@@ -220,5 +228,22 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 self.tablets.garbage.insert(tablet);
             }
         }
+    }
+}
+
+impl<M: StateMachine> Machine<LsmStore, M> {
+    /// Goes on with getting rid of damaged tables, see [`LsmStore::shed`]; with another one only if told to `begin`. When one
+    /// has gone, there may be something to [reclaim](Machine::reclaim) again.
+    ///
+    /// # Errors
+    /// If the store cannot write.
+    pub fn shed(&mut self, begin: bool) -> Result<Shed, StoreError> {
+        let live = begin.then(|| self.live_tablets());
+        let shed = self.store_mut().shed(live)?;
+        if shed == Shed::Done {
+            // What could not be read, and so stayed, may be readable now.
+            self.tablets.searched = Some(LOCAL_TABLET);
+        }
+        Ok(shed)
     }
 }

@@ -86,34 +86,32 @@ pub(super) struct ShedRequest {
 }
 
 impl LsmStore {
-    /// Goes on with getting rid of damaged tables, a little at a time; with the next one only if told to `begin`. A table
-    /// can go when the tablets of which it has lost rows are not among those that are `live`: all that somebody refers to.
+    /// Goes on with getting rid of damaged tables, a little at a time; begins with another one only if it is told which
+    /// tablets are `live`: all that somebody refers to. A table can go when it has lost no rows of those.
     ///
     /// # Errors
     /// If the store cannot write.
-    pub fn shed(&mut self, live: &BTreeSet<TabletId>, begin: bool) -> Result<Shed, StoreError> {
-        match self.shedding.work.take() {
-            Some(work) => self.go_on(work),
-            None if begin => self.begin(live),
-            None => Ok(Shed::Idle),
+    pub fn shed(&mut self, live: Option<BTreeSet<TabletId>>) -> Result<Shed, StoreError> {
+        match (self.shedding.work.take(), live) {
+            (Some(work), _) => self.go_on(work),
+            (None, Some(live)) => self.begin(live),
+            (None, None) => Ok(Shed::Idle),
         }
     }
 
-    fn begin(&mut self, live: &BTreeSet<TabletId>) -> Result<Shed, StoreError> {
+    fn begin(&mut self, mut live: BTreeSet<TabletId>) -> Result<Shed, StoreError> {
         let attempts = &mut self.shedding.attempts;
         let can_go = |id: &TableId| attempts.get(id).is_none_or(|count| *count < MAX_ATTEMPTS);
+        live.insert(LOCAL_TABLET);
         let damaged = self.shared.damaged_tables();
-        let found = damaged.iter().find(|(id, table)| {
-            let mut needed = live.iter().chain([&LOCAL_TABLET]);
-            can_go(id) && !needed.any(|tablet| table.has_lost(*tablet))
-        });
+        let found = damaged
+            .iter()
+            .find(|(id, table)| can_go(id) && !live.iter().any(|tablet| table.has_lost(*tablet)));
         let Some((id, table)) = found else {
             return Ok(Shed::Idle);
         };
         tracing::info!(path = %table.path.display(), "a damaged table goes; what else is in it is written again");
         *attempts.entry(*id).or_default() += 1;
-        let mut live = live.clone();
-        live.insert(LOCAL_TABLET);
         self.rotate()?;
         self.shared.hold_merges();
         self.shedding.work = Some(Work {
@@ -434,17 +432,17 @@ mod tests {
             ops.iter().for_each(|op| world.run(op));
             world.store.flush().unwrap();
             world.store.wait_for_compaction().unwrap();
-            let live = (1..5).filter(|tablet| *tablet != dead).map(TabletId).collect();
+            let live: BTreeSet<_> = (1..5).filter(|tablet| *tablet != dead).map(TabletId).collect();
             let mut meanwhile = meanwhile.iter();
             for pick in picks {
                 let ids = world.ids();
                 let id = ids[pick.index(ids.len())];
                 world.condemn(id);
-                let mut shed = world.store.shed(&live, true).unwrap();
+                let mut shed = world.store.shed(Some(live.clone())).unwrap();
                 while shed == Shed::Underway {
                     meanwhile.next().into_iter().for_each(|op| world.run(op));
                     std::thread::yield_now();
-                    shed = world.store.shed(&live, false).unwrap();
+                    shed = world.store.shed(None).unwrap();
                 }
                 prop_assert!(!world.ids().contains(&id) && shed == Shed::Done);
                 prop_assert!(!world.store.shared.holds_merges());
