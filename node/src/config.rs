@@ -152,6 +152,14 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub compaction_rate: Option<ByteSize>,
 
+    /// How often the store reads all its tables and holds them against their checksums; 0: never. [default: 168]
+    #[arg(long, value_name = "HOURS")]
+    pub scrub_interval_hours: Option<u64>,
+
+    /// Bytes per second that are read for that at most. [default: 16MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub scrub_rate: Option<ByteSize>,
+
     /// Bytes per second that this node moves in snapshots at most, over all that it sends and receives, so that bringing
     /// up a replica leaves room for everything else. [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
@@ -285,6 +293,8 @@ impl NodeSettings {
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
             compression: self.compression.or(other.compression),
             compaction_rate: self.compaction_rate.or(other.compaction_rate),
+            scrub_interval_hours: self.scrub_interval_hours.or(other.scrub_interval_hours),
+            scrub_rate: self.scrub_rate.or(other.scrub_rate),
             snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
             log_tail_entries: self.log_tail_entries.or(other.log_tail_entries),
             log: self.log.or(other.log),
@@ -549,6 +559,7 @@ mod tests {
              lease-reads = true\nmax-clock-drift-percent = 5\nelection-rank = 1\n\
              memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
              compression = 'none'\ncompaction-rate = '64MiB'\n\
+             scrub-interval-hours = 24\nscrub-rate = '1MiB'\n\
              snapshot-rate = '7MiB'\nlog-tail-entries = 11\nlog = 'debug'\n",
         )
         .unwrap();

@@ -30,6 +30,9 @@ pub struct NodeStatus {
     pub groups: Vec<GroupStatus>,
     /// Its log.
     pub log: LogStatus,
+    /// Its store.
+    #[serde(default)]
+    pub store: StoreStatus,
     /// What it has carried in snapshots.
     #[serde(default)]
     pub snapshots: SnapshotStatus,
@@ -171,6 +174,66 @@ impl LogStatus {
             let _ = write!(words, " sync {}", self.sync);
         }
         words
+    }
+}
+
+/// A node's store, counted since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// Tables on the disk.
+    pub tables: u64,
+    /// Bytes of those tables.
+    pub disk_bytes: u64,
+    /// Flushes finished.
+    pub flushes: u64,
+    /// Compactions finished.
+    pub compactions: u64,
+    /// Compactions that have failed.
+    pub failed_compactions: u64,
+    /// What the last flush or compaction met, if it failed.
+    pub trouble: Option<String>,
+    /// How often all tables were read and held against their checksums.
+    pub scrubs: u64,
+    /// Bytes read for that.
+    pub scrubbed_bytes: u64,
+    /// Damaged tables that were found, also by reads.
+    pub damaged_found: u64,
+    /// Those that are still there.
+    pub damaged: Vec<DamagedTable>,
+}
+
+/// A table that does not hold what was written to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DamagedTable {
+    /// Its file.
+    pub path: String,
+    /// The shards whose replicas here have lost rows with it, and have not been rebuilt yet.
+    pub lost_shards: Vec<u64>,
+    /// Whether rows of the node's own are lost, which no peer has.
+    pub lost_local: bool,
+    /// Whether all attempts to get rid of it have failed.
+    pub stuck: bool,
+}
+
+impl DamagedTable {
+    /// What becomes of it.
+    #[must_use]
+    pub fn fate(&self) -> String {
+        if self.lost_local {
+            return "with rows of the node's own; replace the node".to_owned();
+        }
+        if self.stuck {
+            return "and cannot be got rid of; restart the node, or replace it".to_owned();
+        }
+        match &self.lost_shards[..] {
+            [] => "and is about to go, its shards are whole".to_owned(),
+            shards => {
+                let shards: Vec<_> = shards.iter().take(8).map(u64::to_string).collect();
+                format!("shards {} are rebuilt here", shards.join(", "))
+            }
+        }
     }
 }
 

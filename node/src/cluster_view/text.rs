@@ -40,6 +40,11 @@ impl ClusterView {
             if let Some(error) = &node.error {
                 lines.push(format!("node {} does not answer: {error}", node.node));
             }
+            let store = node.status.iter().map(|status| &status.store);
+            for table in store.flat_map(|store| &store.damaged) {
+                let (path, fate) = (&table.path, table.fate());
+                lines.push(format!("node {}: {path} is damaged, {fate}", node.node));
+            }
         }
         lines.join("\n")
     }

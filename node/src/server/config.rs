@@ -56,6 +56,10 @@ pub struct ServerConfig {
     pub compression: Compression,
     /// Bytes per second that the store merges in the background at most.
     pub compaction_bytes_per_second: Option<NonZeroU64>,
+    /// How often the store reads all its tables and holds them against their checksums; `None`: never.
+    pub scrub_interval: Option<Duration>,
+    /// Bytes per second that are read for that at most.
+    pub scrub_bytes_per_second: NonZeroU64,
     /// Bytes per second that are moved in snapshots at most.
     pub snapshot_bytes_per_second: NonZeroU64,
     /// Entries per group that the log keeps for replicas that lag.
@@ -89,6 +93,8 @@ impl ServerConfig {
             block_cache_bytes: self.block_cache_bytes,
             compression: self.compression,
             compaction_bytes_per_second: self.compaction_bytes_per_second,
+            scrub_interval: self.scrub_interval,
+            scrub_bytes_per_second: self.scrub_bytes_per_second,
             ..LsmSettings::default()
         }
     }

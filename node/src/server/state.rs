@@ -6,8 +6,8 @@ use super::process;
 use super::requests::Replica;
 use crate::config::SyncWhen;
 use crate::status::{
-    GroupStatus, KeyRange, LogStatus, MemberStatus, NodeStatus, Role, SnapshotStatus,
-    TransportStatus,
+    DamagedTable, GroupStatus, KeyRange, LogStatus, MemberStatus, NodeStatus, Role, SnapshotStatus,
+    StoreStatus, TransportStatus,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -145,6 +145,7 @@ impl Node {
                 .map(|group| self.group_status(group))
                 .collect(),
             log: self.log_status(),
+            store: self.store_status(),
             snapshots: self.snapshot_status(),
             transport: self.transport_status(),
         }
@@ -194,6 +195,38 @@ impl Node {
             hanging_ms: log.hanging.map(|waited| waited.as_millis() as u64),
             groups_over_quota: log.groups_over_quota,
             entries_rewritten: log.entries_rewritten,
+        }
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        let store = self.engine.store();
+        let stats = store.stats();
+        let damaged = store.damaged_tables();
+        let replicas = if damaged.is_empty() {
+            Vec::new()
+        } else {
+            self.engine.replicas()
+        };
+        let table = |table: &pontoon_store::DamagedTable| DamagedTable {
+            path: table.path.display().to_string(),
+            lost_shards: (replicas.iter())
+                .filter(|record| table.has_lost(record.tablet))
+                .map(|record| record.shard.0)
+                .collect(),
+            lost_local: table.has_lost_local_rows(),
+            stuck: table.is_stuck,
+        };
+        StoreStatus {
+            tables: stats.tables as u64,
+            disk_bytes: stats.disk_bytes,
+            flushes: stats.flushes,
+            compactions: stats.compactions,
+            failed_compactions: stats.failed_compactions,
+            trouble: stats.trouble.map(|error| error.to_string()),
+            scrubs: stats.scrub.passes,
+            scrubbed_bytes: stats.scrub.bytes,
+            damaged_found: stats.scrub.damaged,
+            damaged: damaged.iter().map(table).collect(),
         }
     }
 

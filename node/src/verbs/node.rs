@@ -7,7 +7,7 @@ use crate::sample;
 use crate::server::{Server, ServerConfig};
 use clap::Args;
 use pontoon_shard_router::cut_at_samples;
-use pontoon_store::Compression;
+use pontoon_store::{Compression, LsmSettings};
 use pontoon_types::NodeId;
 use pontoon_wal::{SyncMode, WalConfig};
 use std::num::NonZeroU64;
@@ -132,6 +132,18 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             Error::Usage("--compaction-rate is 0; leave it out for an unbounded rate".to_owned())
         })
     });
+    let store = LsmSettings::default();
+    let scrub_interval = match settings.scrub_interval_hours {
+        None => store.scrub_interval,
+        Some(0) => None,
+        Some(hours) => Some(Duration::from_secs(hours.saturating_mul(3600))),
+    };
+    let scrub_rate = size_of(settings.scrub_rate, store.scrub_bytes_per_second.get());
+    let scrub_bytes_per_second = NonZeroU64::new(scrub_rate).ok_or_else(|| {
+        Error::Usage(
+            "--scrub-rate is 0; set --scrub-interval-hours to 0 to scrub nothing".to_owned(),
+        )
+    })?;
     let snapshot_rate = size_of(settings.snapshot_rate, defaults::SNAPSHOT_RATE);
     let snapshot_rate = NonZeroU64::new(snapshot_rate).ok_or_else(|| {
         Error::Usage("--snapshot-rate is 0; no replica could be brought up".to_owned())
@@ -186,6 +198,8 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             Some(config::Compression::Lz4) | None => Compression::Lz4,
         },
         compaction_bytes_per_second: compaction_rate.transpose()?,
+        scrub_interval,
+        scrub_bytes_per_second,
         snapshot_bytes_per_second: snapshot_rate,
         log_tail_entries: settings
             .log_tail_entries
@@ -285,6 +299,11 @@ mod tests {
             ..settings()
         };
         assert!(problem(one_memtable).contains("--max-memtables is 1"));
+        let no_scrubbing = NodeSettings {
+            scrub_rate: Some(ByteSize(0)),
+            ..settings()
+        };
+        assert!(problem(no_scrubbing).contains("--scrub-rate is 0"));
         let no_compaction = NodeSettings {
             compaction_rate: Some(ByteSize(0)),
             ..settings()

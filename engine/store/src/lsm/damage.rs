@@ -21,6 +21,8 @@ pub struct DamagedTable {
     pub tablets: (TabletId, TabletId),
     /// The tablets of which some rows may not be readable, as ranges with both ends. All others can be read in full.
     pub lost: Vec<(TabletId, TabletId)>,
+    /// Whether all attempts to get rid of it have failed. It stays until the next opening, and then it is tried again.
+    pub is_stuck: bool,
 }
 
 impl DamagedTable {
@@ -64,6 +66,7 @@ pub(super) fn locate(table: &Table) -> DamagedTable {
         path: table.path.to_path_buf(),
         tablets: (first, last),
         lost,
+        is_stuck: false,
     }
 }
 

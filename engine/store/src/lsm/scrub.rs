@@ -106,8 +106,17 @@ impl Scrub {
             path: table.path.to_path_buf(),
             tablets: Default::default(),
             lost: Vec::new(),
+            is_stuck: false,
         };
         self.state.lock().damaged.insert(table.id(), damaged);
+    }
+
+    /// A damaged table cannot be got rid of.
+    pub(super) fn note_stuck(&self, id: TableId) {
+        if let Some(table) = self.state.lock().damaged.get_mut(&id) {
+            tracing::error!(path = %table.path.display(), "a damaged table stays; tables with the same keys cannot be merged");
+            table.is_stuck = true;
+        }
     }
 
     /// Whether a damaged table is known, which may be gone by now.

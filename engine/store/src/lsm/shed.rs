@@ -100,18 +100,16 @@ impl LsmStore {
     }
 
     fn begin(&mut self, mut live: BTreeSet<TabletId>) -> Result<Shed, StoreError> {
-        let attempts = &mut self.shedding.attempts;
-        let can_go = |id: &TableId| attempts.get(id).is_none_or(|count| *count < MAX_ATTEMPTS);
         live.insert(LOCAL_TABLET);
         let damaged = self.shared.damaged_tables();
-        let found = damaged
-            .iter()
-            .find(|(id, table)| can_go(id) && !live.iter().any(|tablet| table.has_lost(*tablet)));
+        let found = damaged.iter().find(|(_, table)| {
+            !table.is_stuck && !live.iter().any(|tablet| table.has_lost(*tablet))
+        });
         let Some((id, table)) = found else {
             return Ok(Shed::Idle);
         };
         tracing::info!(path = %table.path.display(), "a damaged table goes; what else is in it is written again");
-        *attempts.entry(*id).or_default() += 1;
+        *self.shedding.attempts.entry(*id).or_default() += 1;
         self.rotate()?;
         self.shared.hold_merges();
         self.shedding.work = Some(Work {
@@ -146,7 +144,7 @@ impl LsmStore {
                 Ok(false) => {}
                 Err(error) if error.is_damage() => {
                     tracing::error!(%error, "a damaged table stays, what is in it cannot be written again");
-                    self.shedding.attempts.insert(work.id, MAX_ATTEMPTS);
+                    self.shared.scrub.note_stuck(work.id);
                     self.end_shedding();
                     return Ok(Shed::Idle);
                 }
@@ -158,8 +156,13 @@ impl LsmStore {
             Stage::Dropping => {
                 if !self.shared.holds_merges() {
                     self.end_shedding();
-                    let is_gone = !self.shared.damaged_tables().contains_key(&work.id);
-                    return Ok(if is_gone { Shed::Done } else { Shed::Idle });
+                    if !self.shared.damaged_tables().contains_key(&work.id) {
+                        return Ok(Shed::Done);
+                    }
+                    if self.shedding.attempts.get(&work.id) >= Some(&MAX_ATTEMPTS) {
+                        self.shared.scrub.note_stuck(work.id);
+                    }
+                    return Ok(Shed::Idle);
                 }
             }
         }
