@@ -231,7 +231,10 @@ impl DamagedTable {
             [] => "and is about to go, its shards are whole".to_owned(),
             shards => {
                 let shards: Vec<_> = shards.iter().take(8).map(u64::to_string).collect();
-                format!("shards {} are rebuilt here", shards.join(", "))
+                format!(
+                    "and shards {} have lost rows here; they are rebuilt if their groups can spare a replica",
+                    shards.join(", ")
+                )
             }
         }
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use pontoon_store::{DamagedTable, KvMachine, LsmSettings, LsmStore, ReadError, Store};
+use pontoon_store::{DamagedTable, KvMachine, LsmSettings, LsmStore, ReadError, Shed, Store};
 use pontoon_types::{GroupId, ShardId, TabletId};
 use std::fs;
 use std::num::NonZeroU64;
@@ -201,4 +201,59 @@ fn a_store_is_not_read_again_before_its_time() {
     let machine = open(&harness, Some(Duration::from_secs(3600)));
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(machine.store().stats().scrub.passes, 0);
+}
+
+/// Gets rid of what can go.
+fn shed(machine: &mut KvMachine<LsmStore>) -> Shed {
+    let mut shed = machine.shed(true).unwrap();
+    while shed == Shed::Underway {
+        std::thread::yield_now();
+        shed = machine.shed(false).unwrap();
+    }
+    shed
+}
+
+#[test]
+fn a_damaged_table_goes_when_those_who_have_lost_rows_have_left_it() {
+    let harness = written();
+    let table = biggest_table(harness.0.path());
+    flip(&table, position(&table, &value(2, 1000)));
+    let mut machine = open(&harness, None);
+    assert_eq!(scrubbed(&machine).len(), 1);
+    assert_eq!(shed(&mut machine), Shed::Idle, "the group is still here");
+    machine.remove(GroupId(2)).unwrap();
+    assert_eq!(shed(&mut machine), Shed::Done);
+    assert!(machine.store().monitor().damaged_tables().is_empty());
+    while machine.reclaim(100).unwrap() {}
+    let whole = |machine: &KvMachine<LsmStore>| {
+        for group in [1, 3] {
+            let rows = rows(&machine.reader(), group);
+            assert_eq!(rows.len(), 2000);
+            for i in 1..=2000 {
+                assert_eq!(rows[&key(group, i)], value(group, i));
+            }
+            assert_eq!(machine.applied(GroupId(group)).0, 2000);
+        }
+        assert!(machine.replica(GroupId(2)).is_none());
+    };
+    whole(&machine);
+    drop(machine);
+    assert!(!table.exists());
+    whole(&open(&harness, None));
+}
+
+#[test]
+fn a_table_that_has_lost_rows_of_the_node_itself_stays() {
+    let harness = written();
+    let table = biggest_table(harness.0.path());
+    let mut machine = open(&harness, None);
+    // In the first block.
+    flip(&table, 60);
+    let found = scrubbed(&machine);
+    assert!(found[0].has_lost_local_rows(), "{found:?}");
+    for group in 1..=3 {
+        machine.remove(GroupId(group)).unwrap();
+    }
+    assert_eq!(shed(&mut machine), Shed::Idle);
+    assert_eq!(machine.store().monitor().damaged_tables(), found);
 }
