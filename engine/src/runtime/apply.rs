@@ -114,7 +114,10 @@ pub(super) fn run<M: StateMachine>(
                     has_garbage = true;
                 }
                 ApplyJob::Flush => flush = true,
-                ApplyJob::Shed => sheds |= stage.machine().shed(true)? == Shed::Underway,
+                ApplyJob::Shed => {
+                    let shed = patiently(shared, || stage.machine().shed(true))?;
+                    sheds |= shed == Shed::Underway;
+                }
                 ApplyJob::Finish => finish = true,
             }
             if bytes >= BATCH_BYTES {

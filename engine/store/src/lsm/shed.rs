@@ -70,11 +70,19 @@ enum Stage {
     Dropping,
 }
 
+/// What came of one step.
+enum Step {
+    Some,
+    Last,
+    /// Nothing was written.
+    Unreadable(StoreError),
+}
+
 struct Copying {
     keys: (Slice, Slice),
     all: HashSet<TableId>,
     /// Those that are still to be looked through, the last one from a key on.
-    left: Vec<Table>,
+    left: Vec<TableId>,
     from: Vec<u8>,
 }
 
@@ -133,7 +141,15 @@ impl LsmStore {
                 }
             }
             Stage::Copying(copying) => match self.copy(copying, &work.live) {
-                Ok(true) => {
+                Ok(Step::Unreadable(error)) => {
+                    tracing::error!(%error, "a damaged table stays, what is in it cannot be written again");
+                    if error.is_damage() || self.is_last_attempt(work.id) {
+                        self.shared.scrub.note_stuck(work.id);
+                    }
+                    self.end_shedding();
+                    return Ok(Shed::Idle);
+                }
+                Ok(Step::Last) => {
                     self.shedding.request = Some(ShedRequest {
                         keys: copying.keys.clone(),
                         tables: std::mem::take(&mut copying.all),
@@ -141,13 +157,7 @@ impl LsmStore {
                     self.rotate()?;
                     work.stage = Stage::Dropping;
                 }
-                Ok(false) => {}
-                Err(error) if error.is_damage() => {
-                    tracing::error!(%error, "a damaged table stays, what is in it cannot be written again");
-                    self.shared.scrub.note_stuck(work.id);
-                    self.end_shedding();
-                    return Ok(Shed::Idle);
-                }
+                Ok(Step::Some) => {}
                 Err(error) => {
                     self.shedding.work = Some(work);
                     return Err(error);
@@ -159,7 +169,7 @@ impl LsmStore {
                     if !self.shared.damaged_tables().contains_key(&work.id) {
                         return Ok(Shed::Done);
                     }
-                    if self.shedding.attempts.get(&work.id) >= Some(&MAX_ATTEMPTS) {
+                    if self.is_last_attempt(work.id) {
                         self.shared.scrub.note_stuck(work.id);
                     }
                     return Ok(Shed::Idle);
@@ -175,11 +185,8 @@ impl LsmStore {
         let table = version.iter_tables().find(|table| table.id() == id)?;
         let range = &table.metadata.key_range;
         let keys = (range.min().clone(), range.max().clone());
-        let left: Vec<_> = version
-            .iter_tables()
-            .filter(|table| lies_within(table, &keys))
-            .cloned()
-            .collect();
+        let within = version.iter_tables().filter(|one| lies_within(one, &keys));
+        let left: Vec<_> = within.map(Table::id).collect();
         // No row has a key in the last tablet there is.
         let mut sentinel = keys::tablet_prefix(TabletId(u64::MAX)).to_vec();
         if *sentinel <= *keys.1 {
@@ -189,7 +196,7 @@ impl LsmStore {
         self.shedding.sentinel = Some(sentinel);
         Some(Copying {
             keys,
-            all: left.iter().map(Table::id).collect(),
+            all: left.iter().copied().collect(),
             left,
             from: Vec::new(),
         })
@@ -200,16 +207,53 @@ impl LsmStore {
         self.shared.release_merges();
     }
 
-    /// Writes some rows again; whether it was the last ones.
+    fn is_last_attempt(&self, id: TableId) -> bool {
+        self.shedding.attempts.get(&id) >= Some(&MAX_ATTEMPTS)
+    }
+
+    /// Writes some rows again.
     fn copy(
         &mut self,
         copying: &mut Copying,
         live: &BTreeSet<TabletId>,
-    ) -> Result<bool, StoreError> {
-        let (mut batch, mut bytes) = (WriteBatch::new(), 0);
+    ) -> Result<Step, StoreError> {
+        let mut batch = WriteBatch::new();
+        let (from, done) = match self.gather(copying, live, &mut batch) {
+            Ok(gathered) => gathered,
+            Err(error) => return Ok(Step::Unreadable(error)),
+        };
+        self.write(&mut batch)?;
+        // Only now: a write that found no room is made again.
+        copying.from = from;
+        copying.left.truncate(copying.left.len() - done);
+        Ok(if copying.left.is_empty() {
+            Step::Last
+        } else {
+            Step::Some
+        })
+    }
+
+    /// Gathers some rows as they are now. Where to go on, and how many tables are looked through by then.
+    fn gather(
+        &self,
+        copying: &Copying,
+        live: &BTreeSet<TabletId>,
+        batch: &mut WriteBatch,
+    ) -> Result<(Vec<u8>, usize), StoreError> {
+        // No file is removed that is read here, even if its table goes now (`litter`).
+        let _reading = self.shared.writing.read();
+        let version = self.tree.current_version();
+        let mut bytes = 0;
         let mut from = copying.from.clone();
         let mut done = 0;
-        'tables: for table in copying.left.iter().rev() {
+        'tables: for id in copying.left.iter().rev() {
+            // One that has gone had rows only of tablets that nobody refers to.
+            let table = version.iter_tables().find(|table| table.id() == *id);
+            let Some(table) = table else {
+                from.clear();
+                done += 1;
+                continue;
+            };
             while let Some(start) = next_live(&from, live) {
                 let mut is_end = true;
                 for row in table.range(Slice::from(&*start)..) {
@@ -241,11 +285,7 @@ impl LsmStore {
             from.clear();
             done += 1;
         }
-        self.write(&mut batch)?;
-        // Only now: a write that found no room is made again.
-        copying.from = from;
-        copying.left.truncate(copying.left.len() - done);
-        Ok(copying.left.is_empty())
+        Ok((from, done))
     }
 
     /// Keeps the memtable's table out of the range that is to go.
