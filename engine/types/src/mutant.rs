@@ -149,7 +149,7 @@ mutants! {
     /// A leader goes on after it has applied its own removal.
     RemovedLeaderLeads => [Scenarios],
     /// What was made durable or applied is taken for no reason to do anything.
-    StaysSettled => [Scenarios, Simulator],
+    StaysSettled => [Scenarios],
     /// Nobody leaves a joint configuration that is to be left without being asked.
     StaysJoint => [Scenarios, Simulator],
     /// Who installs a snapshot keeps to the members that it knew.
