@@ -13,6 +13,9 @@ macro_rules! mutant {
     };
 }
 
+/// Whether this build looks for deliberate faults, and so may check what is not checked where speed counts.
+pub const ARE_LOOKED_FOR: bool = cfg!(feature = "mutants");
+
 /// Who looks for deliberate faults: each a command that fails unless it notices those that name it.
 #[cfg(feature = "mutants")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +152,7 @@ mutants! {
     /// A leader goes on after it has applied its own removal.
     RemovedLeaderLeads => [Scenarios],
     /// What was made durable or applied is taken for no reason to do anything.
-    StaysSettled => [Scenarios],
+    StaysSettled => [Scenarios, Simulator],
     /// Nobody leaves a joint configuration that is to be left without being asked.
     StaysJoint => [Scenarios, Simulator],
     /// Who installs a snapshot keeps to the members that it knew.
