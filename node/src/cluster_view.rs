@@ -371,7 +371,10 @@ mod tests {
         let one = vec![(node(1), Ok(status(1))), away(2), away(3)];
         let text = ClusterView::new(CLUSTER, Some(&map), one).to_text();
         assert!(text.contains("no quorum: 3 of them"), "{text}");
-        assert!(text.contains("recovered by force: 3 shards"), "{text}");
+        assert!(
+            text.contains("recovered by force: shards 1, 2, 3;"),
+            "{text}"
+        );
         let two = vec![(node(1), Ok(status(1))), (node(2), Ok(status(2))), away(3)];
         let text = ClusterView::new(CLUSTER, Some(&map), two).to_text();
         assert!(!text.contains("no quorum"), "{text}");

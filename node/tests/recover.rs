@@ -7,7 +7,7 @@ mod common;
 use common::{Nodes, group_on, until};
 use pontoon::recovery::Recovery;
 use pontoon::recovery::plan::Decision;
-use pontoon::server::{Server, ServerConfig};
+use pontoon::server::Server;
 use pontoon::status::{NodeStatus, Role};
 use pontoon_client::protocol::MemberStep;
 use pontoon_types::{GroupId, NodeId, ShardId};
@@ -19,19 +19,7 @@ const META: u64 = GroupId::META.0;
 const GROUP: u64 = 2;
 
 async fn start(nodes: &Nodes, ids: impl IntoIterator<Item = u64>) -> Vec<Server> {
-    let starts = ids.into_iter().map(|id| {
-        let config = ServerConfig {
-            replication: Some(5),
-            shards: 1,
-            ..nodes.config(id)
-        };
-        tokio::spawn(async move { Server::start(config).await.unwrap() })
-    });
-    let mut servers = Vec::new();
-    for start in starts.collect::<Vec<_>>() {
-        servers.push(start.await.unwrap());
-    }
-    servers
+    nodes.start_with_one_shard(ids, 5).await
 }
 
 /// Five nodes with some rows, all of them stopped, and both groups recovered on node 1.

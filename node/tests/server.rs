@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Nodes, group_on, until};
-use pontoon::server::{Server, ServerConfig};
+use pontoon::server::Server;
 use pontoon::status::{NodeStatus, Role};
 use pontoon_client::ClientError;
 use pontoon_client::protocol::{MemberStep, RefusalCode};
@@ -59,18 +59,7 @@ async fn a_member_without_its_log_or_its_store_does_not_start() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_moves_to_another_node_and_serves_on() {
     let nodes = Nodes::new(4);
-    let starts = (1..=4).map(|id| {
-        let config = ServerConfig {
-            replication: Some(3),
-            shards: 1,
-            ..nodes.config(id)
-        };
-        tokio::spawn(async move { Server::start(config).await.unwrap() })
-    });
-    let mut servers = Vec::new();
-    for start in starts.collect::<Vec<_>>() {
-        servers.push(start.await.unwrap());
-    }
+    let servers = nodes.start_with_one_shard(1..=4, 3).await;
     let client = nodes.client().await;
     for key in 0..200u8 {
         client.put(&[key], &[key; 100]).await.unwrap();

@@ -1,7 +1,7 @@
 //! Lost replicas, and how their groups heal.
 //!
-//! A replica whose log is damaged, or which was contradicted, can vouch for nothing; one whose state is damaged cannot serve. It takes no part, and its node says so to
-//! the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
+//! A replica whose log is damaged, or which was contradicted, can vouch for nothing; one whose state is damaged cannot serve.
+//! It takes no part, and its node says so to the others again and again. The leader heals the group in two changes, of which any later leader makes the second,
 //! because the members say that it is next: a new replica on the same node, as a learner; when that holds
 //! all that is committed, its vote in exchange for the lost one's.
 //!

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
+/// What the system says of a sector that the disk cannot read.
+pub(crate) const EIO: i32 = 5;
+
 /// An error of the store or of the state machine on it.
 ///
 /// When a call that writes returns one, it has changed nothing.
@@ -145,8 +148,7 @@ impl StoreError {
             | Self::DamagedFile { .. }
             | Self::DamagedRow { .. }
             | Self::DamagedEntry { .. } => true,
-            // EIO: a sector that the disk cannot read.
-            Self::Io { source, .. } => source.raw_os_error() == Some(5),
+            Self::Io { source, .. } => source.raw_os_error() == Some(EIO),
             Self::Execute { source, .. } => source.is_damage(),
             _ => false,
         }

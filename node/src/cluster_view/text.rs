@@ -3,6 +3,9 @@
 use super::{ClusterView, NodeView, ShardView};
 use crate::output::{bytes, count, table};
 
+/// So many shards are named in a line.
+const NAMED: usize = 8;
+
 impl ClusterView {
     /// What fits on a screen, however many shards there are.
     #[must_use]
@@ -21,21 +24,14 @@ impl ClusterView {
             String::new(),
         ];
         lines.push(self.shard_summary());
-        let leaderless = self.shards.iter().filter(|shard| shard.leader.is_none());
-        let named: Vec<String> = leaderless
-            .take(8)
-            .map(|shard| shard.shard.to_string())
-            .collect();
-        match self.shards_without_leader() {
-            0 => {}
-            shards if shards > named.len() => lines.push(format!(
-                "without a leader: {shards} shards, among them {}",
-                named.join(", ")
-            )),
-            _ => lines.push(format!("without a leader: shards {}", named.join(", "))),
-        }
+        let leaderless = self.named(|shard| shard.leader.is_none());
+        lines.extend(leaderless.map(|shards| format!("without a leader: {shards}")));
         lines.extend(self.without_quorum());
-        lines.extend(self.forced());
+        // This must not be forgotten.
+        let forced = self.named(|shard| shard.forced.is_some());
+        lines.extend(forced.map(|shards| {
+            format!("recovered by force: {shards}; acknowledged writes may be missing")
+        }));
         for node in &self.nodes {
             if let Some(error) = &node.error {
                 lines.push(format!("node {} does not answer: {error}", node.node));
@@ -61,20 +57,18 @@ impl ClusterView {
         })
     }
 
-    /// What must not be forgotten.
-    fn forced(&self) -> Option<String> {
-        let forced = self.shards.iter().filter(|shard| shard.forced.is_some());
-        let named: Vec<_> = forced
-            .clone()
-            .take(8)
-            .map(|shard| shard.shard.to_string())
-            .collect();
-        let (shards, named) = (forced.count(), named.join(", "));
-        (shards > 0).then(|| {
-            format!(
-                "recovered by force: {shards} shards, among them {named}; acknowledged writes may be missing"
-            )
-        })
+    /// Some shards, by name if they are few.
+    fn named(&self, which: impl Fn(&ShardView) -> bool) -> Option<String> {
+        let shards: Vec<_> = self.shards.iter().filter(|shard| which(shard)).collect();
+        let names: Vec<_> = shards.iter().map(|shard| shard.shard.to_string()).collect();
+        match names.len() {
+            0 => None,
+            1..=NAMED => Some(format!("shards {}", names.join(", "))),
+            count => {
+                let some = names[..NAMED].join(", ");
+                Some(format!("{count} shards, among them {some}"))
+            }
+        }
     }
 
     fn node_row(&self, node: &NodeView) -> Vec<String> {

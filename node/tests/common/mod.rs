@@ -41,6 +41,27 @@ impl Nodes {
         Self { dir, addresses }
     }
 
+    /// Starts nodes at once, as the first start needs, with one shard of so many replicas.
+    pub async fn start_with_one_shard(
+        &self,
+        ids: impl IntoIterator<Item = u64>,
+        replication: usize,
+    ) -> Vec<Server> {
+        let starts = ids.into_iter().map(|id| {
+            let config = ServerConfig {
+                replication: Some(replication),
+                shards: 1,
+                ..self.config(id)
+            };
+            tokio::spawn(async move { Server::start(config).await.unwrap() })
+        });
+        let mut servers = Vec::new();
+        for start in starts.collect::<Vec<_>>() {
+            servers.push(start.await.unwrap());
+        }
+        servers
+    }
+
     pub fn certs(&self) -> std::path::PathBuf {
         self.dir.path().join("certs")
     }

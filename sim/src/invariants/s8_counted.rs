@@ -100,14 +100,7 @@ pub fn check_counts(calls: &[Call]) -> Result<(), String> {
 mod tests {
     use super::Action::{Count, Read};
     use super::*;
-
-    fn call(began: u64, ended: impl Into<Option<u64>>, action: Action) -> Call {
-        Call {
-            began: Instant::from_nanos(began),
-            ended: ended.into().map(Instant::from_nanos),
-            action,
-        }
-    }
+    use crate::invariants::s8_linearizable::tests::call;
 
     #[test]
     fn histories_of_a_counter_pass() {

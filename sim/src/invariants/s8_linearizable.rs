@@ -215,10 +215,10 @@ fn relevant(calls: &[Call]) -> Vec<Call> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn call(began: u64, ended: impl Into<Option<u64>>, action: Action) -> Call {
+    pub(crate) fn call(began: u64, ended: impl Into<Option<u64>>, action: Action) -> Call {
         Call {
             began: Instant::from_nanos(began),
             ended: ended.into().map(Instant::from_nanos),

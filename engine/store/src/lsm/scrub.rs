@@ -10,6 +10,7 @@ use super::background::{DeathWatch, Shared};
 use super::damage::{self, DamagedTable};
 use super::pace::{MAX_SLEEP, Rate};
 use crate::StoreError;
+use crate::error::EIO;
 use lsm_tree::{AbstractTree, Slice, Table, TableId};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -28,8 +29,6 @@ const FIRST_AFTER: Duration = Duration::from_secs(600);
 const STRIDE_BYTES: usize = 256 << 10;
 /// Places of damage that wait to be looked at, at most; more come from reads that meet the same again and again.
 const MAX_SUSPECTS: usize = 64;
-/// A sector that cannot be read.
-const EIO: i32 = 5;
 
 /// What the scrubbing thread shares with the others.
 pub(super) struct Scrub {
