@@ -1,8 +1,8 @@
 //! Pontoon's parts beside other engines' on the same work, in the same run.
 //!
 //! This is a workspace of its own, so that the product's lock file never holds a peer. A subcommand
-//! is a room: `raft` sets the protocol core beside raft-rs, `log` the log beside its floor and raft-engine. All of
-//! them follow the same rules:
+//! is a room: `raft` sets the protocol core beside raft-rs, `log` the log beside its floor and raft-engine, `store` a node with much data beside
+//! fjall. All of them follow the same rules:
 //!
 //! - Both sides do the same work with the same sizes, limits and allocator, each in its best
 //!   configuration, and are measured **in turns**, a short window of each at a time. What counts is
@@ -14,6 +14,7 @@ mod clock;
 mod log;
 mod pairs;
 mod raft;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,13 +38,19 @@ struct Cli {
 enum Peer {
     Raft(raft::RaftArgs),
     Log(log::LogArgs),
+    Store(store::StoreArgs),
 }
 
 fn main() -> ExitCode {
+    // The node that stands beside fjall is a process of this binary.
+    if std::env::args().nth(1).as_deref() == Some("node") {
+        return pontoon::run();
+    }
     let Cli { peer } = Cli::parse();
     let done = match peer {
         Peer::Raft(args) => raft::run(&args),
         Peer::Log(args) => log::run(&args),
+        Peer::Store(args) => store::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -179,7 +179,7 @@ fn attempt(args: &LogArgs) -> Result<(), Failure> {
 }
 
 /// A directory of our own, on a file system that has a disk below it.
-fn scratch(parent: &Path) -> Result<TempDir, Failure> {
+pub(crate) fn scratch(parent: &Path) -> Result<TempDir, Failure> {
     let name = parent.display();
     let refused = |error| format!("--dir {name}: {error}");
     let directory = TempDir::with_prefix_in("pontoon-peers-", parent).map_err(refused)?;
