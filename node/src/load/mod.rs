@@ -100,6 +100,18 @@ pub struct LineProblem {
     pub problem: Problem,
 }
 
+impl Summary {
+    /// Refusals arrive in any order, and behind lines that could not be read: what is named is the first line of
+    /// the file.
+    fn stop_at(&mut self, problem: LineProblem) {
+        match &mut self.stopped {
+            Some(LoadError::Line(first)) if problem.line < first.line => *first = problem,
+            Some(_) => {}
+            running => *running = Some(problem.into()),
+        }
+    }
+}
+
 /// What is wrong with a line.
 #[derive(Debug, Error)]
 pub enum Problem {
@@ -301,7 +313,7 @@ impl Load {
         if self.options.skip_errors {
             tell(Event::Skipped(problem));
         } else {
-            self.summary.stopped.get_or_insert(problem.into());
+            self.summary.stop_at(problem);
         }
     }
 }
@@ -360,6 +372,17 @@ fn read(mut source: impl Source, chunks: &mpsc::Sender<Chunk>) {
 mod tests {
     use super::*;
     use crate::formats::Format;
+
+    #[test]
+    fn of_several_bad_lines_the_first_of_the_file_is_named() {
+        let mut summary = Summary::default();
+        for line in [4, 2, 3] {
+            let problem = Problem::Refused(Box::new(ClientError::NoEndpoints));
+            summary.stop_at(LineProblem { line, problem });
+        }
+        let named = summary.stopped.unwrap().to_string();
+        assert!(named.contains('2'), "{named}");
+    }
 
     #[test]
     fn a_file_is_handed_over_in_chunks_with_its_bad_lines_in_place() {
