@@ -206,7 +206,7 @@ impl NodeProcess {
             .map_err(Error::file("write", log))?;
         let settings = layout.settings(node);
         let mut command = Command::new(std::env::current_exe().map_err(starting)?);
-        command.arg("node");
+        command.arg("node").arg("--until-stdin-ends");
         command.arg("--id").arg(node.to_string());
         command.arg("--peers").arg(layout.peers());
         for (flag, path) in [
@@ -228,7 +228,8 @@ impl NodeProcess {
             command.arg("--config").arg(path);
         }
         let child = command
-            .stdin(Stdio::null())
+            // Ends with this process, however that ends, and the node with it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .kill_on_drop(true)

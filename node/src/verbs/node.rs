@@ -42,6 +42,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Drain and stop as well when stdin ends, as it does with the process that started this one.
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
+
     /// Settings given as flags.
     #[command(flatten)]
     pub settings: NodeSettings,
@@ -58,10 +62,11 @@ pub fn run(args: NodeArgs) -> Result<(), Error> {
     };
     super::start_logging(settings.log.as_deref(), "info")?;
     let config = server_config(settings)?;
-    super::start_runtime()?.block_on(serve(config))
+    let parent = args.until_stdin_ends;
+    super::start_runtime()?.block_on(serve(config, parent))
 }
 
-async fn serve(config: ServerConfig) -> Result<(), Error> {
+async fn serve(config: ServerConfig, until_stdin_ends: bool) -> Result<(), Error> {
     let node = config.id.0;
     let failed = |source| Error::Server { node, source };
     let waiting = |source| Error::System {
@@ -72,8 +77,11 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(waiting)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting)?;
 
+    let mut orphaned = std::pin::pin!(stdin_ended(until_stdin_ends));
+
     let server = tokio::select! {
         server = Server::start(config) => server.map_err(failed)?,
+        () = &mut orphaned => return Ok(()),
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Err(Error::Interrupted),
     };
@@ -84,6 +92,7 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
     ))?;
     tokio::select! {
         error = server.failed() => return Err(failed(error)),
+        () = &mut orphaned => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -91,6 +100,20 @@ async fn serve(config: ServerConfig) -> Result<(), Error> {
     server.shutdown().await.map_err(failed)?;
     tracing::info!(node, "stopped");
     Ok(())
+}
+
+/// Waits for the end of stdin, or for ever if that is not asked for.
+async fn stdin_ended(is_awaited: bool) {
+    if !is_awaited {
+        return std::future::pending().await;
+    }
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own, which a runtime that ends does not wait for.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 /// Completes the settings; names what is missing or cannot be.

@@ -1,7 +1,9 @@
 //! The demo as a stranger runs it.
 
-use crate::cluster::{error_line, file, run, stdout, usage_line};
+use crate::cluster::{error_line, file, pontoon, run, stdout, usage_line};
 use std::fmt::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 fn report(args: &[&str]) -> serde_json::Value {
     let output = run(args);
@@ -99,4 +101,43 @@ fn a_row_that_no_node_takes_ends_the_demo_and_is_named() {
     let line = error_line(&run(&["demo", "--load", &rows, "--shards", "2"]));
     assert!(line.contains("rows.tsv:2: "), "{line}");
     assert!(line.contains("max-value-bytes"), "{line}");
+}
+
+#[test]
+fn nodes_end_with_the_demo_that_started_them_even_if_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = ["demo", "--kill", "--shards", "2", "--seconds", "60"];
+    let mut command = pontoon();
+    command.args(args).arg("--data-dir").arg(&data);
+    let mut demo = command.stderr(Stdio::null()).spawn().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", demo.id());
+    let nodes = until(|| {
+        let nodes = std::fs::read_to_string(&children).unwrap();
+        let nodes: Vec<String> = nodes.split_whitespace().map(str::to_owned).collect();
+        (nodes.len() == 3).then_some(nodes)
+    });
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    // Who waits for orphans is not ours to say, so one that has ended may still be listed.
+    let has_ended = |node: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{node}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    };
+    until(|| nodes.iter().all(has_ended).then_some(()));
+}
+
+#[track_caller]
+fn until<T>(mut holds: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = holds() {
+            return found;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it does not come"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
