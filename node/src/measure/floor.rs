@@ -25,6 +25,16 @@ pub struct Floor {
     pub syncs_per_s: f64,
 }
 
+impl Floor {
+    /// Between two probes: the disk of a shared machine is not the same before a load and after it.
+    #[must_use]
+    pub fn mean(self, other: Self) -> Self {
+        Self {
+            syncs_per_s: f64::midpoint(self.syncs_per_s, other.syncs_per_s),
+        }
+    }
+}
+
 /// Probes the disk that holds `directory` for about `duration`. Blocks the thread.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// stopped and started again, and a fresh client reads everything and holds it against the record of
 /// what was acknowledged. Exits with 1 if anything is missing or wrong.
 ///
-/// Before the load, the disk is probed: how often a second can three files each be synced, at the same
+/// Before the load and after it the disk is probed: how often a second can three files each be synced, at the same
 /// time? That is what a log would do that syncs every write alone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,6 +29,9 @@ pub struct DemoArgs {
     /// Shards that the key space is cut into, where the keys are.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub shards: u32,
+    /// Threads of each node that run groups. [default: as a node's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub workers: Option<u8>,
     /// Clients that write at the same time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,

@@ -68,7 +68,10 @@ impl Demo {
             None => KeyStyle::Hashed.sample(args.keys, SAMPLE_KEYS),
         };
         let data_dir = args.data_dir.as_deref();
-        let layout = Layout::make(data_dir, args.nodes, args.shards as usize, sample)?;
+        let mut layout = Layout::make(data_dir, args.nodes, args.shards as usize, sample)?;
+        if let Some(workers) = args.workers {
+            layout = layout.with_settings(&format!("workers = {workers}\n"))?;
+        }
         output.note("probing the disk");
         let floor = probe(layout.directory().to_owned()).await?;
         Ok(Self {
@@ -110,13 +113,15 @@ impl Demo {
             }
             None => self.load(&mut cluster, &client, &run, None).await?,
         };
-        report.set_floor(self.floor);
         drop(client);
 
         self.output.note("restarting all nodes");
         cluster.wait_until_ready(&self.layout).await?;
         cluster.stop().await?;
         self.layout.wait_for_ports().await;
+        self.output.note("probing the disk again");
+        let after = probe(self.layout.directory().to_owned()).await?;
+        report.set_floor(self.floor.mean(after));
         let cluster = Cluster::start(&self.layout, args.kill).await?;
         let verification = self.verify(&history).await?;
         report.set_verification(&verification);
