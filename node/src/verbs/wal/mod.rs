@@ -3,7 +3,7 @@
 mod dump;
 
 use crate::error::Error;
-use crate::output::{Output, bytes, count, table};
+use crate::output::{Output, bytes, count, counted, table};
 use clap::{Args, Subcommand};
 use pontoon_wal::inspect::{self, Report};
 use pontoon_wal::{Damage, WalError};
@@ -101,10 +101,14 @@ fn check(dir: &Path, report: &Report) -> Result<(), Error> {
         return Ok(());
     }
     let places: Vec<String> = report.damage.iter().take(3).map(place_of).collect();
+    let mut affected = counted(report.damaged_groups.len() as u64, "affected group");
+    // Whose records stood there is told only by what is left of them.
+    if report.damage.iter().any(|damage| damage.group.is_none()) {
+        affected += " known, others may be";
+    }
     Err(Error::Unhealthy(format!(
-        "the log in {} is damaged, {} groups are affected: {}",
+        "the log in {} is damaged, {affected}: {}",
         dir.display(),
-        report.damaged_groups.len(),
         places.join("; ")
     )))
 }
