@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Barrier;
@@ -65,6 +66,29 @@ pub fn probe(directory: &Path, duration: Duration) -> Result<Floor, Error> {
     })
 }
 
+/// How fast the disk that holds `directory` takes `bytes` in one file, written one after the other and synced, in bytes a
+/// second. Blocks the thread.
+///
+/// # Errors
+/// If the file cannot be made, written or synced.
+pub fn write_rate(directory: &Path, bytes: u64) -> Result<f64, Error> {
+    const PIECE: usize = 1 << 20;
+    let write = || {
+        let mut file = tempfile::tempfile_in(directory)?;
+        let piece = vec![0xA5; PIECE];
+        let began = Instant::now();
+        let mut left = bytes;
+        while left > 0 {
+            let next = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+            file.write_all(&piece[..next])?;
+            left -= next as u64;
+        }
+        file.sync_all()?;
+        Ok(bytes as f64 / began.elapsed().as_secs_f64())
+    };
+    write().map_err(Error::file("probe the disk in", directory))
+}
+
 /// A file without a name, all of whose blocks exist.
 fn zeroed_file(directory: &Path) -> std::io::Result<File> {
     let file = tempfile::tempfile_in(directory)?;
@@ -97,6 +121,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let floor = probe(directory.path(), Duration::from_millis(50)).unwrap();
         assert!(floor.syncs_per_s > 0.0);
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_rate_of_a_long_write_is_told_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(write_rate(directory.path(), (3 << 20) + 5).unwrap() > 0.0);
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
     }
 

@@ -26,6 +26,7 @@ use std::path::PathBuf;
         cargo run --release -p pontoon-crash -- --kills 1000 --seed 7\n  \
         cargo run --release -p pontoon-crash -- --lease-reads --json\n  \
         cargo run --release -p pontoon-crash -- restart --bytes 10GiB --shards 1000\n  \
+        cargo run --release -p pontoon-crash -- beside --at-most 1.5\n  \
         cargo run -p pontoon-crash --features mutants -- mutants"
 )]
 pub(crate) struct Cli {
@@ -45,6 +46,17 @@ pub(crate) enum Command {
     /// of memory for it: 128 MiB for writes, 384 MiB for the store's cache. At the end every row is
     /// compared with what was written. The values are random bytes, which cannot be compressed.
     Restart(Restart),
+    /// Brings a replica up beside a load, and sees what the writes feel of it.
+    ///
+    /// Of four nodes three have the big shard, whose values are random bytes, which cannot be compressed. The other
+    /// shards are written to at a part of what the cluster takes at most, which is measured before with 64 clients
+    /// in a closed loop. The load itself is open: writes begin when they are due, in a burst every millisecond, however
+    /// many are under way, and their latency counts from then. In each pair of windows there is one without anything
+    /// else, and one in which the fourth node gets a learner, until it has caught up; then it goes again. The
+    /// figure is the median of the pairs' ratios of p99, with the bounds that the sign test gives it.
+    ///
+    /// The exit code is 1 if that is above --at-most, or if something failed.
+    Beside(Beside),
     /// Leaves out one rule after the other, and sees whether that is noticed.
     #[cfg(feature = "mutants")]
     Mutants(Mutants),
@@ -84,6 +96,51 @@ pub(crate) struct Restart {
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How much to bring up, and beside what.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Beside {
+    /// Keys and values of the shard that is brought up.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) bytes: ByteSize,
+
+    /// Pairs of windows.
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) pairs: u64,
+
+    /// The part of the most writes a second that is written.
+    #[arg(long, value_name = "PART", default_value_t = 0.5, value_parser = part)]
+    pub(crate) load: f64,
+
+    /// How long a window without a replica is, and how long the most writes a second are looked for.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+
+    /// The nodes' --snapshot-rate. [default: the nodes' own]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) snapshot_rate: Option<ByteSize>,
+
+    /// Fail if p99 beside is more than so many times p99 alone, in the median.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) at_most: Option<f64>,
+
+    /// Where the nodes' directories go; must be empty or not there yet, and is kept.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
+        _ => Err("not a number above 0 and up to 1".to_owned()),
+    }
 }
 
 /// Which mutants to run, and for how long.

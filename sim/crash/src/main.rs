@@ -10,10 +10,12 @@
 //! - `history` keeps what they saw. Each key's history is checked with the simulator's search for an order
 //!   that explains it, which a lost write, a stale read and a command applied twice leave none;
 //! - `run` puts these together, and has a fresh client read every key when all is over;
-//! - `restart` asks how soon a node with much data serves again.
+//! - `restart` asks how soon a node with much data serves again;
+//! - `beside` asks what writes feel of a replica that is brought up beside them.
 //!
 //! A seed decides the faults and the calls, but not how they meet: that is up to the machine.
 
+mod beside;
 mod chaos;
 mod cli;
 mod history;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     match &cli.command {
         None => run::run(&cli.run),
         Some(cli::Command::Restart(options)) => restart::run(options),
+        Some(cli::Command::Beside(options)) => beside::run(options),
         #[cfg(feature = "mutants")]
         Some(cli::Command::Mutants(options)) => mutants::run(options),
     }
