@@ -51,12 +51,7 @@ pub async fn restore(
     if is_in_the_way().await? {
         return Err(BackupError::NotEmpty.into());
     }
-    let mut done = 0;
-    for chunk in &chunks {
-        tell(Step::Checking, done);
-        read(dir, chunk).await?;
-        done += chunk.bytes;
-    }
+    check(dir, manifest, |bytes| tell(Step::Checking, bytes)).await?;
     // The checking may have taken long.
     if is_in_the_way().await? {
         return Err(BackupError::NotEmpty.into());
@@ -66,6 +61,24 @@ pub async fn restore(
         tell(Step::Comparing, bytes);
     })
     .await
+}
+
+/// Reads all chunks of a backup. `tell` hears how many bytes it has come through.
+///
+/// # Errors
+/// If one is missing or damaged.
+pub async fn check(
+    dir: &Path,
+    manifest: &Manifest,
+    mut tell: impl FnMut(u64),
+) -> Result<(), Error> {
+    let mut done = 0;
+    for chunk in manifest.chunks() {
+        tell(done);
+        read(dir, chunk).await?;
+        done += chunk.bytes;
+    }
+    Ok(())
 }
 
 /// The rows of a chunk, if they are what the manifest says.

@@ -3,14 +3,15 @@
 use crate::scenario::Scenario;
 use clap::{Parser, Subcommand};
 
-/// Holds the log to faults of a real kernel, on file systems that it makes for itself: 64 groups are written to
-/// through the log's thread until the fault comes, and what is there afterwards is compared, byte for byte, with
-/// what was acknowledged.
+/// Holds Pontoon to faults of a real kernel, on file systems that it makes for itself. Most are about the log: 64 groups
+/// are written to through its thread until the fault comes, and what is there afterwards is compared, byte for byte, with
+/// what was acknowledged. `flush`, `install` and `backup` are about whole nodes, three processes whose disks become
+/// too small.
 ///
 /// It needs root, to mount; what it mounts nobody else sees, and it is gone with the process. The images are in
 /// TMPDIR. The moments at which faults come are a function of the seed, what the threads have done by then is not.
 ///
-/// The exit code is 1 if the log broke a promise; the files then stay for a look at them. It is 2 if something
+/// The exit code is 1 if a promise was broken; the files then stay for a look at them. It is 77 if something
 /// could not be tried.
 #[derive(Debug, Parser)]
 #[command(
@@ -52,6 +53,12 @@ enum Command {
     Frozen,
     /// The kernel finds an error in the ext4 and makes it read-only.
     Readonly,
+    /// Disks of nodes have no room for what the store flushes and merges, nor for the log, and have some again.
+    Flush,
+    /// A node's disk has no room for a snapshot, and has some again.
+    Install,
+    /// A backup's disk has no room, and has some again.
+    Backup,
     /// All of these, one after the other; so it is without a command, too.
     All {
         /// How often the power goes.
@@ -69,12 +76,18 @@ impl Cli {
             Command::Eio => vec![Scenario::Eio],
             Command::Frozen => vec![Scenario::Frozen],
             Command::Readonly => vec![Scenario::Readonly],
+            Command::Flush => vec![Scenario::Flush],
+            Command::Install => vec![Scenario::Install],
+            Command::Backup => vec![Scenario::Backup],
             Command::All { cycles } => vec![
                 Scenario::Power { cycles },
                 Scenario::Full,
                 Scenario::Eio,
                 Scenario::Frozen,
                 Scenario::Readonly,
+                Scenario::Flush,
+                Scenario::Install,
+                Scenario::Backup,
             ],
         }
     }

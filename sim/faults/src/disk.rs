@@ -66,7 +66,12 @@ impl<'a> Image<'a> {
 
 /// A file system in memory, of a fixed size.
 pub(crate) fn mount_tmpfs(scratch: &Scratch, bytes: u64) -> Result<Mount, Failure> {
-    let at = scratch.mount_point()?;
+    mount_tmpfs_at(scratch.mount_point()?, bytes)
+}
+
+/// The same in a place that is made for it.
+pub(crate) fn mount_tmpfs_at(at: PathBuf, bytes: u64) -> Result<Mount, Failure> {
+    std::fs::create_dir_all(&at).map_err(Failure::system("make a mount point"))?;
     let size = format!("size={bytes}");
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", &size, "pontoon-faults"]);
@@ -117,6 +122,29 @@ impl Mount {
             .map_err(io::Error::from)
             .map_err(Failure::system("ask for free space"))?;
         Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Gives a tmpfs another size, in bytes; never less than is on it.
+    pub(crate) fn resize(&self, bytes: u64) -> Result<(), Failure> {
+        let size = format!("remount,size={bytes}");
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", &size]).arg(&self.at), "mount", "mount")
+    }
+
+    /// Leaves a tmpfs so much room, in bytes, and no more. Somebody may be writing to it.
+    pub(crate) fn leave(&self, bytes: u64) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for _ in 0..20 {
+            let stat = rustix::fs::statvfs(&self.at);
+            let stat = stat
+                .map_err(io::Error::from)
+                .map_err(Failure::system("ask for used space"))?;
+            result = self.resize((stat.f_blocks - stat.f_bfree) * stat.f_frsize + bytes);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     pub(crate) fn unmount(mut self) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! The log on real file systems whose kernel fails it.
+//! The log, and whole nodes, on real file systems whose kernel fails them.
 //!
 //! The simulator's disk is the worst that the format must bear; this is what Linux really does: an ext4 that is
 //! shut down under load and mounted again, one without room, one that is frozen, one that turns read-only, and
@@ -6,6 +6,8 @@
 //!
 //! - `ledger` is what was written and acknowledged, and the one check that all scenarios share; `load` the writers.
 //! - `disk` has the file systems, which never outlive the process; `kernel` the calls that do something to them.
+//! - `nodes` has a cluster of processes with a disk each: this binary is its own nodes, `pontoon-faults node …` is
+//!   `pontoon node …`; `writers` are its clients, and know what was acknowledged to them.
 //! - `scenario` has a file for each fault.
 
 mod cli;
@@ -14,7 +16,9 @@ mod failure;
 mod kernel;
 mod ledger;
 mod load;
+mod nodes;
 mod scenario;
+mod writers;
 
 use clap::Parser;
 use cli::Cli;
@@ -27,6 +31,9 @@ const BROKEN: u8 = 1;
 const UNTRIED: u8 = 77;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("node") {
+        return pontoon::run();
+    }
     let cli = Cli::parse();
     if !rustix::process::geteuid().is_root() {
         eprintln!("pontoon-faults mounts file systems and so needs root; nothing was tried");

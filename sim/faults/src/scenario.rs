@@ -1,8 +1,11 @@
 //! The scenarios, a file for each, and what comes of one.
 
+mod backup;
 mod eio;
+mod flush;
 mod frozen;
 mod full;
+mod install;
 mod power;
 mod readonly;
 
@@ -27,6 +30,9 @@ pub(crate) enum Scenario {
     Eio,
     Frozen,
     Readonly,
+    Flush,
+    Install,
+    Backup,
 }
 
 /// What was counted, by name.
@@ -64,6 +70,9 @@ impl Scenario {
             Self::Eio => "eio",
             Self::Frozen => "frozen",
             Self::Readonly => "readonly",
+            Self::Flush => "flush",
+            Self::Install => "install",
+            Self::Backup => "backup",
         }
     }
 
@@ -80,17 +89,20 @@ impl Scenario {
                 Self::Eio => eio::run(&scratch, seed, &mut figures),
                 Self::Frozen => frozen::run(&scratch, seed, &mut figures),
                 Self::Readonly => readonly::run(&scratch, seed, &mut figures),
+                Self::Flush => flush::run(&scratch, seed, &mut figures),
+                Self::Install => install::run(&scratch, seed, &mut figures),
+                Self::Backup => backup::run(&scratch, seed, &mut figures),
             };
-            if let Err(Failure::Broken(_) | Failure::Log { .. }) = result {
+            if result.as_ref().is_err_and(Failure::is_broken) {
                 kept = Some(scratch.keep());
             }
             result
         });
         let verdict = match &result {
             Ok(()) => Verdict::Held,
-            Err(Failure::Broken(_) | Failure::Log { .. }) => Verdict::Broken,
             Err(Failure::Missing { .. }) => Verdict::Skipped,
-            Err(Failure::System { .. } | Failure::Tool { .. }) => Verdict::Untried,
+            Err(failure) if failure.is_broken() => Verdict::Broken,
+            Err(_) => Verdict::Untried,
         };
         Outcome {
             scenario: self.name().to_owned(),
