@@ -381,3 +381,18 @@ fn damage_that_only_scrubbing_finds_is_healed_as_well() {
     cluster.heals(2, &before);
     assert!(!path.exists());
 }
+
+#[test]
+fn two_replicas_that_are_damaged_at_once_are_rebuilt_one_after_the_other() {
+    let cluster = Cluster::new();
+    cluster.make_lead(1, HIT);
+    let before = [2, 3].map(|node| statuses(&cluster, node));
+    for node in [2, 3] {
+        cluster.flip(node);
+    }
+    for node in [2, 3] {
+        cluster.engine(node).store().scrub();
+    }
+    cluster.heals(2, &before[0]);
+    cluster.heals(3, &before[1]);
+}

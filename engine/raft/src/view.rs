@@ -92,6 +92,14 @@ impl Raft {
         self.peer(peer).map(Progress::view)
     }
 
+    /// Whether a leader has heard of `peer` since it last made sure of its quorum, which is less than an election timeout ago.
+    /// Of itself it always has.
+    #[must_use]
+    pub fn hears(&self, peer: ReplicaId) -> bool {
+        let is_heard = || self.peer(peer).is_some_and(|peer| peer.active);
+        self.role == Role::Leader && (peer == self.config.id || is_heard())
+    }
+
     /// Which voter, if any, would best lead after this leader: of those heard of lately the one that holds most.
     #[must_use]
     pub fn best_transferee(&self) -> Option<ReplicaId> {

@@ -4,7 +4,7 @@ use super::{Origin, VERSION, kind};
 use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody};
 use pontoon_types::codec::put_varint;
-use pontoon_types::{Entry, GroupId, LogPosition, ReplicaId};
+use pontoon_types::{Entry, GroupId, LogPosition, ReplicaId, Term};
 
 /// Entries at least this long travel as slices; a shorter one costs less to copy than to track.
 const SLICE_BYTES: usize = 2 << 10;
@@ -90,6 +90,18 @@ impl FrameBuilder {
     pub fn push_fresh(&mut self, group: GroupId, replica: ReplicaId, life: u64) {
         self.push_notice(kind::FRESH, group, replica);
         put_varint(&mut self.tail, life);
+    }
+
+    /// Adds the question whether `replica` of `group`, which is the sender's and has lost rows, can be spared.
+    pub fn push_damaged(&mut self, group: GroupId, replica: ReplicaId, term: Term) {
+        self.push_notice(kind::DAMAGED, group, replica);
+        put_varint(&mut self.tail, term.0);
+    }
+
+    /// Adds the answer of the leader of that term that `replica` of `group` can be spared.
+    pub fn push_spared(&mut self, group: GroupId, replica: ReplicaId, term: Term) {
+        self.push_notice(kind::SPARED, group, replica);
+        put_varint(&mut self.tail, term.0);
     }
 
     /// Adds the notice that `replica` of `group` is no member any more.

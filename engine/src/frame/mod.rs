@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A notice that a replica is lost or gone, or the question whether it is, has the kind, the group and the replica; that it is
-//! gone also what is committed, that it is lost or fresh also the life of the node that has lost one.
+//! gone also what is committed, that it is lost or fresh also the life of the node that has lost one. That it is damaged or
+//! spared comes with the term.
 //!
 //! Entries are the envelopes that the leader encoded; they are not encoded again. A small one is copied
 //! into the frame, a large one travels as a slice of its own. The receiver's entries are slices of the
@@ -53,6 +54,8 @@ mod kind {
     pub(super) const GONE: u8 = 13;
     pub(super) const QUESTION: u8 = 14;
     pub(super) const FRESH: u8 = 15;
+    pub(super) const DAMAGED: u8 = 16;
+    pub(super) const SPARED: u8 = 17;
 }
 
 /// How a frame travels. Frames on one lane arrive in order; those on the other do not wait for them.

@@ -21,6 +21,10 @@ pub enum Item {
     Gone(ReplicaId, LogPosition),
     /// The sender's replica wants to know whether it still is a member.
     Question(ReplicaId),
+    /// The sender's replica has lost rows, and asks the leader of this term whether it can be spared to be rebuilt.
+    Damaged(ReplicaId, Term),
+    /// It can, says that leader.
+    Spared(ReplicaId, Term),
 }
 
 /// Reads the messages of a frame that came in, one by one.
@@ -68,10 +72,7 @@ impl FrameReader {
         loop {
             match self.next_item()? {
                 Some((group, Item::Message(message))) => return Ok(Some((group, message))),
-                Some((
-                    _,
-                    Item::Lost(..) | Item::Fresh(..) | Item::Gone(..) | Item::Question(_),
-                )) => {}
+                Some(_) => {}
                 None => return Ok(None),
             }
         }
@@ -88,6 +89,15 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
                 Item::Lost(replica, life)
             } else {
                 Item::Fresh(replica, life)
+            };
+            return Ok((group, item));
+        }
+        kind::DAMAGED | kind::SPARED => {
+            let (replica, term) = (ReplicaId(reader.varint()?), Term(reader.varint()?));
+            let item = if kind == kind::DAMAGED {
+                Item::Damaged(replica, term)
+            } else {
+                Item::Spared(replica, term)
             };
             return Ok((group, item));
         }

@@ -8,7 +8,7 @@ use pontoon_raft::{ConfigError, ProposeError, Raft, ReadError, Ready, Restored};
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{
     ConfChange, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId,
-    mutant,
+    TabletId, Term, mutant,
 };
 use std::collections::VecDeque;
 
@@ -62,6 +62,10 @@ pub(crate) struct Group {
     pub(crate) is_doubled: bool,
     /// The replica that this leader has made for a node that has lost one, and in which life of that node.
     pub(crate) made: Option<(u64, ReplicaId)>,
+    /// The replica of which this leader has said, in its term, that it can be spared.
+    pub(crate) spared: Option<(Term, ReplicaId)>,
+    /// The tablet with whose damage this replica has asked whether it can be spared.
+    pub(crate) damaged: Option<TabletId>,
     /// When it leaves the node, if it was removed.
     pub(crate) leave_at: Option<Instant>,
     /// When it asks whether it still is a member, if nobody is heard until then.
@@ -124,6 +128,8 @@ impl Group {
             changes: VecDeque::new(),
             is_doubled: false,
             made: None,
+            spared: None,
+            damaged: None,
             leave_at: None,
             ask_at: None,
             has_asked: false,

@@ -134,6 +134,12 @@ impl Worker {
                 Ok(Some((group, Item::Question(replica)))) => {
                     self.hear_question(from, group, replica, now);
                 }
+                Ok(Some((group, Item::Damaged(replica, term)))) => {
+                    self.hear_damaged(from, group, replica, term);
+                }
+                Ok(Some((group, Item::Spared(replica, term)))) => {
+                    self.hear_spared(from, group, replica, term, now);
+                }
                 Ok(None) => return,
                 Err(error) => return self.bad_frame(from, &error),
             }

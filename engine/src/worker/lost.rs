@@ -13,7 +13,7 @@ use super::group::Group;
 use crate::frame::Lane;
 use pontoon_raft::Role;
 use pontoon_types::{
-    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, TabletId,
+    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, TabletId, Term,
     Transition,
 };
 use std::collections::BTreeSet;
@@ -122,8 +122,9 @@ impl Worker {
         }
     }
 
-    /// Rows of a replica cannot be read. It is lost like any other, unless its group needs its vote: its log is whole, and
-    /// as long as nobody can take its place, one that serves what it can is better than none.
+    /// Rows of a replica cannot be read. One that is stuck is lost like any other. Else its log is whole and its vote counts, so
+    /// one that serves what it can is better than none, and it is given up only if its leader says that the others can go on
+    /// without it.
     pub(super) fn state_damaged(
         &mut self,
         group: GroupId,
@@ -134,10 +135,65 @@ impl Worker {
         let Some(slot) = self.usable(group) else {
             return;
         };
-        let group = &self.groups[slot];
-        if group.record.tablet != tablet || !is_stuck && !group.can_be_spared() {
+        let group = &mut self.groups[slot];
+        if group.record.tablet != tablet {
             return;
         }
+        let (id, replica, term) = (group.id(), group.raft.id(), group.raft.term());
+        group.damaged = Some(tablet);
+        if is_stuck || group.spare(replica) {
+            return self.give_up(slot, now);
+        }
+        let leader = group.raft.leader().filter(|leader| *leader != replica);
+        if let Some(node) = leader.and_then(|leader| group.node_of(leader)) {
+            self.frame_to(node, Lane::Control)
+                .push_damaged(id, replica, term);
+        }
+    }
+
+    /// A replica that has lost rows asks whether it can be spared. It asks again, so there is no answer if not.
+    pub(super) fn hear_damaged(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        replica: ReplicaId,
+        term: Term,
+    ) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let group = &mut self.groups[slot];
+        let id = group.id();
+        if group.raft.term() == term && group.live_on(from) == Some(replica) && group.spare(replica)
+        {
+            self.frame_to(from, Lane::Control)
+                .push_spared(id, replica, term);
+        }
+    }
+
+    /// The leader says that a replica here can be spared. That holds for its term: a later leader may have counted on this
+    /// replica's answers, and spared another.
+    pub(super) fn hear_spared(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        replica: ReplicaId,
+        term: Term,
+        now: Instant,
+    ) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let group = &self.groups[slot];
+        let leader = group.raft.leader().and_then(|leader| group.node_of(leader));
+        let is_meant = group.raft.id() == replica && group.damaged == Some(group.record.tablet);
+        if is_meant && group.raft.term() == term && leader == Some(from) {
+            self.give_up(slot, now);
+        }
+    }
+
+    fn give_up(&mut self, slot: usize, now: Instant) {
+        let group = &self.groups[slot];
         tracing::error!(group = %group.id(), replica = %group.raft.id(), "the state of a replica is damaged; quarantined it");
         self.fail(
             slot,
@@ -158,10 +214,26 @@ impl Group {
         self.failure.is_some() && !self.is_leaving
     }
 
-    /// Whether the others can go on without it, if they are all there.
-    fn can_be_spared(&self) -> bool {
-        let conf = self.raft.conf_state();
-        !conf.is_joint() && (conf.voters.len() > 2 || !conf.is_voter(self.raft.id()))
+    /// Whether this leader can commit without a member, on which nobody must count any more then. Only voters that were heard
+    /// lately count, and one must have been replaced before another goes.
+    fn spare(&mut self, replica: ReplicaId) -> bool {
+        let (conf, term) = (self.raft.conf_state(), self.raft.term());
+        if self.raft.role() != Role::Leader || conf.is_joint() {
+            return false;
+        }
+        if !conf.is_voter(replica) {
+            return true;
+        }
+        let is_first = self
+            .spared
+            .is_none_or(|(of, one)| of != term || one == replica || !conf.is_voter(one));
+        let others = conf.voters.iter().filter(|voter| **voter != replica);
+        let heard = others.filter(|voter| self.raft.hears(**voter)).count();
+        let is_spared = is_first && heard > conf.voters.len() / 2;
+        if is_spared {
+            self.spared = Some((term, replica));
+        }
+        is_spared
     }
 
     /// A replica that has caught up, and an older one on its node whose place it takes.
