@@ -209,6 +209,8 @@ pub struct StoreStatus {
 pub struct DamagedTable {
     /// Its file.
     pub path: String,
+    /// Where the first block that cannot be read begins in it, if it is a block with rows.
+    pub offset: Option<u64>,
     /// The shards whose replicas here have lost rows with it, and have not been rebuilt yet.
     pub lost_shards: Vec<u64>,
     /// Whether rows of the node's own are lost, which no peer has.

@@ -22,18 +22,18 @@ pub enum StoreError {
     Io {
         /// What was tried.
         operation: &'static str,
-        /// The store's directory.
+        /// The table's file, if it could not be read; else the store's directory.
         path: PathBuf,
         /// Why it failed.
         source: Arc<io::Error>,
     },
     /// A table or manifest does not hold what was written to it. The groups with rows in it must be
     /// rebuilt from their peers.
-    #[error("the store at {} is damaged, found when it was to {operation}: {source}", path.display())]
+    #[error("{} is damaged, found when the store was to {operation}: {source}", path.display())]
     Damaged {
         /// What was tried.
         operation: &'static str,
-        /// The store's directory.
+        /// The table's file; or the store's directory, if it could not be told which of its files it is.
         path: PathBuf,
         /// What the tables' reader says.
         source: Arc<lsm_tree::Error>,

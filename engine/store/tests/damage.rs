@@ -152,7 +152,11 @@ fn damage_in_one_block_costs_the_rows_in_it_and_no_others() {
     for i in 1..=3000 {
         match reader.get(GroupId(1), ShardId(10), EPOCH, key(i).as_bytes()) {
             Ok(value) => assert_eq!(value.as_deref(), Some(&b"some value"[..])),
-            Err(ReadError::Store(error)) if is_damage(&error) => lost.push(i),
+            Err(ReadError::Store(error)) if is_damage(&error) => {
+                let text = error.to_string();
+                assert!(text.starts_with(table.to_str().unwrap()), "{text}");
+                lost.push(i);
+            }
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -39,7 +39,12 @@ impl ClusterView {
             let store = node.status.iter().map(|status| &status.store);
             for table in store.flat_map(|store| &store.damaged) {
                 let (path, fate) = (&table.path, table.fate());
-                lines.push(format!("node {}: {path} is damaged, {fate}", node.node));
+                let offset = table.offset.map(|offset| format!(" at byte {offset}"));
+                let offset = offset.unwrap_or_default();
+                lines.push(format!(
+                    "node {}: {path} is damaged{offset}, {fate}",
+                    node.node
+                ));
             }
         }
         lines.join("\n")

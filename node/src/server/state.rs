@@ -209,6 +209,7 @@ impl Node {
         };
         let table = |table: &pontoon_store::DamagedTable| DamagedTable {
             path: table.path.display().to_string(),
+            offset: table.offset,
             lost_shards: (replicas.iter())
                 .filter(|record| table.has_lost(record.tablet))
                 .map(|record| record.shard.0)

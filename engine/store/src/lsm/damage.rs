@@ -5,7 +5,7 @@ use lsm_tree::coding::Decode;
 use lsm_tree::table::block::Header;
 use lsm_tree::table::block::decoder::ParsedItem;
 use lsm_tree::table::{Block, DataBlock};
-use lsm_tree::{Slice, Table};
+use lsm_tree::{AbstractTree, AnyTree, Slice, Table};
 use pontoon_types::TabletId;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -17,6 +17,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub struct DamagedTable {
     /// Its file.
     pub path: PathBuf,
+    /// Where the first block that cannot be read begins in the file; `None` if all rows can, and what leads to them cannot.
+    pub offset: Option<u64>,
     /// The first and the last tablet that it has rows of.
     pub tablets: (TabletId, TabletId),
     /// The tablets of which some rows may not be readable, as ranges with both ends. All others can be read in full.
@@ -40,6 +42,33 @@ impl DamagedTable {
     }
 }
 
+/// The tables that a read looked into which met damage at the first key from `from` on: in every run, the first that has
+/// any up to `to`.
+pub(super) fn suspects(tree: &AnyTree, from: &[u8], to: &[u8]) -> Vec<Table> {
+    let version = tree.current_version();
+    let runs = version.iter_levels().flat_map(|level| level.iter());
+    runs.filter_map(|run| {
+        let mut tables = run.iter();
+        let first = tables.find(|table| **table.metadata.key_range.max() >= *from)?;
+        (**first.metadata.key_range.min() <= *to).then(|| first.clone())
+    })
+    .collect()
+}
+
+/// The file that such a read could not read; the tree's error does not say. `None` if it cannot be told, because what leads to a
+/// single row is damaged, or it has gone.
+pub(super) fn culprit(tree: &AnyTree, from: &[u8], to: &[u8]) -> Option<PathBuf> {
+    let is_unreadable = |table: &Table| {
+        let mut rows = table.range(Slice::from(from)..=Slice::from(to));
+        // Behind the first key there is nothing that it has read.
+        let read = rows.find(|row| !matches!(row, Ok(row) if *row.key.user_key == *from));
+        matches!(read, Some(Err(_)))
+    };
+    let mut tables = suspects(tree, from, to).into_iter();
+    let table = tables.find(is_unreadable)?;
+    Some(table.path.to_path_buf())
+}
+
 /// Finds out which rows of a damaged table can be read.
 pub(super) fn locate(table: &Table) -> DamagedTable {
     let keys = &table.metadata.key_range;
@@ -52,9 +81,14 @@ pub(super) fn locate(table: &Table) -> DamagedTable {
         good: None,
         bad_after: None,
         tablets: (first, last),
+        at: 0,
+        offset: None,
     };
     // What cannot be read from some point on is lost from there on.
-    if search.run().is_err() || search.bad_after.is_some() {
+    if search.run().is_err() {
+        search.offset.get_or_insert(search.at);
+        search.lose_until(last);
+    } else if search.bad_after.is_some() {
         search.lose_until(last);
     }
     let mut lost = search.lost;
@@ -64,6 +98,7 @@ pub(super) fn locate(table: &Table) -> DamagedTable {
     }
     DamagedTable {
         path: table.path.to_path_buf(),
+        offset: search.offset,
         tablets: (first, last),
         lost,
         is_stuck: false,
@@ -78,6 +113,10 @@ struct Search<'a> {
     /// The tablet of the last row before a block that is not.
     bad_after: Option<TabletId>,
     tablets: (TabletId, TabletId),
+    /// Where the block begins that is looked at.
+    at: u64,
+    /// Where the first one begins that is not in order.
+    offset: Option<u64>,
 }
 
 impl Search<'_> {
@@ -94,10 +133,13 @@ impl Search<'_> {
             if u64::from(header.data_length) > len {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let at = block.len();
-            block.resize(at + header.data_length as usize, 0);
-            file.read_exact(&mut block[at..])?;
-            if xxh3_128(&block[at..]) != header.checksum.into_u128() {
+            let front = block.len();
+            block.resize(front + header.data_length as usize, 0);
+            file.read_exact(&mut block[front..])?;
+            let began = self.at;
+            self.at += block.len() as u64;
+            if xxh3_128(&block[front..]) != header.checksum.into_u128() {
+                self.offset.get_or_insert(began);
                 self.bad_after.get_or_insert(self.last_good());
                 continue;
             }

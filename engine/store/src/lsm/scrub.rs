@@ -103,6 +103,7 @@ impl Scrub {
     pub(super) fn condemn(&self, table: &Table) {
         let damaged = DamagedTable {
             path: table.path.to_path_buf(),
+            offset: None,
             tablets: Default::default(),
             lost: Vec::new(),
             is_stuck: false,
@@ -249,20 +250,9 @@ impl Shared {
         }
     }
 
-    /// Reads the tables that a read looked into, which met damage at the first key from `from` on: in every run, the first
-    /// that has any.
+    /// Reads the tables that a read looked into.
     fn check_suspect(&self, from: &[u8], to: &[u8]) -> Result<(), Stopping> {
-        let version = self.tree.current_version();
-        let runs = version.iter_levels().flat_map(|level| level.iter());
-        let tables: Vec<_> = runs
-            .filter_map(|run| {
-                let mut tables = run.iter();
-                let first = tables.find(|table| **table.metadata.key_range.max() >= *from)?;
-                (**first.metadata.key_range.min() <= *to).then(|| first.clone())
-            })
-            .collect();
-        drop(version);
-        for table in tables {
+        for table in damage::suspects(&self.tree, from, to) {
             self.examine(&table, |_| match self.stopping.load(Ordering::Relaxed) {
                 true => Err(Stopping),
                 false => Ok(()),
@@ -300,6 +290,7 @@ impl Shared {
             }
             tracing::error!(
                 path = %damaged.path.display(),
+                offset = ?damaged.offset,
                 tablets = ?damaged.tablets,
                 lost = ?damaged.lost,
                 "a table of the store is damaged"
@@ -313,9 +304,14 @@ impl Shared {
 
     /// What the tree's error means to who read rows from `from` up to `to`.
     pub(super) fn read_error(&self, error: lsm_tree::Error, from: &[u8], to: &[u8]) -> StoreError {
-        let error = self.error("read a row", error);
+        let mut error = self.error("read a row", error);
         if error.is_damage() {
             self.scrub.suspect(from, to);
+        }
+        if let StoreError::Damaged { path, .. } | StoreError::Io { path, .. } = &mut error
+            && let Some(table) = damage::culprit(&self.tree, from, to)
+        {
+            *path = table;
         }
         error
     }
