@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Of four nodes three have the big shard, whose values are random bytes, which cannot be compressed. The other
     /// shards are written to at a part of what the cluster takes at most, which is measured before with 64 clients
     /// in a closed loop. The load itself is open: writes begin when they are due, in a burst every millisecond, however
-    /// many are under way, and their latency counts from then. In each pair of windows there is one without anything
+    /// many are under way, and their latency counts from then. Two windows long it only warms up. In each pair of windows there is one without anything
     /// else, and one in which the fourth node gets a learner, until it has caught up; then it goes again. The
     /// figure is the median of the pairs' ratios of p99, with the bounds that the sign test gives it.
     ///

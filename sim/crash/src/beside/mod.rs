@@ -46,6 +46,8 @@ const ROWS_AT_ONCE: u64 = 16;
 const LOADERS: u64 = 16;
 /// The disk is asked so often how fast it writes.
 const PROBES: usize = 3;
+/// The load has begun so long before the first window, for each second of one.
+const WARM_UP: Duration = Duration::from_secs(2);
 /// A window begins so long after what was before it.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,8 @@ async fn measure(options: &Beside) -> Result<bool, Error> {
     ));
     guest.wait_for_rest().await?;
     let load = Paced::start(&client, &keys, rate);
+    // Stores that have just rested flush and merge less than they will: the first window must not be a better one.
+    quiet_window(&load, WARM_UP * options.seconds as u32).await;
     let mut pairs = Vec::new();
     for number in 0..options.pairs {
         // In turns, so that what grows or fades with time falls on both.
