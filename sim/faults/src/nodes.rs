@@ -47,14 +47,14 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) async fn start(scratch: &Scratch) -> Result<Self, Failure> {
-        let layout = Layout::make(
-            Some(&scratch.path().join("cluster")),
-            NODES,
-            1,
-            vec![b"a".as_slice().into()],
-        )
-        .and_then(|layout| layout.with_settings(SETTINGS));
-        let layout = layout.map_err(Failure::node("planning a cluster"))?;
+        let planning = Failure::node("planning a cluster");
+        let directory = scratch.path().join("cluster");
+        let layout = Layout::make(Some(&directory), NODES, 1, vec![b"a".as_slice().into()]);
+        let layout = match layout {
+            Ok(layout) => layout.with_settings(SETTINGS),
+            Err(error) => Err(error),
+        };
+        let layout = layout.map_err(planning)?;
         let place = |node: u64| layout.directory().join(format!("node-{node}"));
         let disks = (1..=NODES).map(|node| mount_tmpfs_at(place(node), LARGE));
         let disks = disks.collect::<Result<_, _>>()?;

@@ -33,11 +33,14 @@ struct Counts {
     refused: AtomicU64,
 }
 
+/// Keys, and what is known of each.
+type Rows = Vec<(Vec<u8>, Known)>;
+
 /// Writers at work.
 pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
-    tasks: JoinSet<Result<Vec<(Vec<u8>, Known)>, ClientError>>,
+    tasks: JoinSet<Result<Rows, ClientError>>,
 }
 
 impl Books {
@@ -111,11 +114,11 @@ impl Writers {
 
 async fn work(
     client: Client,
-    mut known: Vec<(Vec<u8>, Known)>,
+    mut known: Rows,
     mut dice: StdRng,
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
-) -> Result<Vec<(Vec<u8>, Known)>, ClientError> {
+) -> Result<Rows, ClientError> {
     for at in (0..known.len()).cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
