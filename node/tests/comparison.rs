@@ -77,7 +77,7 @@ async fn replicas_under_load_are_the_same_and_one_that_was_altered_is_found() {
         "{fault}"
     );
     alter(&nodes.config(2).data_dir, altered, b"\x01x");
-    servers.push(Server::start(nodes.config(2)).await.unwrap());
+    servers.push(common::start(nodes.config(2)).await);
 
     let comparison = compare(&client, PATIENCE).await;
     let differing: Vec<_> = (comparison.shards.iter())

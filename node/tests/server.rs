@@ -142,7 +142,7 @@ async fn a_replica_with_a_flipped_byte_in_its_log_is_rebuilt_and_the_others_serv
         }
     }
     assert_eq!(flipped, 1, "the entry is in one place of the log");
-    servers.push(Server::start(nodes.config(2)).await.unwrap());
+    servers.push(common::start(nodes.config(2)).await);
 
     until(
         &client,
@@ -190,7 +190,7 @@ async fn a_node_that_was_away_for_long_gets_snapshots_and_pins_nobodys_log() {
             .all(|bytes| bytes < 10 << 20)
     })
     .await;
-    servers.push(Server::start(nodes.config(3)).await.unwrap());
+    servers.push(common::start(nodes.config(3)).await);
     until(&client, "the node is back, by snapshots", |nodes| {
         let back = nodes.iter().find(|node| node.node == 3);
         let applied = |node: &NodeStatus| -> Vec<_> {

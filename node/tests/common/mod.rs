@@ -53,7 +53,7 @@ impl Nodes {
                 shards: 1,
                 ..self.config(id)
             };
-            tokio::spawn(async move { Server::start(config).await.unwrap() })
+            tokio::spawn(start(config))
         });
         let mut servers = Vec::new();
         for start in starts.collect::<Vec<_>>() {
@@ -110,7 +110,7 @@ impl Nodes {
     pub async fn start(&self) -> Vec<Server> {
         let starts = (1..=self.addresses.len() as u64).map(|id| {
             let config = self.config(id);
-            tokio::spawn(async move { Server::start(config).await.unwrap() })
+            tokio::spawn(start(config))
         });
         let mut servers = Vec::new();
         for start in starts.collect::<Vec<_>>() {
@@ -126,6 +126,18 @@ impl Nodes {
             .await
             .unwrap()
     }
+}
+
+/// Starts a node. The socket of an earlier life goes with the last task that used it, which may be a moment after the node
+/// has stopped.
+pub async fn start(config: ServerConfig) -> Server {
+    for _ in 0..500 {
+        if UdpSocket::bind(config.listen).is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Server::start(config).await.unwrap()
 }
 
 /// Waits until the nodes' own words satisfy a condition, which gets the answer of each.
