@@ -25,8 +25,8 @@ pub fn scratch(target: &str) -> TempDir {
 
 /// A zeroed file that is written and synced piece after piece, with nothing around it.
 ///
-/// Its blocks exist and were written 4 KiB at a time: that is how a log finds its segments, and larger
-/// writes would leave larger folios in the page cache, of which each sync then writes a whole one.
+/// Its blocks exist and were written 64 KiB at a time: that is how a log finds its segments on ext4, and the page cache
+/// then holds them in folios of that size, which makes large writes cheaper than single pages do.
 #[derive(Debug)]
 pub struct SyncFloor {
     file: File,
@@ -35,7 +35,7 @@ pub struct SyncFloor {
 
 impl SyncFloor {
     const BYTES: usize = 16 << 20;
-    const PAGE: usize = 4 << 10;
+    const PIECE: usize = 64 << 10;
 
     /// A floor on the file system of `directory`.
     ///
@@ -44,8 +44,8 @@ impl SyncFloor {
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         let file = tempfile::tempfile_in(directory).expect("the directory can be written");
-        for page in 0..Self::BYTES / Self::PAGE {
-            file.write_all_at(&[0; Self::PAGE], (page * Self::PAGE) as u64)
+        for piece in 0..Self::BYTES / Self::PIECE {
+            file.write_all_at(&[0; Self::PIECE], (piece * Self::PIECE) as u64)
                 .expect("the disk has room for the floor");
         }
         file.sync_all().expect("the floor can be synced");

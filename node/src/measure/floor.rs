@@ -3,8 +3,7 @@
 //! Three files, because a write of three replicas on one machine is synced in three logs; each is
 //! written and synced by a thread of its own, at the same time as the others, 4 KiB at a time into
 //! blocks that exist and are zeroed. That is the best that any log can do which syncs each write
-//! alone, and what group commit is measured against. Blocks are zeroed by writes of the size used
-//! later: larger ones would leave large folios in the page cache, and each sync would write one.
+//! alone, and what group commit is measured against.
 
 use crate::error::Error;
 use std::fs::File;

@@ -7,18 +7,18 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-const PAGE: usize = 4 << 10;
+const PIECE: usize = 64 << 10;
 
-/// A file of zeros in blocks that exist, written 4 KiB at a time: larger writes would leave larger folios in the
-/// page cache, and each later sync of a few bytes would write a whole one.
+/// A file of zeros in blocks that exist, written 64 KiB at a time as the log fills its own: the page cache then
+/// holds it in folios of that size, which makes large writes cheaper than pages do and small ones hardly dearer.
 pub(crate) fn zeroed_file(path: &Path, bytes: u64) -> Result<File, Failure> {
     let file = File::options()
         .read(true)
         .write(true)
         .create_new(true)
         .open(path)?;
-    for page in 0..bytes / PAGE as u64 {
-        file.write_all_at(&[0; PAGE], page * PAGE as u64)?;
+    for piece in 0..bytes / PIECE as u64 {
+        file.write_all_at(&[0; PIECE], piece * PIECE as u64)?;
     }
     file.sync_all()?;
     Ok(file)

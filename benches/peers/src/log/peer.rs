@@ -1,7 +1,7 @@
 //! raft-engine 0.4.2 in its best setting: recycled files that exist before they are written, no compression.
 //!
-//! It fills the files that it recycles by itself in pieces that leave large folios in the page cache, of which
-//! each sync then writes a whole one. So they are given to it ready, filled as Pontoon fills its own; and
+//! It fills the files that it recycles by itself in pieces that leave the largest folios in the page cache, over which small
+//! writes and syncs then have to go. So they are given to it ready, filled as Pontoon fills its own; and
 //! before anything is measured it is past its first file, which it does not take from those.
 
 use super::floor::zeroed_file;

@@ -15,7 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 const LOCK_FILE: &str = "LOCK";
-const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+static ZEROS: [u8; FOLIO_BYTES] = [0; FOLIO_BYTES];
+/// In what pieces a file is filled, and the page cache then holds it, where that has no price: writes of many pages cost
+/// half as much as in folios of one page. Larger ones gain little, and small writes have to go over all of one.
+const FOLIO_BYTES: usize = 64 << 10;
+/// The statfs type of ext2 to ext4 (linux/magic.h).
+const EXT4: u64 = 0xef53;
 /// statfs types of file systems whose pages another machine can change: NFS, SMB, CIFS, SMB2, Ceph,
 /// AFS (linux/magic.h and the file systems' own headers).
 const NETWORK_FILE_SYSTEMS: [u64; 6] = [
@@ -32,6 +37,8 @@ const NETWORK_FILE_SYSTEMS: [u64; 6] = [
 pub struct FsDirectory {
     path: PathBuf,
     directory: File,
+    /// In what pieces its files are filled.
+    fill_bytes: usize,
     is_read_only: bool,
     /// `None` if it was opened for reading and nobody has ever had a lock.
     _lock: Option<File>,
@@ -80,6 +87,13 @@ impl FsDirectory {
         Ok(Self {
             path: path.to_owned(),
             directory,
+            // ext4 keeps account of what is dirty by blocks, whatever lies in one folio. Others wrote whole folios
+            // in some kernels (XFS from 5.18 to 6.5), so there no folio is larger than a page.
+            fill_bytes: if kind == EXT4 {
+                FOLIO_BYTES
+            } else {
+                PAGE_BYTES
+            },
             is_read_only,
             _lock: lock,
         })
@@ -143,13 +157,15 @@ impl Directory for FsDirectory {
     fn create(&self, name: &str) -> io::Result<MappedFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        options.open(self.path.join(name)).map(MappedFile::new)
+        let file = options.open(self.path.join(name))?;
+        Ok(MappedFile::new(file, self.fill_bytes))
     }
 
     fn open(&self, name: &str) -> io::Result<MappedFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(!self.is_read_only);
-        options.open(self.path.join(name)).map(MappedFile::new)
+        let file = options.open(self.path.join(name))?;
+        Ok(MappedFile::new(file, self.fill_bytes))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -196,13 +212,15 @@ impl Directory for FsDirectory {
 #[derive(Debug)]
 pub struct MappedFile {
     file: File,
+    fill_bytes: usize,
     map: OnceLock<MmapRaw>,
 }
 
 impl MappedFile {
-    const fn new(file: File) -> Self {
+    const fn new(file: File, fill_bytes: usize) -> Self {
         Self {
             file,
+            fill_bytes,
             map: OnceLock::new(),
         }
     }
@@ -232,8 +250,7 @@ impl LogFile for MappedFile {
         }
     }
 
-    /// Writes zeros page by page: after larger writes the page cache holds larger folios, and a small
-    /// change may then make the next sync write a whole folio, up to 1 MiB.
+    /// Writes zeros piece by piece, each of which becomes a folio of the page cache.
     fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         // Folios that reading left behind are dropped, as far as they are clean. It is advice: where
         // it is not followed the log is slower and not wrong.
@@ -241,8 +258,9 @@ impl LogFile for MappedFile {
         let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
         let mut offset = from;
         while offset < to {
-            let page_end = (offset / PAGE_BYTES as u64 + 1) * PAGE_BYTES as u64;
-            let length = (page_end.min(to) - offset) as usize;
+            let fill_bytes = self.fill_bytes as u64;
+            let piece_end = (offset / fill_bytes + 1) * fill_bytes;
+            let length = (piece_end.min(to) - offset) as usize;
             self.file.write_all_at(&ZEROS[..length], offset)?;
             offset += length as u64;
         }
