@@ -1,7 +1,7 @@
 //! Where the entries of every group are, for readers on any thread.
 //!
 //! A group costs 8 bytes an entry, its terms by runs, and its segments by spans. The log's thread is the
-//! only writer; it holds a shard's lock for the records that a batch has of one group, never over a sync.
+//! only writer; it holds the lock for a few records at a time, never over a sync.
 
 mod group;
 mod spans;
@@ -13,45 +13,110 @@ use parking_lot::{Mutex, MutexGuard};
 use pontoon_types::GroupId;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::hint::black_box;
 
-const SHARDS: usize = 64;
+/// Groups that lie side by side. A new stretch is begun for more of them, so that no group is ever moved.
+const STRETCH: usize = 64;
 
-type Groups = HashMap<GroupId, GroupLog, BuildHasherDefault<GroupHasher>>;
-
-/// All groups, in shards by their ids.
+/// All groups, behind one lock.
 pub(crate) struct Index {
-    shards: Box<[Mutex<Groups>]>,
+    groups: Mutex<Groups>,
+}
+
+/// Groups that the log has met; none ever goes. Their ids are in a small table of their own, which stays in
+/// the processor's cache where the groups themselves do not.
+#[derive(Default)]
+pub(crate) struct Groups {
+    places: HashMap<GroupId, Place, BuildHasherDefault<GroupHasher>>,
+    stretches: Vec<Vec<(GroupId, GroupLog)>>,
+}
+
+/// Where a group is, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+impl Groups {
+    pub(crate) fn get(&self, group: GroupId) -> Option<&GroupLog> {
+        let place = self.places.get(&group)?.0 as usize;
+        Some(&self.stretches[place / STRETCH][place % STRETCH].1)
+    }
+
+    pub(crate) fn get_mut(&mut self, group: GroupId) -> Option<&mut GroupLog> {
+        let place = *self.places.get(&group)?;
+        Some(self.at(place))
+    }
+
+    /// The group at a place that is known.
+    #[inline]
+    pub(crate) fn at(&mut self, place: Place) -> &mut GroupLog {
+        let place = place.0 as usize;
+        &mut self.stretches[place / STRETCH][place % STRETCH].1
+    }
+
+    /// Finds the places of groups, which are added if they are new. With many groups each would be waited for,
+    /// one after the other; here the processor fetches them all at once.
+    #[inline]
+    pub(crate) fn locate(&mut self, groups: impl Iterator<Item = GroupId>, out: &mut Vec<Place>) {
+        out.clear();
+        let mut before = None;
+        for group in groups {
+            let place = match before {
+                Some((same, place)) if same == group => place,
+                _ => match self.places.get(&group) {
+                    Some(place) => *place,
+                    None => self.insert(group, GroupLog::default()),
+                },
+            };
+            before = Some((group, place));
+            out.push(place);
+        }
+        let touch = |touched, place: &Place| touched ^ self.at(*place).link.0;
+        black_box(out.iter().fold(0, touch));
+    }
+
+    #[cold]
+    fn insert(&mut self, group: GroupId, log: GroupLog) -> Place {
+        let place = Place(self.places.len() as u32);
+        if self.places.len().is_multiple_of(STRETCH) {
+            self.stretches.push(Vec::with_capacity(STRETCH));
+        }
+        self.stretches[place.0 as usize / STRETCH].push((group, log));
+        self.places.insert(group, place);
+        place
+    }
 }
 
 impl Index {
     pub(crate) fn new(groups: impl IntoIterator<Item = (GroupId, GroupLog)>) -> Self {
-        let index = Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        };
+        let mut index = Groups::default();
         for (id, group) in groups {
-            index.shard(id).insert(id, group);
+            index.insert(id, group);
         }
-        index
+        Self {
+            groups: Mutex::new(index),
+        }
     }
 
-    pub(crate) fn shard(&self, group: GroupId) -> MutexGuard<'_, Groups> {
-        self.shards[group.0 as usize % SHARDS].lock()
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock()
     }
 
     /// Something of every group, in the order of their ids.
     pub(crate) fn map_all<T>(&self, f: impl Fn(&GroupLog) -> T) -> Vec<(GroupId, T)> {
         let mut all: Vec<_> = Vec::with_capacity(self.len());
-        for shard in &self.shards {
-            all.extend(shard.lock().iter().map(|(id, group)| (*id, f(group))));
-        }
+        self.for_each(|id, group| all.push((id, f(group))));
         all.sort_unstable_by_key(|(id, _)| *id);
         all
     }
 
-    /// Calls `f` with every group, shard by shard.
+    /// Calls `f` with every group, some at a time: others get at the index in between.
     pub(crate) fn for_each(&self, mut f: impl FnMut(GroupId, &mut GroupLog)) {
-        for shard in &self.shards {
-            for (id, group) in shard.lock().iter_mut() {
+        for number in 0.. {
+            let mut groups = self.lock();
+            let Some(stretch) = groups.stretches.get_mut(number) else {
+                return;
+            };
+            for (id, group) in stretch {
                 f(*id, group);
             }
         }
@@ -59,12 +124,13 @@ impl Index {
 
     /// The sum of something over all groups.
     pub(crate) fn sum(&self, f: impl Fn(&GroupLog) -> usize) -> usize {
-        let of_shard = |shard: &Mutex<Groups>| shard.lock().values().map(&f).sum::<usize>();
-        self.shards.iter().map(of_shard).sum()
+        let mut sum = 0;
+        self.for_each(|_, group| sum += f(group));
+        sum
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.lock().places.len()
     }
 }
 
@@ -118,5 +184,35 @@ impl Pins {
 
     pub(crate) fn holds(&self, segment: u32) -> bool {
         self.0.contains_key(&segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_keeps_its_place_however_many_come() {
+        let index = Index::new([(GroupId(7), GroupLog::default())]);
+        let ids = [7, 8, 8, 7].map(GroupId);
+        let (mut first, mut later) = (Vec::new(), Vec::new());
+        index.lock().locate(ids.into_iter(), &mut first);
+        assert_eq!(first, [Place(0), Place(1), Place(1), Place(0)]);
+        index.lock().get_mut(GroupId(8)).unwrap().damaged = true;
+        let many = (0..1_000).map(|id| GroupId(id * 64));
+        index.lock().locate(many.clone(), &mut later);
+        assert_eq!(later.len(), 1_000);
+        index.lock().locate(ids.into_iter(), &mut later);
+        assert_eq!(later, first);
+        assert!(index.lock().at(first[1]).damaged);
+        let met: Vec<GroupId> = index
+            .map_all(|_| ())
+            .into_iter()
+            .map(|(id, ())| id)
+            .collect();
+        let mut all: Vec<GroupId> = ids[..2].iter().copied().chain(many).collect();
+        all.sort_unstable();
+        assert_eq!(met, all);
+        assert_eq!(index.len(), 1_002);
     }
 }

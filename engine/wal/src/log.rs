@@ -10,11 +10,12 @@ mod rewrite;
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
-use crate::index::Pins;
+use crate::index::{Pins, Place};
 use crate::reader::Shared;
 use crate::space::{Chore, Done, MARK_FILE, Recycled, Segment};
 use crate::stats::{Pressure, WalStats};
 use crate::{LogIdentity, LogReader, Lsn, OverQuota, WalConfig};
+use append::Scratch;
 use pontoon_types::mutant;
 use rewrite::Rewriting;
 use std::collections::{BTreeSet, VecDeque};
@@ -53,7 +54,9 @@ pub struct Log<D: Directory> {
     /// Where the next batch goes in `active`.
     cursor: u32,
     /// Where batches are put together; kept for its memory.
-    scratch: Vec<u8>,
+    scratch: Scratch,
+    /// Where the groups of a batch are; kept for its memory.
+    places: Vec<Place>,
     /// The last batch and its header's checksum.
     last_batch: (Lsn, u32),
     durable: Lsn,

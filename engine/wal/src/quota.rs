@@ -65,8 +65,8 @@ impl Quota {
     pub(crate) fn over(&self, index: &Index) -> Vec<OverQuota> {
         let listed: Vec<GroupId> = self.over.lock().iter().copied().collect();
         let describe = |group: GroupId| {
-            let shard = index.shard(group);
-            let log = shard.get(&group).filter(|log| log.listed)?;
+            let groups = index.lock();
+            let log = groups.get(group).filter(|log| log.listed)?;
             Some(OverQuota {
                 group,
                 bytes: log.bytes(),

@@ -165,8 +165,8 @@ impl<F: LogFile> LogReader<F> {
         to: LogIndex,
     ) -> Result<Vec<Lsn>, WalError> {
         const RUN: u64 = 256;
-        let shard = self.shared.index.shard(group);
-        let Some(log) = shard.get(&group) else {
+        let groups = self.shared.index.lock();
+        let Some(log) = groups.get(group) else {
             return Err(WalError::Unavailable {
                 group,
                 last: LogIndex::ZERO,
@@ -226,8 +226,8 @@ impl<F> LogReader<F> {
     /// Where an entry is now whose segment went between a look into the index and one for the segment: it was
     /// written again, or it is compacted.
     fn moved(&self, group: GroupId, index: LogIndex, from: Lsn) -> Result<Lsn, WalError> {
-        let shard = self.shared.index.shard(group);
-        let position = shard.get(&group).and_then(|log| log.position_of(index));
+        let groups = self.shared.index.lock();
+        let position = groups.get(group).and_then(|log| log.position_of(index));
         position.filter(|at| *at != from).ok_or_else(|| {
             let first = index.next();
             WalError::Compacted { group, first }

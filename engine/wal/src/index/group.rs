@@ -170,17 +170,21 @@ impl GroupLog {
             return Sequenced::No;
         }
         self.cut_from(index, pins);
-        self.positions.push_back(at);
-        if self
-            .terms
-            .back()
-            .is_none_or(|(_, term)| *term != position.term)
-        {
-            self.terms.push_back((index, position.term));
+        // Where the last entry's run goes on, as nearly always, the runs themselves are left alone.
+        let follows = index == self.last.index.0 + 1 && !self.positions.is_empty();
+        if !(follows && position.term == self.last.term) {
+            self.begin_run(index, position.term);
         }
+        self.positions.push_back(at);
         self.spans.push(index, at.generation(), bytes, pins);
         self.last = position;
         Sequenced::Yes
+    }
+
+    fn begin_run(&mut self, index: u64, term: Term) {
+        if self.terms.back().is_none_or(|(_, last)| *last != term) {
+            self.terms.push_back((index, term));
+        }
     }
 
     /// Forgets the entries at `index` and above.

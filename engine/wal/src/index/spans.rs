@@ -1,7 +1,7 @@
 //! In which segments a group's entries lie, and how many bytes they take there.
 
 use super::Pins;
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 
 /// The entries from one index on, up to the next span's, that lie in one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ struct Span {
 /// counts by its share of the entries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spans {
-    spans: VecDeque<Span>,
+    /// Hardly ever more than two, and mostly one, which is then found without a further look.
+    spans: SmallVec<[Span; 1]>,
     bytes: u64,
 }
 
@@ -48,11 +49,11 @@ impl Spans {
     /// Adds the entry behind the last.
     pub(crate) fn push(&mut self, index: u64, segment: u32, bytes: u64, pins: &mut Pins) {
         self.bytes += bytes;
-        match self.spans.back_mut() {
+        match self.spans.last_mut() {
             Some(span) if span.segment == segment => span.bytes += bytes,
             _ => {
                 pins.add(segment);
-                self.spans.push_back(Span {
+                self.spans.push(Span {
                     segment,
                     first: index,
                     bytes,
@@ -63,12 +64,13 @@ impl Spans {
 
     /// Forgets the entries from `index` on; the log ended before `end`.
     pub(crate) fn cut_from(&mut self, index: u64, mut end: u64, pins: &mut Pins) {
-        while let Some(span) = self.spans.pop_back_if(|span| span.first >= index) {
+        while let Some(&span) = self.spans.last().filter(|span| span.first >= index) {
+            self.spans.pop();
             pins.release(span.segment);
             self.bytes -= span.bytes;
             end = span.first;
         }
-        if let Some(span) = self.spans.back_mut()
+        if let Some(span) = self.spans.last_mut()
             && index < end
         {
             let left = share(span.bytes, index - span.first, end - span.first);
@@ -79,17 +81,23 @@ impl Spans {
 
     /// Forgets the entries below `index`; the log ends before `end`.
     pub(crate) fn forget_below(&mut self, index: u64, end: u64, pins: &mut Pins) {
-        while let Some(mut span) = self.spans.pop_front_if(|span| span.first < index) {
-            let end = self.spans.front().map_or(end, |next| next.first);
+        let mut gone = 0;
+        while let Some(span) = self.spans.get(gone).filter(|span| span.first < index) {
+            let end = self.spans.get(gone + 1).map_or(end, |next| next.first);
             self.bytes -= span.bytes;
             if index >= end {
                 pins.release(span.segment);
+                gone += 1;
                 continue;
             }
-            span.bytes = share(span.bytes, end - index, end - span.first);
-            span.first = index;
-            self.bytes += span.bytes;
-            self.spans.push_front(span);
+            let left = share(span.bytes, end - index, end - span.first);
+            self.bytes += left;
+            self.spans[gone].bytes = left;
+            self.spans[gone].first = index;
+        }
+        self.spans.drain(..gone);
+        if self.spans.len() == 1 {
+            self.spans.shrink_to_fit();
         }
     }
 
@@ -114,9 +122,7 @@ impl Spans {
             return;
         };
         let end = self.spans.get(after).map_or(end, |next| next.first);
-        let Some(old) = self.spans.remove(at) else {
-            return;
-        };
+        let old = self.spans.remove(at);
         let (before, behind) = (index - old.first, end - index - 1);
         let rest = old.bytes.saturating_sub(bytes);
         let before_bytes = share(rest, before, before + behind);
@@ -146,10 +152,8 @@ impl Spans {
 
     /// Makes one of the span at `at` and the one before it, if they lie in one segment.
     fn join(&mut self, at: usize, pins: &mut Pins) {
-        if at > 0
-            && self.spans[at - 1].segment == self.spans[at].segment
-            && let Some(span) = self.spans.remove(at)
-        {
+        if at > 0 && self.spans[at - 1].segment == self.spans[at].segment {
+            let span = self.spans.remove(at);
             self.spans[at - 1].bytes += span.bytes;
             pins.release(span.segment);
         }

@@ -12,7 +12,7 @@ use crate::format::record::{
 };
 use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::format::state::{FLAG_INSTALLED, InstalledSnapshot, encode_tombstone};
-use crate::format::{PAGE_BYTES, aligned};
+use crate::format::{ALIGNMENT, PAGE_BYTES, aligned};
 use crate::index::{GroupLog, Pins, Sequenced};
 use crate::space::{Segment, segment_name};
 use crate::{Lsn, WalConfig};
@@ -23,6 +23,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A buffer that has grown beyond this for one large batch is not kept.
 const MAX_SCRATCH_BYTES: usize = 1 << 20;
+/// So many records, and bytes of them, are laid under one lock: readers wait no longer than that takes.
+const LOCKED_RECORDS: usize = 64;
+const LOCKED_BYTES: usize = 64 << 10;
+/// Where the body's checksum is taken over what was gathered for it: the longer, the more at once.
+const CHECKED_AT_ONCE: usize = 4 << 10;
 
 impl<D: Directory> Log<D> {
     /// Lays a batch and returns the log's end. It is durable when [`Log::sync`] has returned a position
@@ -43,9 +48,8 @@ impl<D: Directory> Log<D> {
         let counters = &self.shared.counters;
         counters.batches.fetch_add(1, Relaxed);
         counters.entries.fetch_add(batch.entries as u64, Relaxed);
-        counters
-            .records
-            .fetch_add(batch.records.len() as u64, Relaxed);
+        let records = batch.records.len() as u64;
+        counters.records.fetch_add(records, Relaxed);
         counters.bytes.fetch_add(batch.bytes() as u64, Relaxed);
         Ok(self.end())
     }
@@ -77,15 +81,19 @@ impl<D: Directory> Log<D> {
         let segment = Arc::clone(&self.active);
         let shared = Arc::clone(&self.shared);
         let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
-        let mut records = batch.records.iter().peekable();
-        while let Some(group) = records.peek().map(|record| record.group()) {
-            // Records of one group in a row cost one lock and one look-up.
-            let mut shard = shared.index.shard(group);
-            let state = shard.entry(group).or_default();
-            while let Some(record) = records.next_if(|record| record.group() == group) {
+        lay.body.reserve(batch.bytes());
+        let mut rest = &batch.records[..];
+        while !rest.is_empty() {
+            let (few, more) = rest.split_at(locked_at_once(rest));
+            rest = more;
+            let mut groups = shared.index.lock();
+            groups.locate(few.iter().map(Record::group), &mut self.places);
+            for (record, place) in few.iter().zip(&self.places) {
+                let group = record.group();
+                let state = groups.at(*place);
                 lay.record(record, group, state, &mut self.pins)?;
+                shared.quota.check(group, state);
             }
-            shared.quota.check(group, state);
         }
         self.finish_batch(lay, BatchKind::Records)
     }
@@ -106,18 +114,21 @@ impl<D: Directory> Log<D> {
             },
             previous: self.last_batch.0,
             chain: self.last_batch.1,
-            body_checksum: lay.checksum,
+            body_checksum: lay.body_checksum(),
             body_bytes: lay.cursor - lay.start - BATCH_HEADER_BYTES as u32,
             records: lay.records,
             kind,
         };
         let (bytes, checksum) = header.encode(self.active.seed);
-        lay.buffer[..BATCH_HEADER_BYTES].copy_from_slice(&bytes);
+        lay.body[..BATCH_HEADER_BYTES].copy_from_slice(&bytes);
         lay.write()?;
         self.cursor = lay.cursor;
         self.last_batch = (position, checksum);
-        if lay.buffer.capacity() <= MAX_SCRATCH_BYTES {
-            self.scratch = lay.buffer;
+        if lay.body.capacity() <= MAX_SCRATCH_BYTES {
+            self.scratch = Scratch {
+                body: lay.body,
+                checked: lay.checked,
+            };
         }
         Ok(())
     }
@@ -250,11 +261,34 @@ impl<D: Directory> Log<D> {
     }
 }
 
+/// Memory for putting batches together, kept from one to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    body: Vec<u8>,
+    checked: Vec<u8>,
+}
+
+/// How many of the next records are laid under one lock.
+fn locked_at_once(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&Record| {
+        let fits = bytes < LOCKED_BYTES;
+        if let Record::Entry(entry) = record {
+            bytes += entry.encoded_len();
+        }
+        fits
+    };
+    records.iter().take(LOCKED_RECORDS).take_while(fits).count()
+}
+
 /// A batch on its way into a segment: put together in memory, as it will lie there, and written by one
 /// call.
 pub(super) struct Laying<'a, F> {
     segment: &'a Segment<F>,
-    buffer: Vec<u8>,
+    /// The batch, its header included.
+    body: Vec<u8>,
+    /// What the body's checksum covers and was not run over yet.
+    checked: Vec<u8>,
     start: u32,
     cursor: u32,
     checksum: u32,
@@ -262,12 +296,18 @@ pub(super) struct Laying<'a, F> {
 }
 
 impl<'a, F: LogFile> Laying<'a, F> {
-    pub(super) fn new(segment: &'a Segment<F>, start: u32, mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
-        buffer.resize(BATCH_HEADER_BYTES, 0);
+    pub(super) fn new(segment: &'a Segment<F>, start: u32, scratch: Scratch) -> Self {
+        let Scratch {
+            mut body,
+            mut checked,
+        } = scratch;
+        body.clear();
+        body.resize(BATCH_HEADER_BYTES, 0);
+        checked.clear();
         Self {
             segment,
-            buffer,
+            body,
+            checked,
             start,
             cursor: start + BATCH_HEADER_BYTES as u32,
             checksum: segment.seed.at(start),
@@ -339,16 +379,29 @@ impl<'a, F: LogFile> Laying<'a, F> {
             group,
             previous,
         };
-        // The checksum covers the record's header and the first bytes of the envelope, its length and
-        // own checksum, which lie side by side; they are gathered here to go through it in one piece.
+        // Of the envelope the checksum covers its length and its own checksum.
         let mut checked = [0; RECORD_HEADER_BYTES + ENTRY_CHECKED_BYTES];
         checked[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
         checked[RECORD_HEADER_BYTES..].copy_from_slice(&envelope[..ENTRY_CHECKED_BYTES]);
-        self.checksum = crc32c::crc32c_append(self.checksum, &checked);
-        self.buffer
-            .extend_from_slice(&checked[..RECORD_HEADER_BYTES]);
-        self.buffer.extend_from_slice(envelope);
+        self.check(&checked);
+        self.body.extend_from_slice(&checked[..RECORD_HEADER_BYTES]);
+        self.body.extend_from_slice(envelope);
         self.advance(envelope.len())
+    }
+
+    /// Adds bytes to those that the body's checksum covers. They lie here and there, and it is quicker over all at once.
+    #[inline]
+    fn check(&mut self, bytes: &[u8]) {
+        self.checked.extend_from_slice(bytes);
+        if self.checked.len() >= CHECKED_AT_ONCE {
+            self.body_checksum();
+        }
+    }
+
+    fn body_checksum(&mut self) -> u32 {
+        self.checksum = crc32c::crc32c_append(self.checksum, &self.checked);
+        self.checked.clear();
+        self.checksum
     }
 
     fn segments(&mut self, generations: &[u32]) {
@@ -372,10 +425,10 @@ impl<'a, F: LogFile> Laying<'a, F> {
             previous,
         }
         .encode();
-        self.checksum = crc32c::crc32c_append(self.checksum, &header);
-        self.checksum = crc32c::crc32c_append(self.checksum, payload);
-        self.buffer.extend_from_slice(&header);
-        self.buffer.extend_from_slice(payload);
+        self.check(&header);
+        self.check(payload);
+        self.body.extend_from_slice(&header);
+        self.body.extend_from_slice(payload);
         self.advance(payload.len())
     }
 
@@ -386,8 +439,9 @@ impl<'a, F: LogFile> Laying<'a, F> {
 
     fn advance(&mut self, payload: usize) -> Lsn {
         let at = self.position();
-        self.cursor += (RECORD_HEADER_BYTES + aligned(payload)) as u32;
-        self.buffer.resize((self.cursor - self.start) as usize, 0);
+        self.cursor += record_bytes(payload) as u32;
+        let padding = aligned(payload) - payload;
+        self.body.extend_from_slice(&[0; ALIGNMENT][..padding]);
         self.records += 1;
         at
     }
@@ -396,7 +450,7 @@ impl<'a, F: LogFile> Laying<'a, F> {
         let written = self
             .segment
             .file
-            .write_at(u64::from(self.start), &self.buffer);
+            .write_at(u64::from(self.start), &self.body);
         written.map_err(|error| self.failed(error))
     }
 

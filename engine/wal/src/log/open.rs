@@ -116,7 +116,8 @@ impl<D: Directory> Log<D> {
             identity,
             active,
             cursor,
-            scratch: Vec::new(),
+            scratch: super::append::Scratch::default(),
+            places: Vec::new(),
             last_batch: if sealed {
                 (FOLLOWS_DAMAGE, 0)
             } else {

@@ -130,7 +130,7 @@ impl<D: Directory> Log<D> {
             .map(|(_, entry)| entry.group())
             .collect();
         for group in groups {
-            if let Some(state) = self.shared.index.shard(group).get(&group) {
+            if let Some(state) = self.shared.index.lock().get(group) {
                 bytes += record_bytes(state.state_bytes());
             }
         }
@@ -148,8 +148,8 @@ impl<D: Directory> Log<D> {
         let mut copied = 0;
         for of_group in entries.chunk_by(|one, other| one.1.group() == other.1.group()) {
             let group = of_group[0].1.group();
-            let mut shard = shared.index.shard(group);
-            let Some(state) = shard.get_mut(&group) else {
+            let mut groups = shared.index.lock();
+            let Some(state) = groups.get_mut(group) else {
                 continue;
             };
             let before = copied;
