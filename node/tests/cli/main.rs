@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod damage;
 mod demo;
 mod recover;
 mod three_processes;
