@@ -45,6 +45,9 @@ pub struct EngineConfig {
     /// Per group: entries that are kept for followers who lag, after the store has them durably. Who is further
     /// behind gets a snapshot. A full log keeps none.
     pub log_tail_entries: u64,
+    /// How long a state that a mark has pinned is held after somebody has asked for it. Whoever copies one asks again and
+    /// again, however slow he is.
+    pub held_for: Duration,
     /// How snapshots travel.
     pub snapshots: SnapshotSettings,
     /// The log's settings.
@@ -69,6 +72,7 @@ impl Default for EngineConfig {
             max_queued_bytes: 64 << 20,
             compaction_interval: Duration::from_secs(1),
             log_tail_entries: 4096,
+            held_for: Duration::from_secs(60),
             snapshots: SnapshotSettings::default(),
             wal: WalConfig::default(),
             seed: 0,

@@ -14,8 +14,6 @@ use pontoon_types::{GroupId, Instant, LogIndex, ReplicaId, TabletId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How long a state is held after somebody has asked for it; far longer than any pause between two pages.
-const HELD_FOR: Duration = Duration::from_secs(60);
 /// States held at the same time. One more, and that goes which was asked for the longest ago.
 const MAX_HELD: usize = 256;
 /// Digests that are remembered after their states are gone.
@@ -52,6 +50,7 @@ type Place = (GroupId, LogIndex);
 
 /// The states that a node holds.
 pub struct HeldStates<V> {
+    held_for: Duration,
     states: BTreeMap<Place, Held<V>>,
     digests: BTreeMap<Place, DigestState>,
     /// The places in `digests`, in the order in which they came.
@@ -63,9 +62,12 @@ struct Held<V> {
     expires_at: Instant,
 }
 
-impl<V> Default for HeldStates<V> {
-    fn default() -> Self {
+impl<V> HeldStates<V> {
+    /// None yet. Each is held so long after somebody has asked for it.
+    #[must_use]
+    pub const fn new(held_for: Duration) -> Self {
         Self {
+            held_for,
             states: BTreeMap::new(),
             digests: BTreeMap::new(),
             oldest: VecDeque::new(),
@@ -83,7 +85,7 @@ impl<V: View> HeldStates<V> {
             }
         }
         let place = (snapshot.record().group, snapshot.applied());
-        let expires_at = now + HELD_FOR;
+        let expires_at = now + self.held_for;
         let held = Held {
             snapshot,
             expires_at,
@@ -104,7 +106,7 @@ impl<V: View> HeldStates<V> {
         now: Instant,
     ) -> Option<KvSnapshot<V>> {
         let held = self.states.get_mut(&(group, index))?;
-        held.expires_at = now + HELD_FOR;
+        held.expires_at = now + self.held_for;
         Some(held.snapshot.clone())
     }
 

@@ -128,7 +128,7 @@ fn pages_go_on_behind_a_key() {
 
 #[test]
 fn what_nobody_asks_for_is_let_go_and_its_digest_stays_known() {
-    let mut held = HeldStates::default();
+    let mut held = HeldStates::new(Duration::from_secs(60));
     let start = Instant::from_nanos(1);
     let [first, second] = pinned(1, 9, 6)
         .try_into()
@@ -162,7 +162,7 @@ fn what_nobody_asks_for_is_let_go_and_its_digest_stays_known() {
 
 #[test]
 fn a_bounded_number_of_states_is_held() {
-    let mut held = HeldStates::default();
+    let mut held = HeldStates::new(Duration::from_secs(60));
     let pinned = pinned(1, 9, 6);
     // One replica's state under ever other names: as many groups as nobody may hold.
     let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();

@@ -234,6 +234,8 @@ pub mod defaults {
     pub const SNAPSHOT_RATE: u64 = 64 << 20;
     /// `--log-tail-entries`.
     pub const LOG_TAIL_ENTRIES: u64 = 4096;
+    /// How long a state is held for who compares or copies it: far longer than any pause between two pages.
+    pub const HELD_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 }
 
 impl NodeSettings {

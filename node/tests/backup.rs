@@ -7,10 +7,11 @@ mod common;
 use common::Nodes;
 use pontoon::backup::manifest::Manifest;
 use pontoon::backup::restore::{compare, restore};
-use pontoon::backup::take::{Options, Taken, take};
+use pontoon::backup::take::{Options, Progress, Taken, take};
 use pontoon::server::{Server, ServerConfig};
 use pontoon_client::{Client, Mutation};
 use pontoon_types::ClusterId;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -209,4 +210,66 @@ async fn a_backup_goes_on_while_a_node_is_away() {
     for server in servers {
         server.shutdown().await.unwrap();
     }
+}
+
+/// Three pages of rows, on a node that reads a page in two seconds.
+async fn slow_to_read(held_for: Duration) -> (Nodes, ServerConfig, Server, Client) {
+    let nodes = Nodes::new(1);
+    let config = ServerConfig {
+        shards: 1,
+        snapshot_bytes_per_second: NonZeroU64::MIN.saturating_add(512 << 10),
+        held_for,
+        ..nodes.config(1)
+    };
+    let server = Server::start(config.clone()).await.unwrap();
+    let client = nodes.client().await;
+    for number in 0..200 {
+        client.put(&key(number), &[7; 16 << 10]).await.unwrap();
+    }
+    (nodes, config, server, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_held_as_long_as_a_backup_copies_it_however_slow_it_is() {
+    let (nodes, _, server, client) = slow_to_read(Duration::from_secs(1)).await;
+    let options = Options {
+        patience: Duration::from_millis(100),
+        renew_every: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let dir = nodes.dir.path().join("backups");
+    let taken = take(&client, &dir, options, |_| {}).await.unwrap();
+    assert_eq!(taken.manifest.rows(), 200);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_whose_state_is_gone_everywhere_is_begun_again() {
+    let (nodes, config, server, client) = slow_to_read(Duration::from_secs(60)).await;
+    let options = Options {
+        patience: Duration::from_secs(1),
+        chunk_bytes: 64 << 10,
+        ..Options::default()
+    };
+    let dir = nodes.dir.path().join("backups");
+    let (copying, mut copies) = tokio::sync::mpsc::unbounded_channel();
+    let backup = {
+        let (client, dir) = (client.clone(), dir.clone());
+        let tell = move |progress: Progress| {
+            if progress.bytes > 0 {
+                let _ = copying.send(());
+            }
+        };
+        tokio::spawn(async move { take(&client, &dir, options, tell).await })
+    };
+    copies.recv().await.unwrap();
+    server.shutdown().await.unwrap();
+    let server = Server::start(config).await.unwrap();
+    let taken = backup.await.unwrap().unwrap();
+    assert_eq!(taken.manifest.rows(), 200);
+    assert_eq!(taken.written.bytes, taken.manifest.bytes());
+    compare(&client, &dir, &taken.manifest, false, |_| {})
+        .await
+        .unwrap();
+    server.shutdown().await.unwrap();
 }

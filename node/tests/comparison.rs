@@ -6,7 +6,6 @@ mod common;
 
 use common::Nodes;
 use pontoon::comparison::{Comparison, Finding};
-use pontoon::server::Server;
 use pontoon_client::Client;
 use pontoon_store::keys::Space;
 use pontoon_store::{KvMachine, LsmSettings, LsmStore, Store, WriteBatch};

@@ -9,6 +9,7 @@ use super::{
 use crate::apply::ApplyStage;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::held::HeldStates;
 use crate::restore::{redo, restore};
 use crate::snapshot::Carrier;
 use crate::worker::{Input, Worker};
@@ -196,7 +197,7 @@ impl<M: StateMachine> Opened<M> {
             drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
             halting: AtomicBool::new(false),
             replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
-            held: Mutex::default(),
+            held: Mutex::new(HeldStates::new(config.held_for)),
         });
         let durability = machine.durability();
         let store = machine.store().monitor();

@@ -10,15 +10,24 @@ use pontoon_client::protocol::MAX_SCAN_BYTES;
 use pontoon_client::{Client, ClientError, Row};
 use pontoon_shard_router::ClusterMap;
 use pontoon_types::{LogIndex, NodeId, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// Shards that are copied at the same time. Every node reads within its own budget anyway.
 const AT_ONCE: usize = 4;
+
+/// How often the copy of a shard is begun again, from a later mark, when no replica can be read that holds the first one.
+const BEGUN_AGAIN: u32 = 3;
+
+/// So many rounds of asking for states to be held on that nothing is copied in, at most. Who has died asks no more; who only hangs
+/// must not keep the nodes from giving back their space for ever.
+const MAX_STILL: u32 = 60;
 
 /// Between two tries to read a page.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +40,8 @@ pub struct Options {
     /// How large chunks are on average: small enough that a change of a row costs little, large enough that there are not
     /// too many files. What was backed up with another number is not found again.
     pub chunk_bytes: usize,
+    /// How often all replicas are asked to hold on to the state that is copied; far less than nodes hold it for.
+    pub renew_every: Duration,
 }
 
 impl Default for Options {
@@ -38,6 +49,7 @@ impl Default for Options {
         Self {
             patience: Duration::from_secs(30),
             chunk_bytes: 1 << 20,
+            renew_every: Duration::from_secs(15),
         }
     }
 }
@@ -64,6 +76,13 @@ pub struct Amount {
     pub bytes: u64,
 }
 
+impl Amount {
+    const fn add(&mut self, more: &Self) {
+        self.chunks += more.chunks;
+        self.bytes += more.bytes;
+    }
+}
+
 /// How far a backup is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
@@ -82,6 +101,7 @@ pub struct Progress {
 /// What a task tells on its way.
 enum News {
     Chunk { rows: u64, bytes: u64, is_new: bool },
+    Again(Progress),
     Shard,
 }
 
@@ -128,7 +148,6 @@ pub async fn take(
         });
     }
     drop(sender);
-    let mut amounts = [Amount::default(); 2];
     let mut copied = BTreeMap::new();
     loop {
         tokio::select! {
@@ -139,9 +158,11 @@ pub async fn take(
                         progress.rows += rows;
                         progress.bytes += bytes;
                         progress.written += if is_new { bytes } else { 0 };
-                        let amount = &mut amounts[usize::from(is_new)];
-                        amount.chunks += 1;
-                        amount.bytes += bytes;
+                    }
+                    News::Again(lost) => {
+                        progress.rows -= lost.rows;
+                        progress.bytes -= lost.bytes;
+                        progress.written -= lost.written;
                     }
                 }
                 tell(progress);
@@ -161,7 +182,12 @@ pub async fn take(
         client.cluster().to_string(),
         begun.map_or(0, |since| since.as_secs()),
     );
-    manifest.shards = copied.into_values().collect();
+    let [mut reused, mut written] = [Amount::default(); 2];
+    for shard in copied.values() {
+        reused.add(&shard.reused);
+        written.add(&shard.written);
+    }
+    manifest.shards = copied.into_values().map(|one| one.shard).collect();
     let dir = dir.to_owned();
     let (id, manifest) = blocking(move || {
         let names = manifest.chunks().map(|chunk| chunk.sha256.as_str());
@@ -169,7 +195,6 @@ pub async fn take(
         Ok((manifest.write(&dir)?, manifest))
     })
     .await?;
-    let [reused, written] = amounts;
     Ok(Taken {
         id,
         manifest,
@@ -204,29 +229,81 @@ struct Copy {
     news: mpsc::UnboundedSender<News>,
 }
 
+/// A shard that was copied.
+struct Copied {
+    shard: BackedUpShard,
+    written: Amount,
+    reused: Amount,
+}
+
 impl Copy {
-    async fn shard(&self, shard: ShardView) -> Result<BackedUpShard, Error> {
+    /// Copies a shard. If all replicas have let go of the state that is being copied, for they were started again or were not
+    /// reached for long, it is begun again from a later one, whose chunks are there for the most part.
+    async fn shard(&self, shard: ShardView) -> Result<Copied, Error> {
         let id = ShardId(shard.shard);
-        let index = self.client.mark(id).await;
-        let index = index.map_err(|source| Self::failed(id, source))?;
         // All replicas hold the same state; its leader has enough to do.
         let mut nodes: Vec<u64> = shard.replicas.clone();
         nodes.sort_by_key(|node| Some(*node) == shard.leader);
+        let mut fresh = BTreeSet::new();
+        for begun_again in 0.. {
+            let index = self.client.mark(id).await;
+            let index = index.map_err(|source| Self::failed(id, source))?;
+            let mut copied = Copied {
+                shard: BackedUpShard {
+                    shard: shard.shard,
+                    range: shard.range.clone(),
+                    index: index.0,
+                    chunks: Vec::new(),
+                },
+                written: Amount::default(),
+                reused: Amount::default(),
+            };
+            let moves = AtomicBool::new(true);
+            let result = tokio::select! {
+                result = self.rows(&mut copied, &nodes, &mut fresh, &moves) => result,
+                never = self.hold_on(id, index, &nodes, &moves) => match never {},
+            };
+            match result {
+                Err(Error::Backup(BackupError::Shard { .. })) if begun_again < BEGUN_AGAIN => {
+                    let lost = Progress {
+                        rows: copied.shard.chunks.iter().map(|chunk| chunk.rows).sum(),
+                        bytes: copied.written.bytes + copied.reused.bytes,
+                        written: copied.written.bytes,
+                        ..Progress::default()
+                    };
+                    let _ = self.news.send(News::Again(lost));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    // Nobody listens any more if another shard has failed.
+                    let _ = self.news.send(News::Shard);
+                    return Ok(copied);
+                }
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// Copies the rows of one state, from whichever replica can be read.
+    async fn rows(
+        &self,
+        copied: &mut Copied,
+        nodes: &[u64],
+        fresh: &mut BTreeSet<String>,
+        moves: &AtomicBool,
+    ) -> Result<(), Error> {
+        let (id, index) = (ShardId(copied.shard.shard), LogIndex(copied.shard.index));
         let mut at = 0;
         let mut cutter = Cutter::new(self.options.chunk_bytes);
-        let mut backed_up = BackedUpShard {
-            shard: shard.shard,
-            range: shard.range,
-            index: index.0,
-            chunks: Vec::new(),
-        };
         let mut after: Option<Bytes> = None;
         loop {
-            let page = self.page(id, index, after.as_deref(), &nodes, &mut at);
+            let page = self.page(id, index, after.as_deref(), nodes, &mut at);
             let (rows, more) = page.await?;
+            moves.store(true, Ordering::Relaxed);
             for (key, value) in &rows {
                 if let Some(full) = cutter.push(key, value) {
-                    backed_up.chunks.push(self.keep(full).await?);
+                    self.keep(full, copied, fresh).await?;
+                    moves.store(true, Ordering::Relaxed);
                 }
             }
             match rows.last() {
@@ -235,11 +312,34 @@ impl Copy {
             }
         }
         if let Some(rest) = cutter.finish() {
-            backed_up.chunks.push(self.keep(rest).await?);
+            self.keep(rest, copied, fresh).await?;
         }
-        // Nobody listens any more if another shard has failed.
-        let _ = self.news.send(News::Shard);
-        Ok(backed_up)
+        Ok(())
+    }
+
+    /// Asks all replicas again and again for a row of the state that is being copied, so that they hold it however long a page or a
+    /// chunk takes, and any of them can go on where another has stopped.
+    async fn hold_on(
+        &self,
+        shard: ShardId,
+        index: LogIndex,
+        nodes: &[u64],
+        moves: &AtomicBool,
+    ) -> Infallible {
+        let mut still = 0;
+        while still < MAX_STILL {
+            tokio::time::sleep(self.options.renew_every).await;
+            let moved = moves.swap(false, Ordering::Relaxed);
+            still = if moved { 0 } else { still + 1 };
+            let asked = nodes.iter().map(|node| {
+                let (client, node) = (self.client.clone(), NodeId(*node));
+                async move { client.page(node, shard, index, None, 1).await.is_ok() }
+            });
+            // That it is asked is enough: the answers wait their turn behind pages.
+            let answers = asked.collect::<JoinSet<_>>().join_all();
+            let _ = tokio::time::timeout(self.options.renew_every, answers).await;
+        }
+        std::future::pending().await
     }
 
     /// The rows behind a key, from the replica that gave the last ones, or else from whichever can: they all hold the same
@@ -271,26 +371,41 @@ impl Copy {
         }
     }
 
-    async fn keep(&self, full: Full) -> Result<ChunkOf, Error> {
+    async fn keep(
+        &self,
+        full: Full,
+        copied: &mut Copied,
+        fresh: &mut BTreeSet<String>,
+    ) -> Result<(), Error> {
         let dir = self.dir.clone();
         let Full { bytes, rows } = full;
         let length = bytes.len() as u64;
-        let (name, is_new) = blocking(move || {
+        let (sha256, is_new) = blocking(move || {
             let name = chunks::name_of(&bytes);
             let is_new = chunks::keep(&dir, &name, &bytes)?;
             Ok((name, is_new))
         })
         .await?;
+        let is_new = is_new || fresh.contains(&sha256);
+        let amount = if is_new {
+            fresh.insert(sha256.clone());
+            &mut copied.written
+        } else {
+            &mut copied.reused
+        };
+        let bytes = length;
+        amount.add(&Amount { chunks: 1, bytes });
         let _ = self.news.send(News::Chunk {
             rows,
-            bytes: length,
+            bytes,
             is_new,
         });
-        Ok(ChunkOf {
-            sha256: name,
-            bytes: length,
+        copied.shard.chunks.push(ChunkOf {
+            sha256,
+            bytes,
             rows,
-        })
+        });
+        Ok(())
     }
 
     fn failed(shard: ShardId, source: ClientError) -> Error {

@@ -64,6 +64,8 @@ pub struct ServerConfig {
     pub snapshot_bytes_per_second: NonZeroU64,
     /// Entries per group that the log keeps for replicas that lag.
     pub log_tail_entries: u64,
+    /// How long a state that a mark has pinned is held after somebody has asked for it.
+    pub held_for: Duration,
 }
 
 impl ServerConfig {
@@ -77,6 +79,7 @@ impl ServerConfig {
             election_rank: self.election_rank,
             wal: self.log.clone(),
             log_tail_entries: self.log_tail_entries,
+            held_for: self.held_for,
             snapshots: SnapshotSettings {
                 bytes_per_second: self.snapshot_bytes_per_second.get(),
                 ..SnapshotSettings::default()

@@ -227,6 +227,7 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         log_tail_entries: settings
             .log_tail_entries
             .unwrap_or(defaults::LOG_TAIL_ENTRIES),
+        held_for: defaults::HELD_FOR,
     })
 }
 

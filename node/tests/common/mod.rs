@@ -104,6 +104,7 @@ impl Nodes {
             scrub_bytes_per_second: NonZeroU64::MAX,
             snapshot_bytes_per_second: NonZeroU64::MIN.saturating_add(64 << 20),
             log_tail_entries: 16,
+            held_for: Duration::from_secs(60),
         }
     }
 
