@@ -8,8 +8,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, and so does every thread's heap, of which little is ever touched: the kernel
-    // then clears 2 MiB at the first touch of each, in the middle of a write. A kernel that refuses changes no result.
+    // The allocator asks for huge pages, and the kernel then clears 2 MiB at the first touch of each, in the middle of a
+    // write. A kernel that refuses changes no result.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     pontoon::run()
 }
