@@ -35,8 +35,13 @@ pub trait Store: Send + 'static {
     /// If the row could not be read.
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Pins the present version.
+    /// Pins the present version, for a read.
     fn view(&self) -> Self::View;
+
+    /// Holds the present version, for long: as far as the store can, it keeps nothing but what the version consists of.
+    fn hold(&self) -> Self::View {
+        self.view()
+    }
 
     /// Up to where `group` has been applied; zero if it is unknown. After opening, this is what was
     /// durable.
@@ -81,8 +86,8 @@ pub trait Store: Send + 'static {
 
 /// An immutable version of a store, from which any thread may read.
 ///
-/// While it lives it keeps memory and files alive: hold it for a batch of reads or for one transfer
-/// that makes progress, not longer.
+/// While it lives it keeps memory and files alive: keep a [`Store::view`] for a batch of reads, and what [`Store::hold`] gives for
+/// one transfer that makes progress, not longer.
 pub trait View: Clone + Send + 'static {
     /// The value of a row.
     ///

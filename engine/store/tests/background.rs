@@ -8,6 +8,7 @@ use pontoon_store::{Compression, KvMachine, LsmSettings, LsmStore, ReplicaRecord
 use pontoon_types::{GroupId, LogIndex};
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::path::Path;
 
 fn small(compression: Compression) -> LsmSettings {
     LsmSettings {
@@ -65,6 +66,47 @@ fn a_full_memtable_is_flushed_unasked_and_memory_stays_within_its_bound() {
     assert_eq!(durability.applied(GroupId(1)), LogIndex(20_000));
     assert_eq!(rows(&machine.reader(), 1).len(), 3000);
     assert!(rows(&old, 1).is_empty(), "a view from before it all");
+}
+
+/// Bytes of all files.
+fn disk_bytes(directory: &Path) -> u64 {
+    let sizes = std::fs::read_dir(directory).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        match entry.metadata().unwrap() {
+            metadata if metadata.is_dir() => disk_bytes(&entry.path()),
+            metadata => metadata.len(),
+        }
+    });
+    sizes.sum()
+}
+
+#[test]
+fn a_state_that_is_held_costs_no_more_than_itself_whatever_is_written_meanwhile() {
+    let harness = Lsm::new();
+    let store = LsmStore::open(harness.0.path(), small(Compression::None)).unwrap();
+    let mut machine = KvMachine::open(store).unwrap();
+    machine.bootstrap(&[record(1)], &[]).unwrap();
+    fill(&mut machine, 1..=3000);
+    machine.store_mut().flush().unwrap();
+    machine.store().wait_for_compaction().unwrap();
+    let before = rows(&machine.reader(), 1);
+    let state_bytes = disk_bytes(harness.0.path());
+    let held = machine.snapshot(GroupId(1)).unwrap();
+    for round in 1..=20 {
+        fill(&mut machine, round * 3000 + 1..=(round + 1) * 3000);
+        machine.store_mut().flush().unwrap();
+        machine.store().wait_for_compaction().unwrap();
+    }
+    // The state itself, what has taken its place, and as much again on its way down the levels.
+    let bytes = disk_bytes(harness.0.path());
+    assert!(
+        bytes < 5 * state_bytes,
+        "{bytes} bytes, and {state_bytes} when the state was pinned"
+    );
+    assert_eq!(held.rows(None).count(), before.len());
+    assert_eq!(machine.store().stats().views, 1);
+    drop(held);
+    assert_eq!(machine.store().stats().views, 0);
 }
 
 #[test]

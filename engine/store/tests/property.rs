@@ -21,6 +21,7 @@ enum Op {
     Compact,
     Crash,
     TakeView,
+    Hold,
     DropOldestView,
 }
 
@@ -31,7 +32,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Flush),
         1 => Just(Op::Compact),
         1 => Just(Op::Crash),
-        2 => Just(Op::TakeView),
+        1 => Just(Op::TakeView),
+        2 => Just(Op::Hold),
         1 => Just(Op::DropOldestView),
     ]
 }
@@ -121,6 +123,7 @@ impl Pair {
                 self.batches = found.0;
             }
             Op::TakeView => self.views.push((self.lsm.view(), self.model.view())),
+            Op::Hold => self.views.push((self.lsm.hold(), self.model.hold())),
             Op::DropOldestView => {
                 if !self.views.is_empty() {
                     self.views.remove(0);
@@ -136,9 +139,13 @@ impl Pair {
         for number in 0..40 {
             let (tablet, key) = key(number);
             let stored = stored_key(tablet, Space::Data, &key);
-            let expected = self.model.get(&stored).unwrap();
-            assert_eq!(self.lsm.get(&stored).unwrap(), expected);
-            assert_eq!(present.0.get(&stored).unwrap(), expected);
+            assert_eq!(
+                self.lsm.get(&stored).unwrap(),
+                self.model.get(&stored).unwrap()
+            );
+            for (lsm, model) in self.views.iter().chain([&present]) {
+                assert_eq!(lsm.get(&stored).unwrap(), model.get(&stored).unwrap());
+            }
         }
         for (lsm, model) in self.views.iter().chain([&present]) {
             let mut rows = dump(lsm);

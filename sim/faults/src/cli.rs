@@ -59,7 +59,7 @@ enum Command {
     Install,
     /// A backup's disk has no room, and has some again.
     Backup,
-    /// All of these but `flush`, which does not always hold yet, one after the other; so it is without a command, too.
+    /// All of these, one after the other; so it is without a command, too.
     All {
         /// How often the power goes.
         #[arg(long, value_name = "N", default_value_t = CYCLES, value_parser = clap::value_parser!(u32).range(1..))]
@@ -85,7 +85,7 @@ impl Cli {
                 Scenario::Eio,
                 Scenario::Frozen,
                 Scenario::Readonly,
-                // Not `Flush`, which does not hold yet: nodes whose disks were all full do not always go on when there is room.
+                Scenario::Flush,
                 Scenario::Install,
                 Scenario::Backup,
             ],

@@ -373,7 +373,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     pub fn snapshot(&self, group: GroupId) -> Option<KvSnapshot<S::View>> {
         let record = Arc::clone(&self.groups.get(&group)?.record);
         let applied = self.store.applied(group);
-        Some(KvSnapshot::new(self.store.view(), record, applied))
+        Some(KvSnapshot::new(self.store.hold(), record, applied))
     }
 
     /// Pins the present version for reading.

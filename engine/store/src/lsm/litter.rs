@@ -8,7 +8,6 @@ use super::background::Shared;
 use super::preflight;
 use crate::StoreError;
 use lsm_tree::AbstractTree;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::{fs, io};
@@ -50,8 +49,8 @@ impl Shared {
         let Some(_alone) = self.writing.try_write() else {
             return Ok(None);
         };
-        // One that was merged belongs to none any more, but views from before read it. They keep their version in the
-        // tree's history, and so does every read while it lasts.
+        // One that was merged belongs to none any more, but views from before read it. They hold their version, or keep it
+        // in the tree's history, and so does every read while it lasts.
         self.forget_versions();
         if self.tree.version_free_list_len() > 0 {
             return Ok(None);
@@ -61,7 +60,8 @@ impl Shared {
         if preflight::newest_version(&self.path)? != Some(version.id()) {
             return Ok(None);
         }
-        let tables: HashSet<_> = version.iter_tables().map(|table| table.id()).collect();
+        let mut tables = self.pins.held_tables();
+        tables.extend(version.iter_tables().map(|table| table.id()));
         let directory = self.path.join(preflight::TABLE_DIRECTORY);
         let mut removed = 0;
         for entry in fs::read_dir(directory).map_err(failed("list its tables"))? {
@@ -202,5 +202,22 @@ mod tests {
         drop(old);
         store.shared.tidy();
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn what_a_held_version_reads_stays_and_the_rest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = LsmStore::open(dir.path(), LsmSettings::default()).unwrap();
+        write(&mut store, 1);
+        let held = store.hold();
+        let stored = stored_key(TabletId(1), Space::Data, b"k");
+        for index in 2..=9 {
+            write(&mut store, index);
+            store.wait_for_compaction().unwrap();
+        }
+        let left = litter(&store.shared);
+        store.shared.tidy();
+        assert!(!left.exists());
+        assert_eq!(held.get(&stored).unwrap().unwrap()[..], 1_u64.to_be_bytes());
     }
 }

@@ -285,7 +285,11 @@ impl Store for LsmStore {
     }
 
     fn view(&self) -> LsmView {
-        LsmView::new(Arc::clone(&self.shared), self.shared.pins.pin())
+        LsmView::pinned(Arc::clone(&self.shared))
+    }
+
+    fn hold(&self) -> LsmView {
+        LsmView::held(Arc::clone(&self.shared))
     }
 
     fn applied(&self, group: GroupId) -> LogIndex {

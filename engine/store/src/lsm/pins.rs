@@ -5,10 +5,14 @@
 //! and memtables that belong to a view by its number, and panics if they have been forgotten: that is
 //! why every flush and compaction is given a watermark that [`Pins`] holds at or below each living
 //! view and each view that may still be taken.
+//!
+//! The tree forgets from the oldest version on. So a view that it has to find keeps all versions that are newer, with every
+//! table that was merged away since: under writes that is many times the state within a minute. One that is to live long
+//! therefore holds its version itself, and the tree may forget it; the book then knows only which tables it reads.
 
-use lsm_tree::{SeqNo, SequenceNumberCounter};
+use lsm_tree::{SeqNo, SequenceNumberCounter, TableId};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The book of living views and of the batch that is being written.
@@ -23,6 +27,9 @@ struct State {
     open_batch: Option<SeqNo>,
     /// How many views are at each number.
     views: BTreeMap<SeqNo, usize>,
+    /// The tables of each version that is held.
+    holds: HashMap<u64, Box<[TableId]>>,
+    next_hold: u64,
 }
 
 impl Pins {
@@ -74,9 +81,40 @@ impl Pins {
             .map_or(visible, |(oldest, _)| visible.min(*oldest))
     }
 
+    /// Writes down that somebody holds a version of these tables.
+    pub(super) fn hold(self: &Arc<Self>, tables: Box<[TableId]>) -> Hold {
+        let mut state = self.state.lock();
+        let number = state.next_hold;
+        state.next_hold += 1;
+        state.holds.insert(number, tables);
+        Hold {
+            pins: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// The tables of versions that are held.
+    pub(super) fn held_tables(&self) -> HashSet<TableId> {
+        let state = self.state.lock();
+        state.holds.values().flatten().copied().collect()
+    }
+
     /// How many views live.
     pub(super) fn live(&self) -> usize {
-        self.state.lock().views.values().sum()
+        let state = self.state.lock();
+        state.views.values().sum::<usize>() + state.holds.len()
+    }
+}
+
+/// Says that a version is held.
+pub(super) struct Hold {
+    pins: Arc<Pins>,
+    number: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.pins.state.lock().holds.remove(&self.number);
     }
 }
 
@@ -125,5 +163,12 @@ mod tests {
         assert_eq!((pins.watermark(), pins.live()), (5, 2));
         drop(old);
         assert_eq!((pins.watermark(), pins.live()), (7, 1));
+        let hold = pins.hold([3, 4].into());
+        drop(new);
+        assert_eq!(pins.seqno.next(), 7);
+        assert_eq!((pins.watermark(), pins.live()), (8, 1));
+        assert_eq!(pins.held_tables(), HashSet::from([3, 4]));
+        drop(hold);
+        assert_eq!((pins.held_tables().len(), pins.live()), (0, 0));
     }
 }

@@ -1,10 +1,10 @@
-//! Reading one pinned version.
+//! Reading one version.
 
 use super::background::Shared;
-use super::pins::Pin;
+use super::pins::{Hold, Pin};
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Guard as _, Slice};
+use lsm_tree::{AbstractTree, Guard, Slice, Tree};
 use std::sync::Arc;
 
 /// An immutable version of an [`LsmStore`](crate::LsmStore).
@@ -13,19 +13,76 @@ pub struct LsmView(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    pin: Pin,
+    version: Version,
 }
 
+/// How a version is kept.
+enum Version {
+    /// The tree finds it by its number, and keeps all that are newer, too.
+    Pinned(Pin),
+    /// It is in our own hands, and the tree may forget it.
+    Held { read: Box<ReadRange>, _hold: Hold },
+}
+
+type Rows = Box<dyn Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send>;
+type ReadRange = dyn Fn(&[u8], &[u8]) -> Rows + Send + Sync;
+
 impl LsmView {
-    pub(super) fn new(shared: Arc<Shared>, pin: Pin) -> Self {
-        Self(Arc::new(Inner { shared, pin }))
+    pub(super) fn pinned(shared: Arc<Shared>) -> Self {
+        let version = Version::Pinned(shared.pins.pin());
+        Self(Arc::new(Inner { shared, version }))
+    }
+
+    /// It keeps the memtables and tables of the present version, and nothing that comes after.
+    pub(super) fn held(shared: Arc<Shared>) -> Self {
+        // Meanwhile nothing is merged away that is still to be seen.
+        let pin = shared.pins.pin();
+        let seqno = pin.seqno();
+        let (version, hold) = loop {
+            let present = shared.tree.current_version();
+            // What is sealed or registered since the number was drawn changes nothing below it.
+            let version = shared.tree.get_version_history_lock().latest_version();
+            if shared.tree.current_version().id() == present.id() {
+                let tables = present.iter_tables().map(|table| table.id());
+                break (version, shared.pins.hold(tables.collect()));
+            }
+        };
+        let read = move |from: &[u8], to: &[u8]| -> Rows {
+            let range = Slice::from(from)..Slice::from(to);
+            let rows = Tree::create_internal_range(version.clone(), &range, seqno, None);
+            Box::new(rows.map(|row| row.map(|row| (row.key.user_key, row.value))))
+        };
+        let version = Version::Held {
+            read: Box::new(read),
+            _hold: hold,
+        };
+        Self(Arc::new(Inner { shared, version }))
+    }
+}
+
+impl Inner {
+    fn rows(&self, from: &[u8], to: &[u8]) -> Rows {
+        match &self.version {
+            Version::Pinned(pin) => {
+                let rows = self.shared.tree.range(from..to, pin.seqno(), None);
+                Box::new(rows.map(Guard::into_inner))
+            }
+            Version::Held { read, .. } => read(from, to),
+        }
     }
 }
 
 impl View for LsmView {
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let Inner { shared, pin } = &*self.0;
-        let found = shared.tree.get(stored_key, pin.seqno());
+        let Inner { shared, version } = &*self.0;
+        let found = match version {
+            Version::Pinned(pin) => shared.tree.get(stored_key, pin.seqno()),
+            Version::Held { read, .. } => {
+                let behind = [stored_key, &[0]].concat();
+                let row = read(stored_key, &behind).next().transpose();
+                row.map(|row| row.map(|(_, value)| value))
+            }
+        };
         let value = found.map_err(|error| shared.read_error(error, stored_key, stored_key))?;
         Ok(value.map(own))
     }
@@ -35,15 +92,12 @@ impl View for LsmView {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'a> {
-        let Inner { shared, pin } = &*self.0;
         // The tree takes an inverted range for a bug of its caller.
-        let rows = (from < to).then(|| shared.tree.range(from..to, pin.seqno(), None));
+        let rows = (from < to).then(|| self.0.rows(from, to));
         let keep = Arc::clone(&self.0);
         let (mut last, to) = (Slice::from(from), Slice::from(to));
         rows.into_iter().flatten().map(move |row| {
-            let (key, value) = row
-                .into_inner()
-                .map_err(|error| keep.shared.read_error(error, &last, &to))?;
+            let (key, value) = row.map_err(|error| keep.shared.read_error(error, &last, &to))?;
             last = key.clone();
             Ok((own(key), own(value)))
         })
