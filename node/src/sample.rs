@@ -1,7 +1,7 @@
 //! Keys sampled from a file, so that shards can be cut where the data is.
 
 use crate::error::Error;
-use crate::formats::{Format, ReadError, Reader};
+use crate::formats::{Format, ReadError, Reader, Row};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -35,13 +35,45 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Reader<BufReader<File
 }
 
 /// Keys of a file: all of them, or of a large file a uniform sample. The same file gives the same
-/// keys, because every node of a cluster must come to the same cut. Bad lines are passed over here;
-/// whoever loads the file names them.
+/// keys, because every node of a cluster must come to the same cut. Bad lines are passed over.
 ///
 /// # Errors
 /// If the file cannot be read or has no key.
 pub fn keys_of_file(path: &Path, format: Option<Format>) -> Result<Vec<Bytes>, Error> {
-    let keys = reservoir(open(path, format)?, MAX_KEYS).map_err(Error::file("read", path))?;
+    let rows = open(path, format)?;
+    keys_of_rows(path, rows.filter(|row| !is_bad_line(row)))
+}
+
+/// The same of a file that is to be loaded afterwards.
+///
+/// # Errors
+/// As [`keys_of_file`]; and at the first bad line.
+pub fn keys_of_file_to_load(path: &Path) -> Result<Vec<Bytes>, Error> {
+    keys_of_rows(path, open(path, None)?)
+}
+
+/// Why a row of the file at `path` could not be had, as an error of the command line.
+pub fn read_error(path: &Path, error: ReadError) -> Error {
+    match error {
+        ReadError::Io(source) => Error::file("read", path)(source),
+        ReadError::BadLine { line, problem } => Error::BadLine {
+            path: path.to_owned(),
+            line,
+            problem,
+            hint: "",
+        },
+    }
+}
+
+const fn is_bad_line(row: &Result<Row, ReadError>) -> bool {
+    matches!(row, Err(ReadError::BadLine { .. }))
+}
+
+fn keys_of_rows(
+    path: &Path,
+    rows: impl Iterator<Item = Result<Row, ReadError>>,
+) -> Result<Vec<Bytes>, Error> {
+    let keys = reservoir(rows, MAX_KEYS).map_err(|error| read_error(path, error))?;
     if keys.is_empty() {
         let problem = format!("{}: no key to cut the key space at", path.display());
         return Err(Error::Usage(problem));
@@ -51,22 +83,16 @@ pub fn keys_of_file(path: &Path, format: Option<Format>) -> Result<Vec<Bytes>, E
 
 /// Reservoir sampling (Vitter's algorithm R) with a fixed seed.
 fn reservoir(
-    reader: Reader<BufReader<File>>,
+    rows: impl Iterator<Item = Result<Row, ReadError>>,
     max_keys: usize,
-) -> Result<Vec<Bytes>, std::io::Error> {
+) -> Result<Vec<Bytes>, ReadError> {
     let mut rng = StdRng::seed_from_u64(0);
     let mut keys = Vec::new();
-    let mut seen = 0_usize;
-    for row in reader {
-        let key = match row {
-            Ok(row) => row.key,
-            Err(ReadError::BadLine { .. }) => continue,
-            Err(ReadError::Io(error)) => return Err(error),
-        };
-        seen += 1;
+    for (before, row) in rows.enumerate() {
+        let key = row?.key;
         if keys.len() < max_keys {
             keys.push(key);
-        } else if let Some(place) = keys.get_mut(rng.random_range(0..seen)) {
+        } else if let Some(place) = keys.get_mut(rng.random_range(0..before + 1)) {
             *place = key;
         }
     }
@@ -82,7 +108,7 @@ mod tests {
     fn a_small_file_gives_all_its_keys_and_a_large_one_a_fair_sample() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.tsv");
-        let mut text = String::from("a bad line\n");
+        let mut text = String::new();
         for row in 0..10_000 {
             writeln!(text, "{row:05}\tx").unwrap();
         }
@@ -95,6 +121,16 @@ mod tests {
             .filter(|key| key[..] >= b"05000"[..])
             .count();
         assert!((30..70).contains(&upper), "{upper}");
+    }
+
+    #[test]
+    fn a_bad_line_is_passed_over_unless_the_file_is_to_be_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rows.tsv");
+        std::fs::write(&path, "a\t1\na bad line\nb\t2\n").unwrap();
+        assert_eq!(keys_of_file(&path, None).unwrap(), ["a", "b"]);
+        let error = keys_of_file_to_load(&path).unwrap_err().to_string();
+        assert!(error.contains("rows.tsv:2: no tab"), "{error}");
     }
 
     #[test]

@@ -135,6 +135,16 @@ fn files_that_are_missing_or_wrong_are_named() {
     let text = file(directory.path(), "rows.txt", "a\tb\n");
     let line = usage_line(&run(&["demo", "--load", &text]));
     assert!(line.contains(".ndjson"), "{line}");
+    let rows = file(directory.path(), "rows.tsv", "a\tb\n\nno tab\n");
+    let line = error_line(&run(&[
+        "demo",
+        "--load",
+        &rows,
+        "--data-dir",
+        &path("demo"),
+    ]));
+    assert!(line.contains("rows.tsv:3: no tab"), "{line}");
+    assert!(!directory.path().join("demo").exists());
     let line = usage_line(&run(&["demo", "--value-bytes", "1048577"]));
     assert!(line.contains("1048576"), "{line}");
     let line = usage_line(&run(&["certs", "--out", &path("twice"), "--nodes", "2,2"]));

@@ -5,7 +5,7 @@ use crate::cluster_view::ClusterView;
 use crate::connection::connect;
 use crate::drive::{Actor, Clients, Failed, Run};
 use crate::error::Error;
-use crate::formats::{ReadError, Reader, Row};
+use crate::formats::{Reader, Row};
 use crate::history::History;
 use crate::local::{Cluster, Layout};
 use crate::measure::{Counters, Report, floor::Floor, process_cpu_us};
@@ -64,7 +64,8 @@ impl Demo {
             )));
         }
         let sample = match &args.load {
-            Some(path) => sample::keys_of_file(path, None)?,
+            // All of it, so that what is wrong with it is known before anything is started.
+            Some(path) => sample::keys_of_file_to_load(path)?,
             None => KeyStyle::Hashed.sample(args.keys, SAMPLE_KEYS),
         };
         let data_dir = args.data_dir.as_deref();
@@ -384,16 +385,9 @@ impl SharedFile {
         if self.has_failed() {
             return None;
         }
-        let path = &self.path;
         let error = match reader.next()? {
             Ok(row) => return Some((reader.line(), row)),
-            Err(ReadError::Io(source)) => Error::file("read", path)(source),
-            Err(ReadError::BadLine { line, problem }) => Error::BadLine {
-                path: path.clone(),
-                line,
-                problem,
-                hint: "",
-            },
+            Err(error) => sample::read_error(&self.path, error),
         };
         self.fail(error);
         None
