@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::fs::File;
 use std::io::BufReader;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// The most keys that are kept; plenty for thousands of shards.
@@ -31,6 +32,19 @@ pub fn format_of(path: &Path, format: Option<Format>) -> Result<Format, Error> {
 pub fn open(path: &Path, format: Option<Format>) -> Result<Reader<BufReader<File>>, Error> {
     let format = format_of(path, format)?;
     let file = File::open(path).map_err(Error::file("open", path))?;
+    Ok(Reader::new(BufReader::with_capacity(1 << 18, file), format))
+}
+
+/// The rows that come on standard input.
+///
+/// # Errors
+/// If nothing tells their format, or there is no standard input.
+pub fn open_stdin(format: Option<Format>) -> Result<Reader<BufReader<File>>, Error> {
+    let format = format.ok_or_else(|| {
+        Error::Usage("standard input has no ending that tells its format; give --format".to_owned())
+    })?;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    let file = File::from(stdin.map_err(Error::file("open", "stdin"))?);
     Ok(Reader::new(BufReader::with_capacity(1 << 18, file), format))
 }
 

@@ -4,7 +4,9 @@
 //! and [`ndjson`] for everything that speaks JSON. Both carry every sequence of bytes, and what
 //! was dumped can be loaded again. Reading is line by line in bounded memory; a bad line is an
 //! error of its own, with its number, and the reader stands behind it, ready for the next one, so
-//! that going on or stopping is the caller's decision. Empty lines are passed over.
+//! that going on or stopping is the caller's decision. Empty lines are passed over. A line may end
+//! with CR LF, and the file may begin with a byte order mark, as files from Windows do; neither is
+//! part of a row.
 
 pub mod ndjson;
 pub mod tsv;
@@ -17,10 +19,13 @@ use thiserror::Error;
 /// The longest line that is read. The largest value, doubled by escapes, and some room.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
+/// U+FEFF in UTF-8, with which some programs begin a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A file's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// `key<TAB>value`, with `\t`, `\n` and `\\` escaped.
+    /// `key<TAB>value`, with `\t`, `\n`, `\r` and `\\` escaped.
     Tsv,
     /// One object a line: `{"key": "…", "value": "…"}`, or `key_b64` and `value_b64` for bytes
     /// that are not UTF-8.
@@ -81,7 +86,7 @@ pub enum BadLine {
     },
     /// A backslash that no escape begins with.
     #[error(
-        "unknown escape at byte {at}; only \\t, \\n and \\\\ are known, a backslash is written \\\\"
+        "unknown escape at byte {at}; only \\t, \\n, \\r and \\\\ are known, a backslash is written \\\\"
     )]
     Escape {
         /// Its position, from 1.
@@ -177,7 +182,8 @@ impl<R: BufRead> Reader<R> {
         self.bytes
     }
 
-    /// Takes the next line into the buffer, without its end. `None` at the end of the input.
+    /// Takes the next line into the buffer, without its end and the file's byte order mark. `None` at the end of
+    /// the input.
     fn next_line(&mut self) -> io::Result<Option<Result<(), BadLine>>> {
         self.buffer.clear();
         // One byte more than may be, so that a line that is too long shows.
@@ -190,13 +196,16 @@ impl<R: BufRead> Reader<R> {
         }
         self.bytes += read as u64;
         self.line += 1;
-        if self.buffer.last() == Some(&b'\n') {
-            self.buffer.pop();
-        } else if self.buffer.len() > self.max_line_bytes {
+        let has_ended = self.buffer.pop_if(|byte| *byte == b'\n').is_some();
+        if !has_ended && self.buffer.len() > self.max_line_bytes {
             self.bytes += self.input.skip_until(b'\n')? as u64;
             return Ok(Some(Err(BadLine::TooLong {
                 limit: self.max_line_bytes,
             })));
+        }
+        self.buffer.pop_if(|byte| *byte == b'\r');
+        if self.line == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.buffer.drain(..BYTE_ORDER_MARK.len());
         }
         Ok(Some(Ok(())))
     }
@@ -264,8 +273,10 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic_and_every_line_is_accounted_for(text: Vec<u8>, tsv: bool) {
             let format = if tsv { Format::Tsv } else { Format::Ndjson };
-            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
-            prop_assert_eq!(read(format, &text).len(), lines);
+            let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+            let lines = text.split_inclusive(|byte| *byte == b'\n');
+            let lines = lines.filter(|line| !matches!(*line, b"\n" | b"\r\n" | b"\r")).count();
+            prop_assert_eq!(read(format, text).len(), lines);
         }
     }
 
@@ -277,6 +288,46 @@ mod tests {
         let error = rows[1].as_ref().unwrap_err().to_string();
         assert!(error.starts_with("line 3: no tab"), "{error}");
         assert_eq!(rows[2].as_ref().unwrap(), &row(b"b", b"2"));
+    }
+
+    #[test]
+    fn files_from_windows_are_read_as_they_are_meant() {
+        for (format, text) in [
+            (Format::Tsv, "\u{feff}a\t1\r\n\r\nb\t\r\nc\t3\r"),
+            (
+                Format::Ndjson,
+                "\u{feff}{\"key\": \"a\", \"value\": \"1\"}\r\n\r\n\
+                 {\"key\": \"b\", \"value\": \"\"}\r\n{\"key\": \"c\", \"value\": \"3\"}",
+            ),
+        ] {
+            let rows: Vec<_> = read(format, text.as_bytes())
+                .into_iter()
+                .map(Result::unwrap)
+                .collect();
+            assert_eq!(rows, [row(b"a", b"1"), row(b"b", b""), row(b"c", b"3")]);
+        }
+    }
+
+    #[test]
+    fn rows_that_look_like_a_files_trimmings_read_back() {
+        for format in [Format::Tsv, Format::Ndjson] {
+            let rows = [
+                row("\u{feff}".as_bytes(), b"\r"),
+                row("\u{feff}k".as_bytes(), b"\r\r"),
+                row(b"\r", b""),
+            ];
+            for rows in [&rows[..], &rows[1..], &rows[2..]] {
+                let mut text = Vec::new();
+                for row in rows {
+                    format.write(&mut text, &row.key, &row.value).unwrap();
+                }
+                let back: Vec<_> = read(format, &text)
+                    .into_iter()
+                    .map(Result::unwrap)
+                    .collect();
+                assert_eq!(back, rows);
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `key<TAB>value`, a row a line.
 //!
-//! A tab is written `\t`, a line feed `\n` and a backslash `\\`; every other byte stands for
-//! itself, so text in any encoding passes through unharmed. Nothing else may follow a backslash,
-//! so that a file whose author knew other rules is an error and not another key.
+//! A tab is written `\t`, a line feed `\n`, a carriage return `\r` and a backslash `\\`; every other
+//! byte stands for itself, so text in any encoding passes through unharmed. Nothing else may follow a
+//! backslash, so that a file whose author knew other rules is an error and not another key.
 
-use super::{BadLine, Row};
+use super::{BYTE_ORDER_MARK, BadLine, Row};
 use bytes::Bytes;
 use std::io::{self, Write};
 
@@ -41,6 +41,7 @@ fn unescape(text: &[u8], offset: usize) -> Result<Bytes, BadLine> {
             b'\\' => match bytes.next() {
                 Some((_, b't')) => b'\t',
                 Some((_, b'n')) => b'\n',
+                Some((_, b'r')) => b'\r',
                 Some((_, b'\\')) => b'\\',
                 _ => {
                     return Err(BadLine::Escape {
@@ -56,6 +57,10 @@ fn unescape(text: &[u8], offset: usize) -> Result<Bytes, BadLine> {
 
 /// Writes one line.
 pub(super) fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
+    if key.starts_with(BYTE_ORDER_MARK) {
+        // Behind an empty line it does not begin the file, where it would not be taken for the key's.
+        out.write_all(b"\n")?;
+    }
     write_escaped(out, key)?;
     out.write_all(b"\t")?;
     write_escaped(out, value)?;
@@ -65,12 +70,13 @@ pub(super) fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Resul
 fn write_escaped(out: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
     while let Some(at) = text
         .iter()
-        .position(|byte| matches!(byte, b'\t' | b'\n' | b'\\'))
+        .position(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b'\\'))
     {
         out.write_all(&text[..at])?;
         out.write_all(match text[at] {
             b'\t' => b"\\t",
             b'\n' => b"\\n",
+            b'\r' => b"\\r",
             _ => b"\\\\",
         })?;
         text = &text[at + 1..];
@@ -83,13 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_stand_for_tab_line_feed_and_backslash() {
-        let row = parse(b"a\\tb\tc\\nd\\\\").unwrap();
+    fn escapes_stand_for_tab_ends_of_lines_and_backslash() {
+        let row = parse(b"a\\tb\tc\\r\\nd\\\\").unwrap();
         assert_eq!(&row.key[..], b"a\tb");
-        assert_eq!(&row.value[..], b"c\nd\\");
+        assert_eq!(&row.value[..], b"c\r\nd\\");
         let mut line = Vec::new();
         write(&mut line, &row.key, &row.value).unwrap();
-        assert_eq!(line, b"a\\tb\tc\\nd\\\\\n");
+        assert_eq!(line, b"a\\tb\tc\\r\\nd\\\\\n");
     }
 
     #[test]

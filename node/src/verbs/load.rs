@@ -11,7 +11,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Write the rows of a file.
+/// Write the rows of a file, or of standard input.
 ///
 /// A row that is there already gets its new value; of several rows with one key, the last one
 /// stays. Rows travel in batches, many at a time, and the load goes on while a node is down. A batch
@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Formats:
-  tsv      key<TAB>value, with \\t, \\n and \\\\ escaped
+  tsv      key<TAB>value, with \\t, \\n, \\r and \\\\ escaped
   ndjson   {\"key\": \"…\", \"value\": \"…\"} a line; key_b64 and value_b64 for other bytes than UTF-8
 
 Examples:
   pontoon load packages.ndjson --endpoints 127.0.0.1:7001 --certs certs
-  pontoon load rows.txt --format tsv --on-error skip")]
+  pontoon load rows.txt --format tsv --on-error skip
+  zcat rows.tsv.gz | pontoon load - --format tsv")]
 pub struct LoadArgs {
-    /// The file.
+    /// The file; `-` is standard input.
     pub file: PathBuf,
     /// Its format; by its ending if not given.
     #[arg(long)]
@@ -61,10 +62,15 @@ const MAX_NAMED: u64 = 20;
 ///
 /// # Errors
 /// If not all lines were written, unless bad ones were to be skipped.
-pub async fn run(args: LoadArgs) -> Result<(), Error> {
+pub async fn run(mut args: LoadArgs) -> Result<(), Error> {
     let output = Output::new(args.json);
-    let reader = sample::open(&args.file, args.format)?;
-    let length = std::fs::metadata(&args.file).map_or(0, |file| file.len());
+    let is_stdin = args.file.as_os_str() == "-";
+    let reader = if is_stdin {
+        args.file = "stdin".into();
+        sample::open_stdin(args.format)?
+    } else {
+        sample::open(&args.file, args.format)?
+    };
     let client = args.cluster.connect().await?;
     let options = Options {
         skip_errors: args.on_error == OnError::Skip,
@@ -72,7 +78,12 @@ pub async fn run(args: LoadArgs) -> Result<(), Error> {
     };
 
     let began = Instant::now();
-    let bar = output.bar(length, "B", "loading");
+    let bar = if is_stdin {
+        output.spinner("loading")
+    } else {
+        let length = std::fs::metadata(&args.file).map_or(0, |file| file.len());
+        output.bar(length, "B", "loading")
+    };
     let (mut rows, mut named) = (0, 0);
     let summary = load::load(&client, reader, options, |event| match event {
         Event::Read(position) => bar.set_position(position),

@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Print rows in key order, over the borders of shards.
 ///
-/// Rows are printed as key, tab and value with \t, \n and \\ escaped, or as JSON, a row a line. Every
+/// Rows are printed as key, tab and value with \t, \n, \r and \\ escaped, or as JSON, a row a line. Every
 /// page of rows is read linearizably; a scan of several pages is not one moment's view.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -1,6 +1,6 @@
 //! Every verb against a running cluster: what it prints, and how it ends.
 
-use crate::cluster::{Cluster, error_line, file, run, stdout};
+use crate::cluster::{Cluster, error_line, file, run, stdout, usage_line};
 
 #[test]
 fn single_keys_can_be_written_read_swapped_and_removed() {
@@ -107,6 +107,17 @@ fn scans_cross_shards_in_key_order_and_bad_lines_are_named() {
         stdout(&cluster.run(&["scan", "--from", "g", "--limit", "1", "--json"])),
         "{\"key\": \"g\", \"value\": \"7\"}\n"
     );
+
+    let path = file(directory.path(), "more.txt", "m\t13\r\nno tab here\r\n");
+    let load = |args: &[&str]| {
+        let rows = std::fs::File::open(&path).unwrap();
+        cluster.command(args).stdin(rows).output().unwrap()
+    };
+    let line = usage_line(&load(&["load", "-"]));
+    assert!(line.contains("--format"), "{line}");
+    let line = error_line(&load(&["load", "-", "--format", "tsv"]));
+    assert!(line.contains("stdin:2: no tab"), "{line}");
+    assert_eq!(stdout(&cluster.run(&["get", "m"])), "13\n");
 }
 
 #[test]
