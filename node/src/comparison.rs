@@ -5,7 +5,7 @@
 //! as not compared; nothing is concluded from its silence.
 
 use crate::cluster_view::{ClusterView, ShardView};
-use crate::output::{bytes, count, counted, table};
+use crate::output::{agreeing, bytes, count, counted, table};
 use parking_lot::Mutex;
 use pontoon_client::protocol::{Digest, DigestState};
 use pontoon_client::{Client, ClientError};
@@ -137,11 +137,7 @@ impl Comparison {
         if !differing.is_empty() {
             let named = name(&differing);
             let number = counted(differing.len() as u64, "replica");
-            let verb = if differing.len() == 1 {
-                "differs"
-            } else {
-                "differ"
-            };
+            let verb = agreeing(differing.len(), "differs", "differ");
             faults.push(format!("{number} {verb}: {named}"));
         }
         if let Some((_, first)) = not_compared.first() {

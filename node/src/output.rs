@@ -160,8 +160,19 @@ pub fn count(number: f64) -> String {
 /// `1 row`, `1,234 rows`.
 #[must_use]
 pub fn counted(number: u64, one: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{} {one}{ending}", count(number as f64))
+    let number_text = count(number as f64);
+    match one {
+        _ if number == 1 => format!("{number_text} {one}"),
+        "batch" => format!("{number_text} batches"),
+        "entry" => format!("{number_text} entries"),
+        _ => format!("{number_text} {one}s"),
+    }
+}
+
+/// The word that goes with a number: `has` with 1, `have` with others.
+#[must_use]
+pub const fn agreeing(number: usize, one: &'static str, many: &'static str) -> &'static str {
+    if number == 1 { one } else { many }
 }
 
 /// Microseconds in the unit that reads best.
@@ -218,6 +229,11 @@ mod tests {
         assert_eq!(count(1.25), "1.2");
         assert_eq!(counted(1, "row"), "1 row");
         assert_eq!(counted(0, "row"), "0 rows");
+        assert_eq!(counted(1, "batch"), "1 batch");
+        assert_eq!(counted(2, "batch"), "2 batches");
+        assert_eq!(counted(1_000, "entry"), "1,000 entries");
+        assert_eq!(agreeing(1, "has", "have"), "has");
+        assert_eq!(agreeing(0, "has", "have"), "have");
         assert_eq!(micros(999), "999 µs");
         assert_eq!(micros(1500), "1.5 ms");
         assert_eq!(micros(2_340_000), "2.34 s");

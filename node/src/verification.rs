@@ -102,12 +102,12 @@ impl Verification {
     /// The line that says it.
     #[must_use]
     pub fn to_text(&self) -> String {
-        use crate::output::count;
+        use crate::output::{count, counted};
         format!(
-            "verified {} of {} acknowledged writes ({} rows read)",
+            "verified {} of {} ({} read)",
             count(self.verified as f64),
-            count(self.acked as f64),
-            count(self.rows as f64)
+            counted(self.acked, "acknowledged write"),
+            counted(self.rows, "row")
         )
     }
 }

@@ -1,7 +1,7 @@
 //! The view of a cluster for people.
 
 use super::{ClusterView, NodeView, ShardView};
-use crate::output::{bytes, count, table};
+use crate::output::{agreeing, bytes, count, counted, table};
 
 /// So many shards are named in a line.
 const NAMED: usize = 8;
@@ -56,8 +56,9 @@ impl ClusterView {
         let shards = self.shards.iter().filter(short).count();
         (shards > 0).then(|| {
             format!(
-                "no quorum: {shards} of them have no majority of their voters up; bring the nodes back, or see \
-                 `pontoon recover --help` if they are lost for good"
+                "no quorum: {shards} of them {} no majority of voters up; bring the nodes back, or see \
+                 `pontoon recover --help` if they are lost for good",
+                agreeing(shards, "has", "have")
             )
         })
     }
@@ -68,7 +69,8 @@ impl ClusterView {
         let names: Vec<_> = shards.iter().map(|shard| shard.shard.to_string()).collect();
         match names.len() {
             0 => None,
-            1..=NAMED => Some(format!("shards {}", names.join(", "))),
+            1 => Some(format!("shard {}", names[0])),
+            2..=NAMED => Some(format!("shards {}", names.join(", "))),
             count => {
                 let some = names[..NAMED].join(", ");
                 Some(format!("{count} shards, among them {some}"))
@@ -105,11 +107,11 @@ impl ClusterView {
             .iter()
             .map(|shard| shard.commit.saturating_sub(shard.applied));
         format!(
-            "{} shards and the meta shard; terms {least} to {most}; commit indexes sum up to {}; \
-             slowest replica applies {} entries behind",
-            self.user_shards(),
+            "{} and the meta shard; terms {least} to {most}; commit indexes sum up to {}; \
+             slowest replica applies {} behind",
+            counted(self.user_shards() as u64, "shard"),
             count(self.shards.iter().map(|shard| shard.commit).sum::<u64>() as f64),
-            lag.max().unwrap_or(0),
+            counted(lag.max().unwrap_or(0), "entry"),
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use super::floor::{FILES, Floor};
 use super::{Kind, NodeRates, Recorder};
-use crate::output::{bytes, count, micros, table};
+use crate::output::{bytes, count, counted, micros, table};
 use crate::verification::Verification;
 use serde::Serialize;
 
@@ -134,8 +134,11 @@ impl Report {
         let mut rows = Vec::new();
         let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
         let cluster = format!(
-            "{} nodes, {} shards; {} clients for {:.1} s",
-            self.nodes, self.shards, self.clients, self.seconds
+            "{}, {}; {} for {:.1} s",
+            counted(self.nodes as u64, "node"),
+            counted(self.shards as u64, "shard"),
+            counted(self.clients as u64, "client"),
+            self.seconds
         );
         row("cluster", cluster);
         for (kind, name, rate) in [

@@ -3,7 +3,7 @@
 use crate::backup::take::{Options, take};
 use crate::cli::ClusterOptions;
 use crate::error::Error;
-use crate::output::{Output, bytes, count, counted};
+use crate::output::{Output, bytes, counted};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -83,6 +83,6 @@ pub async fn run(args: BackupArgs) -> Result<(), Error> {
         bytes(taken.manifest.bytes() as f64),
         bytes(taken.written.bytes as f64),
         bytes(taken.reused.bytes as f64),
-        count(taken.reused.chunks as f64) + " chunks",
+        counted(taken.reused.chunks, "chunk"),
     ))
 }

@@ -8,7 +8,7 @@ use crate::formats::{Format, ReadError, Row};
 use crate::history::History;
 use crate::load::{self, Event, Options, Source};
 use crate::measure::{Counters, Report, floor};
-use crate::output::{Output, count};
+use crate::output::{Output, count, counted};
 use crate::verification::Verification;
 use crate::workload::{Inserts, KeyStyle, Step, Steps, ValueMaker, Workload, fnv64};
 use clap::Args;
@@ -149,7 +149,7 @@ pub async fn run(args: BenchArgs) -> Result<(), Error> {
         // A client that knows nothing yet.
         let client = args.cluster.connect().await?;
         let found = Verification::of(&client, &history, true, |rows| {
-            spinner.set_message(format!("verifying: {rows} rows"));
+            spinner.set_message(format!("verifying: {}", counted(rows, "row")));
         })
         .await?;
         spinner.finish_and_clear();
@@ -321,5 +321,9 @@ fn write_sample(args: &BenchArgs, path: &PathBuf, output: Output) -> Result<(), 
         Format::write(format, &mut text, key, b"").map_err(Error::file("write", path))?;
     }
     std::fs::write(path, text).map_err(Error::file("write", path))?;
-    output.line(&format!("wrote {} keys to {}", keys.len(), path.display()))
+    output.line(&format!(
+        "wrote {} to {}",
+        counted(keys.len() as u64, "key"),
+        path.display()
+    ))
 }

@@ -3,7 +3,7 @@
 use crate::cli::ClusterOptions;
 use crate::error::Error;
 use crate::formats::Format;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::rows::Rows;
 use bytes::Bytes;
 use clap::Args;
@@ -47,13 +47,13 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
         None => {
             let out = std::io::stdout();
             let rows = dump(rows, format, BufWriter::new(out), || Error::Stdout).await?;
-            Output::new(false).note(&format!("dumped {rows} rows"));
+            Output::new(false).note(&format!("dumped {}", counted(rows, "row")));
         }
         Some(path) if is_special(path) => {
             let file = File::create(path).map_err(Error::file("open", path))?;
             let out = BufWriter::new(file);
             let rows = dump(rows, format, out, || Error::file("write", path)).await?;
-            Output::new(false).note(&format!("dumped {rows} rows"));
+            Output::new(false).note(&format!("dumped {}", counted(rows, "row")));
         }
         Some(path) => {
             let file = file_beside(path)?;
@@ -64,7 +64,11 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
                 .map_err(Error::file("sync", path))?;
             file.persist(path)
                 .map_err(|error| Error::file("create", path)(error.error))?;
-            Output::new(false).note(&format!("dumped {rows} rows to {}", path.display()));
+            Output::new(false).note(&format!(
+                "dumped {} to {}",
+                counted(rows, "row"),
+                path.display()
+            ));
         }
     }
     Ok(())
@@ -101,7 +105,7 @@ async fn dump<W: Write, E: FnOnce(std::io::Error) -> Error>(
             format.write(&mut out, key, value).map_err(failed())?;
         }
         count += page.len() as u64;
-        progress.set_message(format!("{count} rows"));
+        progress.set_message(counted(count, "row"));
     }
     out.flush().map_err(failed())?;
     progress.finish_and_clear();

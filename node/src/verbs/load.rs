@@ -89,7 +89,7 @@ pub async fn run(mut args: LoadArgs) -> Result<(), Error> {
         Event::Read(position) => bar.set_position(position),
         Event::Written(more) => {
             rows += more;
-            bar.set_message(format!("{} rows", count(rows as f64)));
+            bar.set_message(counted(rows, "row"));
         }
         Event::Skipped(problem) => {
             named += 1;
@@ -101,7 +101,8 @@ pub async fn run(mut args: LoadArgs) -> Result<(), Error> {
     .await;
     bar.finish_and_clear();
     if named > MAX_NAMED {
-        eprintln_quietly(&format!("… and {} more lines", named - MAX_NAMED));
+        let more = counted(named - MAX_NAMED, "more line");
+        eprintln_quietly(&format!("… and {more}"));
     }
 
     let seconds = began.elapsed().as_secs_f64();
@@ -124,11 +125,7 @@ pub async fn run(mut args: LoadArgs) -> Result<(), Error> {
             bytes(summary.bytes as f64),
             count(rows_per_s),
             counted(summary.bad_lines, "bad line"),
-            if summary.repeated == 1 {
-                "1 batch".to_owned()
-            } else {
-                format!("{} batches", count(summary.repeated as f64))
-            },
+            counted(summary.repeated, "batch"),
         ))?;
     }
     summary

@@ -2,7 +2,7 @@
 
 use crate::config::{self, ByteSize, NodeSettings, defaults};
 use crate::error::Error;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::sample;
 use crate::server::{Server, ServerConfig};
 use clap::Args;
@@ -86,9 +86,9 @@ async fn serve(config: ServerConfig, until_stdin_ends: bool) -> Result<(), Error
         _ = interrupt.recv() => return Err(Error::Interrupted),
     };
     Output::new(false).line(&format!(
-        "node {node} ready on {}, {} shards",
+        "node {node} ready on {}, {}",
         server.local_addr(),
-        server.shards(),
+        counted(server.shards() as u64, "shard"),
     ))?;
     tokio::select! {
         error = server.failed() => return Err(failed(error)),
@@ -135,8 +135,8 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         && !(1..=peers.len()).contains(&replication)
     {
         return Err(Error::Usage(format!(
-            "--replication is {replication}, with {} nodes in --peers",
-            peers.len()
+            "--replication is {replication}, with {} in --peers",
+            counted(peers.len() as u64, "node")
         )));
     }
     if limits.max_key_bytes == 0 {

@@ -1,7 +1,7 @@
 //! `pontoon recover`: go on with what one node has, when a majority is lost for good.
 
 use crate::error::Error;
-use crate::output::{Output, table};
+use crate::output::{Output, agreeing, counted, table};
 use crate::recovery::Recovery;
 use crate::recovery::plan::{Decision, GroupPlan, Standing};
 use clap::Args;
@@ -100,8 +100,8 @@ pub fn run(args: &RecoverArgs) -> Result<(), Error> {
         output.line(&to_text(&plans))?;
         let word = if is_wanted { "recovered" } else { "to recover" };
         output.line(&format!(
-            "\nnode {node}: {planned} of {} groups {word}",
-            plans.len()
+            "\nnode {node}: {planned} of {} {word}",
+            counted(plans.len() as u64, "group")
         ))?;
     }
     if let Some(refusal) = refused {
@@ -122,7 +122,10 @@ pub fn run(args: &RecoverArgs) -> Result<(), Error> {
         )),
         (0, _) => Ok(()),
         (undone, _) => Err(Error::Unhealthy(format!(
-            "{undone} groups stay as they are, though they may have no quorum; the plan says why"
+            "{} {}, though {} may have no quorum; the plan says why",
+            counted(undone as u64, "group"),
+            agreeing(undone, "stays as it is", "stay as they are"),
+            agreeing(undone, "it", "they"),
         ))),
     }
 }

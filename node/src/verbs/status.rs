@@ -3,7 +3,7 @@
 use crate::cli::ClusterOptions;
 use crate::cluster_view::ClusterView;
 use crate::error::Error;
-use crate::output::Output;
+use crate::output::{Output, agreeing, counted};
 use clap::Args;
 
 /// Show nodes, shards and leaders.
@@ -40,8 +40,9 @@ pub async fn run(args: StatusArgs) -> Result<(), Error> {
     match view.shards_without_leader() {
         0 => Ok(()),
         shards => Err(Error::Unhealthy(format!(
-            "{shards} of {} shards have no leader",
-            view.shards.len()
+            "{shards} of {} {} no leader",
+            counted(view.shards.len() as u64, "shard"),
+            agreeing(shards, "has", "have")
         ))),
     }
 }

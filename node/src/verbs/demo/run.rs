@@ -9,7 +9,7 @@ use crate::formats::{Reader, Row};
 use crate::history::History;
 use crate::local::{Cluster, Layout};
 use crate::measure::{Counters, Report, floor::Floor, process_cpu_us};
-use crate::output::{Output, bytes, count, counted};
+use crate::output::{Output, agreeing, bytes, count, counted};
 use crate::sample;
 use crate::verbs::bench::probe;
 use crate::verification::Verification;
@@ -165,7 +165,9 @@ impl Demo {
                 return Ok(());
             }
             if began.elapsed() > LEADERS_TIMEOUT {
-                let problem = format!("{without} shards have found no leader");
+                let shards = counted(without as u64, "shard");
+                let found = agreeing(without, "has", "have");
+                let problem = format!("{shards} {found} found no leader");
                 return Err(Error::Unhealthy(problem));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -287,7 +289,7 @@ impl Demo {
         self.wait_for_leaders(&client).await?;
         let spinner = self.output.spinner("verifying");
         let found = Verification::of(&client, history, false, |rows| {
-            spinner.set_message(format!("verifying: {} rows", count(rows as f64)));
+            spinner.set_message(format!("verifying: {}", counted(rows, "row")));
         })
         .await;
         spinner.finish_and_clear();
@@ -325,8 +327,8 @@ impl Trouble {
                 let since = Instant::now();
                 *self = Self::Away { node, since };
                 Ok(Some(format!(
-                    "killed node {node}, which led {} shards",
-                    leads(&node)
+                    "killed node {node}, which led {}",
+                    counted(leads(&node) as u64, "shard")
                 )))
             }
             Self::Away { node, since } if since.elapsed() >= AWAY => {

@@ -67,9 +67,9 @@ pub fn run(args: &WalArgs) -> Result<(), Error> {
         output.line(&to_json(&report).to_string())?;
     } else if verify {
         output.line(&format!(
-            "{} segments, {} batches, {} of records checked",
-            report.segments.len(),
-            report.batches,
+            "{}, {}, {} of records checked",
+            counted(report.segments.len() as u64, "segment"),
+            counted(report.batches, "batch"),
             bytes(report.bytes as f64),
         ))?;
         if let Some(text) = torn_tail(&report) {
