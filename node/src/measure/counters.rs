@@ -60,6 +60,14 @@ impl Counters {
             .collect()
     }
 
+    /// The nodes that [`Self::rates_until`] has left out.
+    #[must_use]
+    pub fn left_out(&self, rates: &[NodeRates]) -> Vec<u64> {
+        let is_in = |node: &u64| rates.iter().any(|rates| rates.node == *node);
+        let nodes = self.nodes.keys().copied();
+        nodes.filter(|node| !is_in(node)).collect()
+    }
+
     /// CPU time of all nodes' processes between `self` and `later`, in microseconds; `None` if a
     /// node was away or started anew.
     #[must_use]
@@ -129,6 +137,7 @@ mod tests {
             rates.iter().map(|rates| rates.node).collect::<Vec<_>>(),
             [2]
         );
+        assert_eq!(before.left_out(&rates), [1]);
         assert_eq!(before.cpu_us_until(&after, 1.0), None);
     }
 

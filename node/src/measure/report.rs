@@ -5,6 +5,7 @@ use super::{Kind, NodeRates, Recorder};
 use crate::output::{bytes, count, counted, micros, table};
 use crate::verification::Verification;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What `demo` and `bench` report. The names are those of the JSON object; `None` is `null` and
 /// means that it does not apply or was not measured.
@@ -60,6 +61,8 @@ pub struct Report {
     pub writes_per_floor_sync: Option<f64>,
     /// Every node's log.
     pub per_node: Vec<NodeRates>,
+    /// Nodes whose logs are not among those, because they went away or were started anew in the window.
+    pub not_counted: Vec<u64>,
     /// Whose CPU time was measured.
     #[serde(skip)]
     pub cpu_of: &'static str,
@@ -89,8 +92,13 @@ impl Report {
         self.latencies = recorder;
     }
 
-    /// Fills in what the nodes counted in the same window, and their CPU time.
-    pub fn set_nodes(&mut self, rates: Vec<NodeRates>, cpu: Option<(u64, &'static str)>) {
+    /// Fills in what the nodes counted in the same window, which of them were not counted, and their CPU time.
+    pub fn set_nodes(
+        &mut self,
+        rates: Vec<NodeRates>,
+        not_counted: Vec<u64>,
+        cpu: Option<(u64, &'static str)>,
+    ) {
         let busiest = rates.iter().max_by_key(|node| node.entries);
         if let Some(busiest) = busiest.filter(|_| self.writes > 0) {
             self.syncs_per_s = Some(busiest.syncs_per_s);
@@ -102,6 +110,7 @@ impl Report {
             self.cpu_of = cpu_of;
         }
         self.per_node = rates;
+        self.not_counted = not_counted;
     }
 
     /// Fills in what a verification found; rows that nobody wrote count as missing ones.
@@ -176,19 +185,10 @@ impl Report {
             "errors",
             format!("{}, unknown outcomes {}", self.errors, self.unknown),
         );
-        for node in &self.per_node {
-            if self.writes == 0 {
-                break;
+        if self.writes > 0 {
+            for (node, text) in self.log_rows() {
+                row(&format!("log of node {node}"), text);
             }
-            row(
-                &format!("log of node {}", node.node),
-                format!(
-                    "{} syncs/s, {:.1} entries per sync, {}/s",
-                    count(node.syncs_per_s),
-                    node.entries_per_sync,
-                    bytes(node.log_bytes_per_s)
-                ),
-            );
         }
         if let Some(cpu) = self.cpu_us_per_write {
             row("CPU per write", format!("{cpu:.1} µs ({})", self.cpu_of));
@@ -201,6 +201,22 @@ impl Report {
             row("writes/s to floor", format!("{ratio:.1} times"));
         }
         table(&[], rows)
+    }
+
+    /// What to say of each node's log.
+    fn log_rows(&self) -> BTreeMap<u64, String> {
+        let counted = self.per_node.iter().map(|node| {
+            let text = format!(
+                "{} syncs/s, {:.1} entries per sync, {}/s",
+                count(node.syncs_per_s),
+                node.entries_per_sync,
+                bytes(node.log_bytes_per_s)
+            );
+            (node.node, text)
+        });
+        let away = "not counted: the node was away meanwhile";
+        let not_counted = self.not_counted.iter().map(|node| (*node, away.to_owned()));
+        counted.chain(not_counted).collect()
     }
 }
 
@@ -230,6 +246,7 @@ mod tests {
         };
         report.set_nodes(
             vec![rates(1, 5), rates(2, 9), rates(3, 7)],
+            Vec::new(),
             Some((20_000, "all")),
         );
         report.set_floor(Floor { syncs_per_s: 100.0 });
@@ -265,6 +282,19 @@ mod tests {
         let table = report().to_table();
         assert!(table.contains("500/s"), "{table}");
         assert!(table.contains("log of node 3"), "{table}");
-        assert!(!table.contains("reads"), "{table}");
+        assert!(
+            !table.contains("reads") && !table.contains("not counted"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_was_away_is_said_not_to_be_counted() {
+        let mut report = report();
+        let rates = report.per_node.split_off(2);
+        report.set_nodes(rates, vec![1], None);
+        let table = report.to_table();
+        let line = table.lines().find(|line| line.starts_with("log of node 1"));
+        assert!(line.unwrap().contains("not counted"), "{table}");
     }
 }

@@ -138,7 +138,9 @@ pub async fn run(args: BenchArgs) -> Result<(), Error> {
     let cpu = before
         .cpu_us_until(&after, seconds)
         .map(|cpu| (cpu, "all nodes"));
-    report.set_nodes(before.rates_until(&after, seconds), cpu);
+    let rates = before.rates_until(&after, seconds);
+    let not_counted = before.left_out(&rates);
+    report.set_nodes(rates, not_counted, cpu);
     if let Some(floor) = floor {
         report.set_floor(floor);
     }

@@ -52,6 +52,9 @@ fn a_demo_with_a_killed_node_proves_itself() {
         "--json",
     ]);
     assert_eq!(report["errors"], 0, "{report}");
+    let nodes_in = |name: &str| report[name].as_array().map(Vec::len);
+    assert_eq!(nodes_in("per_node"), Some(2), "{report}");
+    assert_eq!(nodes_in("not_counted"), Some(1), "the killed one: {report}");
     assert_eq!(report["missing"], 0, "{report}");
     assert_eq!(report["acked"], report["verified"], "{report}");
 }

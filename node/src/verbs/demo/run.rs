@@ -233,7 +233,9 @@ impl Demo {
         let counters = |view: &ClusterView| Counters::new(view.statuses().cloned());
         let (before, after) = (counters(&before), counters(&after));
         let cpu = (!self.args.kill).then_some((cpu, "this process: all nodes and all clients"));
-        report.set_nodes(before.rates_until(&after, seconds), cpu);
+        let rates = before.rates_until(&after, seconds);
+        let not_counted = before.left_out(&rates);
+        report.set_nodes(rates, not_counted, cpu);
         Ok(report)
     }
 
