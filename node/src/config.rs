@@ -5,6 +5,8 @@
 //! leave out has a default. A key that the file has and we do not know is an error with its line,
 //! because a setting that is silently ignored is worse than none.
 
+mod bounds;
+
 use crate::error::Error;
 use clap::{Args, ValueEnum};
 use pontoon_types::{Limits, NodeId};
@@ -231,7 +233,7 @@ pub mod defaults {
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
     /// `--snapshot-rate`.
-    pub const SNAPSHOT_RATE: u64 = 64 << 20;
+    pub const SNAPSHOT_RATE: NonZero<u64> = NonZero::new(64 << 20).unwrap();
     /// `--log-tail-entries`.
     pub const LOG_TAIL_ENTRIES: u64 = 4096;
     /// How long a state is held for who compares or copies it: far longer than any pause between two pages.
@@ -249,15 +251,22 @@ impl NodeSettings {
     }
 
     fn from_toml(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            let before = &text.as_bytes()[..at];
+        let wrong = |at: usize, message: String| {
+            let before = &text.as_bytes()[..at.min(text.len())];
             Error::Config {
                 path: path.to_owned(),
                 line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
-                message: error.message().replace('\n', "; "),
+                message: message.replace('\n', "; "),
             }
-        })
+        };
+        let settings: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            wrong(at, error.message().to_owned())
+        })?;
+        match settings.check() {
+            Ok(()) => Ok(settings),
+            Err(error) => Err(wrong(place_of(error.name, text), error.to_string())),
+        }
     }
 
     /// These settings, and where they say nothing, the others.
@@ -318,6 +327,16 @@ impl NodeSettings {
             max_command_bytes: or(self.max_command_bytes, default.max_command_bytes),
         }
     }
+}
+
+/// Where a key stands in a TOML text that has it.
+fn place_of(key: &str, text: &str) -> usize {
+    let table = toml::de::DeTable::parse(text);
+    let key = table.as_ref().ok().and_then(|table| {
+        let (key, _) = table.get_ref().get_key_value(key)?;
+        Some(key.span().start)
+    });
+    key.unwrap_or(0)
 }
 
 /// The nodes of a cluster with their addresses.
@@ -512,6 +531,20 @@ mod tests {
             error.contains("node.toml:1: node 1 is named twice"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_value_out_of_its_bounds_is_named_with_its_line() {
+        for (line, why) in [
+            ("id = 0", "id is 0; node ids begin at 1"),
+            ("workers = 0", "workers is 0; it must be from 1 to 15"),
+            ("\"max-memtables\" = 1", "max-memtables is 1; one is"),
+            ("scrub-rate = '0MiB'", "scrub-rate is 0; set"),
+        ] {
+            let error = toml(&format!("# a comment\n\n{line}\nshards = 1\n")).unwrap_err();
+            let expected = format!("node.toml:3: {why}");
+            assert!(error.starts_with(&expected), "{error}");
+        }
     }
 
     #[test]

@@ -118,6 +118,9 @@ async fn stdin_ended(is_awaited: bool) {
 
 /// Completes the settings; names what is missing or cannot be.
 pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Error> {
+    // Those of a file have been checked with it, so this one is a flag.
+    let checked = settings.check();
+    checked.map_err(|error| Error::Usage(format!("--{error}")))?;
     let limits = settings.limits();
     let id = NodeId(required(settings.id, "id")?);
     let log = log_config(&settings);
@@ -126,51 +129,21 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         return Err(Error::Usage(format!("node {id} is not among --peers")));
     }
     let shards = settings.shards.unwrap_or(defaults::SHARDS);
-    if shards == 0 {
-        return Err(Error::Usage(
-            "--shards is 0; at least 1 is needed".to_owned(),
-        ));
-    }
     if let Some(replication) = settings.replication
-        && !(1..=peers.len()).contains(&replication)
+        && replication > peers.len()
     {
         return Err(Error::Usage(format!(
             "--replication is {replication}, with {} in --peers",
             counted(peers.len() as u64, "node")
         )));
     }
-    if limits.max_key_bytes == 0 {
-        return Err(Error::Usage(
-            "--max-key-bytes is 0; then no key could be written".to_owned(),
-        ));
-    }
-    let max_memtables = settings.max_memtables.unwrap_or(defaults::MAX_MEMTABLES);
-    if max_memtables < 2 {
-        return Err(Error::Usage(format!(
-            "--max-memtables is {max_memtables}; one is written while another is flushed, so at least 2 are needed"
-        )));
-    }
-    let compaction_rate = settings.compaction_rate.map(|rate| {
-        NonZeroU64::new(rate.0).ok_or_else(|| {
-            Error::Usage("--compaction-rate is 0; leave it out for an unbounded rate".to_owned())
-        })
-    });
+    let rate = |rate: Option<ByteSize>| rate.and_then(|rate| NonZeroU64::new(rate.0));
     let store = LsmSettings::default();
     let scrub_interval = match settings.scrub_interval_hours {
         None => store.scrub_interval,
         Some(0) => None,
         Some(hours) => Some(Duration::from_secs(hours.saturating_mul(3600))),
     };
-    let scrub_rate = size_of(settings.scrub_rate, store.scrub_bytes_per_second.get());
-    let scrub_bytes_per_second = NonZeroU64::new(scrub_rate).ok_or_else(|| {
-        Error::Usage(
-            "--scrub-rate is 0; set --scrub-interval-hours to 0 to scrub nothing".to_owned(),
-        )
-    })?;
-    let snapshot_rate = size_of(settings.snapshot_rate, defaults::SNAPSHOT_RATE);
-    let snapshot_rate = NonZeroU64::new(snapshot_rate).ok_or_else(|| {
-        Error::Usage("--snapshot-rate is 0; no replica could be brought up".to_owned())
-    })?;
     let split_keys = match &settings.split_sample {
         Some(path) => {
             let sample = sample::keys_of_file(path, None)?;
@@ -214,16 +187,16 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             .unwrap_or(defaults::ELECTION_RANK)
             .into(),
         memtable_bytes: size(settings.memtable_bytes, defaults::MEMTABLE_BYTES),
-        max_memtables,
+        max_memtables: settings.max_memtables.unwrap_or(defaults::MAX_MEMTABLES),
         block_cache_bytes: size(settings.block_cache_bytes, defaults::BLOCK_CACHE_BYTES),
         compression: match settings.compression {
             Some(config::Compression::None) => Compression::None,
             Some(config::Compression::Lz4) | None => Compression::Lz4,
         },
-        compaction_bytes_per_second: compaction_rate.transpose()?,
+        compaction_bytes_per_second: rate(settings.compaction_rate),
         scrub_interval,
-        scrub_bytes_per_second,
-        snapshot_bytes_per_second: snapshot_rate,
+        scrub_bytes_per_second: rate(settings.scrub_rate).unwrap_or(store.scrub_bytes_per_second),
+        snapshot_bytes_per_second: rate(settings.snapshot_rate).unwrap_or(defaults::SNAPSHOT_RATE),
         log_tail_entries: settings
             .log_tail_entries
             .unwrap_or(defaults::LOG_TAIL_ENTRIES),
