@@ -110,7 +110,7 @@ impl EngineConfig {
         if self.election_rank > MAX_ELECTION_RANK {
             return wrong("election-rank", "must be at most 10");
         }
-        Ok(())
+        Ok(self.wal.check()?)
     }
 }
 
@@ -148,6 +148,16 @@ mod tests {
                 "election-rank",
                 EngineConfig {
                     election_rank: 11,
+                    ..default()
+                },
+            ),
+            (
+                "segment-bytes",
+                EngineConfig {
+                    wal: WalConfig {
+                        segment_bytes: 0,
+                        ..WalConfig::default()
+                    },
                     ..default()
                 },
             ),

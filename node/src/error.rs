@@ -155,6 +155,7 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config { .. } | Self::UnknownFormat { .. } => ExitCode::from(2),
+            Self::Server { source, .. } if source.is_of_settings() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -75,7 +75,11 @@ impl WalConfig {
     /// The largest segment: offsets in it have 32 bits.
     pub const MAX_SEGMENT_BYTES: u64 = 2 << 30;
 
-    pub(crate) fn check(&self) -> Result<(), WalError> {
+    /// Checks every setting, as opening a log does before it touches the disk.
+    ///
+    /// # Errors
+    /// Names the first one that is out of its bounds.
+    pub fn check(&self) -> Result<(), WalError> {
         let invalid = |setting, value, allowed| {
             Err(WalError::Config {
                 setting,

@@ -110,6 +110,21 @@ pub enum ServerError {
 }
 
 impl ServerError {
+    /// Whether the settings are at fault, by themselves or as they go together.
+    #[must_use]
+    pub const fn is_of_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::MaxKeyBytes { .. }
+                | Self::NotAPeer { .. }
+                | Self::Manifest(_)
+                | Self::Transport(TransportError::Setting { .. })
+                | Self::Engine(
+                    EngineError::Config { .. } | EngineError::Wal(WalError::Config { .. })
+                )
+        )
+    }
+
     /// Why the log or the store of a data directory could not be opened.
     pub(super) fn opening(error: EngineError, data_dir: &Path) -> Self {
         match error {

@@ -35,13 +35,14 @@ use pontoon_engine::{EngineError, Opened};
 use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
 use pontoon_store::keys::MAX_STORED_KEY_BYTES;
-use pontoon_transport::{TlsIdentity, Transport, TransportConfig, Who};
+use pontoon_transport::{TlsIdentity, Transport, TransportConfig, TransportError, Who};
 use pontoon_types::Members;
 use requests::{ClientRequests, Reception, Replica};
 use state::Node;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -73,7 +74,8 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// Opens the data directory, recovers, and joins the others. A blank node waits here until every
-    /// listed peer has been heard.
+    /// listed peer has been heard. A directory that was blank stays so if the settings, the certificates or the port
+    /// cannot be used.
     ///
     /// # Errors
     /// If anything it needs is missing, damaged or another's.
@@ -84,6 +86,16 @@ impl Server {
         }
         let tls = TlsIdentity::load(&config.certs, Who::Node(config.id))?;
         let cluster = tls.name().cluster();
+        config.engine().validate()?;
+        let is_blank = is_blank(&config.data_dir);
+        if is_blank {
+            manifest_of(&config, cluster)?;
+        }
+        // The port first; but whoever starts a node twice is to be told of the directory and not of the port.
+        let transport = match listen(&config, tls) {
+            Err(error) if is_blank => return Err(error.into()),
+            transport => transport,
+        };
         std::fs::create_dir_all(&config.data_dir).map_err(|source| ServerError::DataDir {
             path: config.data_dir.clone(),
             source,
@@ -95,6 +107,7 @@ impl Server {
                 .map_err(|error| ServerError::opening(error, &data_dir))
         })
         .await?;
+        let transport = Arc::new(transport?);
         let data_dir = &config.data_dir;
         let identity = Identity::load_or_create(opened.machine(), cluster, config.id, data_dir)?;
         identity.check_log(&opened, &config.data_dir)?;
@@ -112,7 +125,7 @@ impl Server {
             node: OnceLock::new(),
         });
         let clients = Arc::new(Reception::default());
-        let transport = bind(&config, tls, links.clone(), clients.clone()).await?;
+        transport.start(links.clone(), clients.clone())?;
         if identity.members.is_none() {
             let members = wait_for_peers(&config, &manifest, &identity, &mut hellos).await?;
             let identity = Identity {
@@ -236,16 +249,17 @@ fn manifest_of(
     )?)
 }
 
-async fn bind(
-    config: &ServerConfig,
-    identity: TlsIdentity,
-    links: Arc<NodeLinks>,
-    clients: Arc<Reception>,
-) -> Result<Arc<Transport>, ServerError> {
+/// Whether nothing is in a directory, or there is none.
+fn is_blank(directory: &Path) -> bool {
+    std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Opens the port, and lets nobody in yet.
+fn listen(config: &ServerConfig, identity: TlsIdentity) -> Result<Transport, TransportError> {
     let mut transport = TransportConfig::new(config.listen, identity);
     transport.peers = config.peers.clone();
     transport.append_lanes = u8::try_from(config.workers).unwrap_or(u8::MAX);
-    Ok(Arc::new(Transport::bind(transport, links, clients).await?))
+    Transport::listen(transport)
 }
 
 /// Waits until every listed peer has been heard, and returns their nonces.

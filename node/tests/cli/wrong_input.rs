@@ -55,6 +55,7 @@ fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
         &cluster.peers(),
     ]));
     assert!(line.contains(&taken) && line.contains("in use"), "{line}");
+    assert!(!fresh.exists());
 
     // A second process on the directory of one that runs.
     let second = cluster.node_command(2).output().unwrap();
@@ -154,6 +155,33 @@ fn files_that_are_missing_or_wrong_are_named() {
     stdout(&run(&["certs", "--out", &certs, "--nodes", "1"]));
     let line = error_line(&run(&["certs", "--out", &certs, "--nodes", "1"]));
     assert!(line.contains("certs/"), "{line}");
+
+    // What keeps a node from starting leaves nothing behind.
+    let data = path("data");
+    let node = |certs: &str, more: &[&str]| {
+        let args = ["node", "--id", "1", "--listen", "127.0.0.1:0"];
+        let args = [
+            &args[..],
+            &["--peers", "1=127.0.0.1:1", "--data-dir", &data],
+        ];
+        run(&[&args.concat()[..], &["--certs", certs], more].concat())
+    };
+    let line = error_line(&node(&path("none"), &[]));
+    assert!(line.contains("none/ca.pem"), "{line}");
+    for (setting, value, line) in [
+        ("--workers", "0", "--workers is 0"),
+        ("--replication", "2", "--replication is 2, with 1 node in"),
+        ("--segment-bytes", "5000", "segment-bytes is 5000"),
+        (
+            "--election-timeout-ms",
+            "200",
+            "election-timeout-ms: must be",
+        ),
+    ] {
+        let found = usage_line(&node(&certs, &[setting, value]));
+        assert!(found.contains(line), "{found}");
+    }
+    assert!(!directory.path().join("data").exists());
 
     // Nobody listens there.
     let args = [
