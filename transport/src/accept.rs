@@ -5,16 +5,21 @@
 //! lead to the peer's task, `pontoon-client/1` to the clients' side, and a client's certificate with
 //! `pontoon/1` out again.
 
+use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use parking_lot::Mutex;
+use pontoon_types::ClusterId;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Incoming, TransportErrorCode, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::complaints::{Complaints, Subject};
 use crate::config::MAX_APPEND_LANES;
+use crate::dial;
 use crate::error::{CloseCode, LinkError};
 use crate::gate::{Admission, Place};
 use crate::handler::{ClientHandler, NodeHandler};
@@ -36,7 +41,7 @@ pub(crate) async fn run(
     nodes: Arc<dyn NodeHandler>,
     clients: Arc<dyn ClientHandler>,
 ) {
-    let warnings = Arc::new(Sparingly::default());
+    let complaints = Arc::new(Mutex::default());
     let Some(endpoint) = shared.endpoint() else {
         return;
     };
@@ -49,7 +54,7 @@ pub(crate) async fn run(
                     shared: shared.clone(),
                     nodes: nodes.clone(),
                     clients: clients.clone(),
-                    warnings: warnings.clone(),
+                    complaints: complaints.clone(),
                 };
                 tokio::spawn(door.enter(incoming, place));
             }
@@ -70,15 +75,18 @@ struct Door {
     shared: Arc<Shared>,
     nodes: Arc<dyn NodeHandler>,
     clients: Arc<dyn ClientHandler>,
-    warnings: Arc<Sparingly>,
+    complaints: Arc<Mutex<Complaints>>,
 }
 
 impl Door {
     async fn enter(self, incoming: Incoming, place: Place) {
         let remote = incoming.remote_address();
         let limit = self.shared.limits().handshake_timeout;
+        let mut asked_for = None;
         let handshake = async {
-            let connecting = incoming.accept()?;
+            let mut connecting = incoming.accept()?;
+            let data = connecting.handshake_data().await?;
+            asked_for = cluster_asked_for(data);
             connecting.await
         };
         let failed = match timeout(limit, handshake).await {
@@ -95,19 +103,26 @@ impl Door {
             Ok(Err(error)) if is_given_up(&error) => {
                 return debug!("{remote} gave up its connection while it was being made");
             }
-            Ok(Err(error)) => LinkError::from_connection(error, NODE_ALPN),
+            Ok(Err(error)) => {
+                debug!("the handshake of {remote} failed: {error}");
+                LinkError::from_connection(error, NODE_ALPN)
+                    .at_the_door(asked_for, self.shared.cluster)
+            }
             Err(_) => LinkError::TimedOut,
         };
         self.shared.handshakes_failed.add(1);
-        self.complain(&format!("refused a connection from {remote}: {failed}"));
+        let subject = Subject::of(&failed, remote.ip());
+        self.complain(
+            subject,
+            &format!("refused a connection from {remote}: {failed}"),
+        );
     }
 
-    /// Strangers must not be able to fill a log.
-    fn complain(&self, line: &str) {
-        if self.warnings.now() {
-            warn!("{line}");
-        } else {
-            debug!("{line}");
+    fn complain(&self, subject: Subject, line: &str) {
+        let told = self.complaints.lock().handle(subject, line, Instant::now());
+        match told {
+            Some(line) => warn!("{line}"),
+            None => debug!("{line}"),
         }
     }
 
@@ -116,7 +131,8 @@ impl Door {
         if protocol == CLIENT_ALPN {
             let Some(client) = self.shared.gate.admit_client(remote.ip()) else {
                 self.shared.connections_refused.add(1);
-                self.complain(&format!("refused a client at {remote}: there are too many"));
+                let line = format!("refused a client at {remote}: there are too many");
+                self.complain(Subject::TooMany, &line);
                 close(&connection, CloseCode::TooMany, "too many clients");
                 return;
             };
@@ -131,7 +147,8 @@ impl Door {
         }
         if let Err((code, reason)) = self.lead_node_on(&connection, name).await {
             self.shared.handshakes_failed.add(1);
-            self.complain(&format!("refused {name} at {remote}: {reason}"));
+            let subject = Subject::of(&reason, remote.ip());
+            self.complain(subject, &format!("refused {name} at {remote}: {reason}"));
             close(&connection, code, &reason.to_string());
         }
     }
@@ -191,6 +208,12 @@ fn is_given_up(error: &ConnectionError) -> bool {
         if close.error_code == TransportErrorCode::APPLICATION_ERROR)
 }
 
+/// The cluster that the other side looks for, by the name in its handshake.
+fn cluster_asked_for(data: Box<dyn Any>) -> Option<ClusterId> {
+    let data = data.downcast::<HandshakeData>().ok()?;
+    dial::cluster_in(data.server_name.as_deref()?)
+}
+
 /// Who is at the other end, by its verified certificate, and what it speaks.
 fn introduced(connection: &Connection) -> Result<(PeerName, Vec<u8>), LinkError> {
     let refused = |reason: &str| LinkError::CertificateRefused {
@@ -209,20 +232,4 @@ fn introduced(connection: &Connection) -> Result<(PeerName, Vec<u8>), LinkError>
         .and_then(|data| data.protocol)
         .ok_or(LinkError::NoCommonProtocol { ours: "pontoon/1" })?;
     Ok((name, protocol))
-}
-
-/// Permits one thing a second.
-#[derive(Debug, Default)]
-struct Sparingly {
-    last: AtomicU64,
-}
-
-impl Sparingly {
-    fn now(&self) -> bool {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        self.last.swap(now, Ordering::Relaxed) != now
-    }
 }

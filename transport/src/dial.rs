@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pontoon_types::ClusterId;
 use quinn::{Connection, Endpoint, TransportConfig};
 
 use crate::error::{LinkError, wanted_text};
@@ -25,6 +26,21 @@ pub(crate) async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError>
     Ok(found)
 }
 
+/// The name in the handshake. It decides nothing, for the verifier looks at the certificate's own name; but the
+/// acceptor learns from it who was looked for.
+fn server_name(wanted: Wanted, cluster: ClusterId) -> String {
+    match wanted {
+        Wanted::Node(node) => format!("n{node}.{cluster}.pontoon"),
+        Wanted::AnyNode => format!("{cluster}.pontoon"),
+    }
+}
+
+/// The cluster in such a name.
+pub(crate) fn cluster_in(server_name: &str) -> Option<ClusterId> {
+    let labels = server_name.strip_suffix(".pontoon")?;
+    labels.rsplit('.').next()?.parse().ok()
+}
+
 /// Opens a connection to whom `wanted` says, or tells why not. It waits as long as QUIC does: callers
 /// put a bound on it.
 pub(crate) async fn connect(
@@ -41,11 +57,7 @@ pub(crate) async fn connect(
         })?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport);
-    // The name in the handshake is a formality: the verifier looks at the certificate's own name.
-    let server_name = match wanted {
-        Wanted::Node(node) => format!("n{node}.{}.pontoon", identity.name().cluster()),
-        Wanted::AnyNode => format!("{}.pontoon", identity.name().cluster()),
-    };
+    let server_name = server_name(wanted, identity.name().cluster());
     let connecting = endpoint
         .connect_with(config, address, &server_name)
         .map_err(|error| LinkError::Socket {
@@ -62,4 +74,21 @@ pub(crate) async fn connect(
         }
         LinkError::from_connection(error, alpn)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_types::NodeId;
+
+    #[test]
+    fn the_name_in_the_handshake_tells_the_cluster() {
+        let cluster = ClusterId(0x00ab_cdef_0123_4567);
+        for wanted in [Wanted::AnyNode, Wanted::Node(NodeId(7))] {
+            assert_eq!(cluster_in(&server_name(wanted, cluster)), Some(cluster));
+        }
+        for other in ["", "pontoon", ".pontoon", "example.org", "x.pontoon"] {
+            assert_eq!(cluster_in(other), None, "{other}");
+        }
+    }
 }

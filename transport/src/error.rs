@@ -181,6 +181,12 @@ pub enum LinkError {
         /// Why.
         reason: String,
     },
+    /// Bytes that begin no connection of ours.
+    #[error("what came is {found}, and no handshake of Pontoon's")]
+    NotPontoon {
+        /// What it looks like.
+        found: &'static str,
+    },
     /// The two sides speak different versions of the protocol.
     #[error("the other side does not speak our protocol version ({ours})")]
     NoCommonProtocol {
@@ -333,6 +339,24 @@ impl LinkError {
         }
     }
 
+    /// What a handshake came to that this side accepted, in words that need no knowledge of QUIC. `asked_for` is the
+    /// cluster that the other side looked for.
+    pub(crate) fn at_the_door(self, asked_for: Option<ClusterId>, ours: ClusterId) -> Self {
+        match (self, asked_for) {
+            // An alert has no room for ids.
+            (Self::OtherCa { by: Side::There }, Some(found)) if found != ours => {
+                Self::OtherCluster { found, ours }
+            }
+            (Self::Connection(ConnectionError::TransportError(_)), _) => Self::NotPontoon {
+                found: "not QUIC, or damaged",
+            },
+            (Self::Tls { .. }, _) => Self::NotPontoon {
+                found: "QUIC with another handshake",
+            },
+            (other, _) => other,
+        }
+    }
+
     pub(crate) fn from_verdict(verdict: Verdict, ours: ClusterId, expected: String) -> Self {
         match verdict {
             Verdict::OtherCluster(found) => Self::OtherCluster { found, ours },
@@ -360,8 +384,11 @@ impl LinkError {
             | ALERT_BAD_CERTIFICATE
             | ALERT_UNSUPPORTED_CERTIFICATE
             | ALERT_CERTIFICATE_REVOKED
-            | ALERT_CERTIFICATE_UNKNOWN
-            | ALERT_CERTIFICATE_REQUIRED => Self::CertificateRefused { by, reason },
+            | ALERT_CERTIFICATE_UNKNOWN => Self::CertificateRefused { by, reason },
+            ALERT_CERTIFICATE_REQUIRED => Self::CertificateRefused {
+                by,
+                reason: "there is none".to_owned(),
+            },
             other => Self::Tls {
                 reason: format!("alert {other}: {reason}"),
             },
@@ -382,5 +409,36 @@ pub(crate) fn wanted_text(node: Option<NodeId>) -> String {
     match node {
         Some(node) => format!("node {node}"),
         None => "a node".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: ClusterId = ClusterId(1);
+    const OTHER: ClusterId = ClusterId(2);
+
+    #[test]
+    fn a_refusal_of_who_looked_for_another_cluster_names_both() {
+        let refused = || LinkError::OtherCa { by: Side::There };
+        let line = refused().at_the_door(Some(OTHER), OURS).to_string();
+        assert!(line.contains(&OTHER.to_string()), "{line}");
+        assert!(line.contains(&OURS.to_string()), "{line}");
+        let twin = refused().at_the_door(Some(OURS), OURS);
+        assert!(matches!(twin, LinkError::OtherCa { .. }), "{twin}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_handshake_are_told_in_our_words() {
+        let garbage = quinn::TransportErrorCode::PROTOCOL_VIOLATION;
+        let no_tls = quinn::TransportErrorCode::crypto(50);
+        for (code, found) in [(garbage, "not QUIC"), (no_tls, "another handshake")] {
+            let error = ConnectionError::TransportError(code.into());
+            let theirs = error.to_string();
+            let line = LinkError::from_connection(error, b"pontoon/1").at_the_door(None, OURS);
+            let line = line.to_string();
+            assert!(line.contains(found) && !line.contains(&theirs), "{line}");
+        }
     }
 }

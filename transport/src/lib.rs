@@ -39,6 +39,7 @@
 mod accept;
 pub mod certs;
 mod channel;
+mod complaints;
 mod config;
 mod dial;
 mod error;
