@@ -6,6 +6,7 @@
 //! - `requests`: what clients ask.
 //! - `first_map`: the map's way into the meta group.
 //! - `forced`: what was forced on its groups while it was stopped.
+//! - `peers`: what there is to say of the other nodes.
 //! - `offline`: the directory of a node that does not run.
 
 pub mod bootstrap;
@@ -16,6 +17,7 @@ mod forced;
 mod identity;
 mod links;
 mod offline;
+mod peers;
 mod process;
 mod requests;
 mod state;
@@ -36,7 +38,7 @@ use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
 use pontoon_store::keys::MAX_STORED_KEY_BYTES;
 use pontoon_transport::{TlsIdentity, Transport, TransportConfig, TransportError, Who};
-use pontoon_types::Members;
+use pontoon_types::{Members, NodeId};
 use requests::{ClientRequests, Reception, Replica};
 use state::Node;
 use std::collections::BTreeMap;
@@ -44,16 +46,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 /// How long requests under way may take to end when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often a node that waits for its peers says so.
-const WAIT_NOTICE: Duration = Duration::from_secs(5);
+/// How often a node that waits for its peers looks how that goes.
+const WAIT_LOOK: Duration = Duration::from_secs(1);
+
+/// When it first says so, and how long the pause between two lines, which doubles, gets to be.
+const FIRST_NOTICE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A running node.
 pub struct Server {
@@ -127,7 +133,13 @@ impl Server {
         let clients = Arc::new(Reception::default());
         transport.start(links.clone(), clients.clone())?;
         if identity.members.is_none() {
-            let members = wait_for_peers(&config, &manifest, &identity, &mut hellos).await?;
+            let others = Others {
+                transport: &transport,
+                clients: &clients,
+                hellos: &mut hellos,
+            };
+            let members = others.wait_for(&config, &manifest, &identity).await?;
+            clients.starts();
             let identity = Identity {
                 members: Some((manifest.clone(), members)),
                 ..identity
@@ -262,33 +274,44 @@ fn listen(config: &ServerConfig, identity: TlsIdentity) -> Result<Transport, Tra
     Transport::listen(transport)
 }
 
-/// Waits until every listed peer has been heard, and returns their nonces.
-async fn wait_for_peers(
-    config: &ServerConfig,
-    manifest: &Manifest,
-    identity: &Identity,
-    hellos: &mut mpsc::UnboundedReceiver<Heard>,
-) -> Result<BTreeMap<pontoon_types::NodeId, bootstrap::Nonce>, ServerError> {
-    let peers = manifest
-        .nodes()
-        .iter()
-        .map(|node| node.node)
-        .filter(|node| *node != config.id);
-    let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
-    loop {
-        if let Some(members) = bootstrap.complete() {
-            return Ok(members);
-        }
-        match tokio::time::timeout(WAIT_NOTICE, hellos.recv()).await {
-            Ok(Some(Heard { peer, hello })) => match Hello::decode(&hello) {
-                Ok(hello) => bootstrap.hear(peer, &hello)?,
-                Err(error) => tracing::warn!(%peer, %error, "a peer's hello cannot be read"),
-            },
-            Ok(None) => std::future::pending().await,
-            Err(_) => {
-                let missing: Vec<_> = bootstrap.missing().map(|node| node.to_string()).collect();
-                let missing = missing.join(", ");
-                tracing::info!(%missing, "the first start needs every node; waiting");
+/// All that a blank node knows of the world.
+struct Others<'a> {
+    transport: &'a Transport,
+    clients: &'a Reception,
+    hellos: &'a mut UnboundedReceiver<Heard>,
+}
+
+impl Others<'_> {
+    /// Waits until every listed peer has been heard, and returns their nonces.
+    async fn wait_for(
+        self,
+        config: &ServerConfig,
+        manifest: &Manifest,
+        identity: &Identity,
+    ) -> Result<BTreeMap<NodeId, bootstrap::Nonce>, ServerError> {
+        let nodes = manifest.nodes().iter().map(|node| node.node);
+        let peers = nodes.filter(|node| *node != config.id);
+        let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
+        let (mut notice, mut pause) = (Instant::now() + FIRST_NOTICE, FIRST_NOTICE);
+        loop {
+            if let Some(members) = bootstrap.complete() {
+                return Ok(members);
+            }
+            let missing = bootstrap.missing().collect();
+            let missing = peers::waited_for(&missing, &self.transport.stats().peers);
+            if Instant::now() >= notice {
+                tracing::info!("the first start needs every node; waiting for {missing}");
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                notice += pause;
+            }
+            self.clients.waits_for(&missing);
+            match tokio::time::timeout(WAIT_LOOK, self.hellos.recv()).await {
+                Ok(Some(Heard { peer, hello })) => match Hello::decode(&hello) {
+                    Ok(hello) => bootstrap.hear(peer, &hello)?,
+                    Err(error) => tracing::warn!(%peer, %error, "a peer's hello cannot be read"),
+                },
+                Ok(None) => std::future::pending().await,
+                Err(_) => {}
             }
         }
     }
@@ -312,7 +335,7 @@ fn bootstrap_replicas(
     Ok(())
 }
 
-fn record_of(shard: &ShardDescriptor, node: pontoon_types::NodeId) -> Option<ReplicaRecord> {
+fn record_of(shard: &ShardDescriptor, node: NodeId) -> Option<ReplicaRecord> {
     let mut descriptor = Vec::new();
     shard.encode(&mut descriptor);
     Some(ReplicaRecord {

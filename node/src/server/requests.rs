@@ -49,27 +49,49 @@ impl ClientHandler for ClientRequests {
 }
 
 /// Answers while the node is not there: before it has found its peers, and when it has stopped.
-#[derive(Default)]
-pub(super) struct Reception(RwLock<Option<ClientRequests>>);
+pub(super) struct Reception(RwLock<Desk>);
+
+enum Desk {
+    Open(ClientRequests),
+    /// With what is said to who comes.
+    Closed(String),
+}
+
+impl Default for Reception {
+    fn default() -> Self {
+        Self(RwLock::new(Desk::Closed("the node is starting".to_owned())))
+    }
+}
 
 impl Reception {
+    /// The node waits for these peers.
+    pub(super) fn waits_for(&self, peers: &str) {
+        let text = format!("the node is starting: its first start waits for {peers}");
+        *self.0.write() = Desk::Closed(text);
+    }
+
+    /// The node has found all of them.
+    pub(super) fn starts(&self) {
+        *self.0.write() = Desk::Closed("the node is starting".to_owned());
+    }
+
     /// From now on requests are served.
     pub(super) fn open(&self, requests: ClientRequests) {
-        *self.0.write() = Some(requests);
+        *self.0.write() = Desk::Open(requests);
     }
 
     /// From now on requests are turned away, and the node is let go.
     pub(super) fn close(&self) {
-        *self.0.write() = None;
+        *self.0.write() = Desk::Closed("the node is stopping".to_owned());
     }
 }
 
 impl ClientHandler for Reception {
     fn handle_request(&self, responder: Responder, body: Bytes) {
         match &*self.0.read() {
-            Some(requests) => requests.handle_request(responder, body),
-            None => {
-                let text = "the node is starting or stopping".to_owned();
+            Desk::Open(requests) => requests.handle_request(responder, body),
+            Desk::Closed(text) => {
+                let text = text.clone();
                 answer(responder, &Response::Unavailable { text });
             }
         }

@@ -1,9 +1,8 @@
 //! The demo as a stranger runs it.
 
-use crate::cluster::{error_line, file, pontoon, run, stdout, usage_line};
+use crate::cluster::{error_line, file, pontoon, run, stdout, until, usage_line};
 use std::fmt::Write as _;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 fn report(args: &[&str]) -> serde_json::Value {
     let output = run(args);
@@ -128,19 +127,4 @@ fn nodes_end_with_the_demo_that_started_them_even_if_it_is_killed() {
         stat.map_or(true, |stat| stat.contains(") Z "))
     };
     until(|| nodes.iter().all(has_ended).then_some(()));
-}
-
-#[track_caller]
-fn until<T>(mut holds: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = holds() {
-            return found;
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "it does not come"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,7 +1,10 @@
 //! What operators and strangers get wrong: one clear line each, and the cluster goes on.
 
-use crate::cluster::{Cluster, error_line, file, run, stdout, usage_line};
+use crate::cluster::{
+    Cluster, error_line, file, free_port, pontoon, run, stdout, until, usage_line,
+};
 use std::net::UdpSocket;
+use std::process::Stdio;
 
 #[test]
 fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
@@ -75,8 +78,45 @@ fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
     let line = error_line(&cluster.run(&["put", "", "v"]));
     assert!(line.contains("empty"), "{line}");
 
-    // Garbage on the port.
+    // A node of another cluster, and what it is asked.
+    let port = free_port();
+    let peers = cluster.peers().replace(&cluster.address(1), &port);
+    let own = ["--endpoints", &port, "--certs", other.to_str().unwrap()];
+    let mut command = pontoon();
+    command
+        .args(["node", "--id", "1", "--listen", &port, "--peers", &peers])
+        .args(["--certs", other.to_str().unwrap(), "--data-dir"])
+        .arg(dir.join("lost"));
+    let mut lost = command.stderr(Stdio::null()).spawn().unwrap();
+    let line = until(|| {
+        let line = error_line(&run(
+            &[&["status", "--timeout-ms", "1000"], &own[..]].concat()
+        ));
+        (line.matches("another cluster").count() == 2).then_some(line)
+    });
+    lost.kill().unwrap();
+    lost.wait().unwrap();
+    let missing = format!(
+        "its first start waits for node 2 at {}: ",
+        cluster.address(2)
+    );
+    assert!(line.contains(&missing), "{line}");
+    let log = cluster.log(2);
+    let told = log
+        .lines()
+        .filter(|line| line.contains("shows a certificate of another"));
+    assert_eq!(told.count(), 1, "{log}");
+
+    // Garbage on the port, and what begins as a packet of QUIC does.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for connection in 0..50 {
+        let mut packet = [0x5a; 1200];
+        packet[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
+        packet[5..14].copy_from_slice(&[8, connection, 1, 2, 3, 4, 5, 6, 7]);
+        packet[14..24].copy_from_slice(&[8, 1, 2, 3, 4, 5, 6, 7, 8, 0]);
+        packet[24..26].copy_from_slice(&[0x44, 0x96]);
+        socket.send_to(&packet, cluster.address(3)).unwrap();
+    }
     for length in 1..200_usize {
         let garbage: Vec<u8> = (0..length)
             .map(|byte| (byte * 31 + length * 7) as u8)
@@ -87,6 +127,13 @@ fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
     assert_eq!(stdout(&cluster.run(&["put", "still", "here"])), "written\n");
     assert_eq!(stdout(&cluster.run(&["get", "still"])), "here\n");
     cluster.wait_until_whole();
+    let log = cluster.log(3);
+    let from = socket.local_addr().unwrap().to_string();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(&from)).collect();
+    assert!(
+        matches!(told[..], [one] if one.contains("not QUIC")),
+        "{log}"
+    );
 }
 
 #[test]
