@@ -119,7 +119,10 @@ impl Server {
         identity.check_log(&opened, &config.data_dir)?;
         // A member goes by what the cluster was begun with, whatever the flags say now.
         let manifest = match &identity.members {
-            Some((manifest, _)) => manifest.clone(),
+            Some((manifest, _)) => {
+                warn_of_disagreements(&config, manifest);
+                manifest.clone()
+            }
             None => manifest_of(&config, cluster)?,
         };
 
@@ -272,6 +275,13 @@ fn listen(config: &ServerConfig, identity: TlsIdentity) -> Result<Transport, Tra
     transport.peers = config.peers.clone();
     transport.append_lanes = u8::try_from(config.workers).unwrap_or(u8::MAX);
     Transport::listen(transport)
+}
+
+/// The members of a cluster go by their own settings, and its clients by the map.
+fn warn_of_disagreements(config: &ServerConfig, manifest: &Manifest) {
+    if let Some(found) = peers::disagreements(&config.peers, manifest.nodes()) {
+        tracing::warn!("--peers is not as the cluster's map, which clients may go by: {found}");
+    }
 }
 
 /// All that a blank node knows of the world.

@@ -3,6 +3,7 @@
 use crate::cluster::{
     Cluster, error_line, file, free_port, pontoon, run, stdout, until, usage_line,
 };
+use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
 use std::process::Stdio;
 
@@ -141,6 +142,28 @@ fn the_directory_of_another_node_is_refused() {
     let mut cluster = Cluster::start(&["--shards", "2"]);
     cluster.terminate(3);
     cluster.terminate(2);
+
+    // One that is told other addresses than the map has.
+    let (peers, port) = (cluster.peers(), free_port());
+    let moved = peers.replace(&cluster.address(1), &port);
+    let command = cluster.node_command(2);
+    let args = command.get_args();
+    let args = args.map(|arg| if arg == &*peers { moved.as_ref() } else { arg });
+    let mut node = pontoon().args(args).stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(node.stderr.take().unwrap());
+    let warning = log
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.contains("WARN"));
+    node.kill().unwrap();
+    node.wait().unwrap();
+    let warning = warning.unwrap();
+    let expected = format!(
+        "node 1 is at {port} there and at {} in the map",
+        cluster.address(1)
+    );
+    assert!(warning.contains(&expected), "{warning}");
+
     let own = cluster.node_dir(2);
     let others = cluster.node_dir(3);
     std::fs::remove_dir_all(&own).unwrap();
