@@ -15,7 +15,7 @@ use crate::snapshot::Carrier;
 use crate::worker::{Input, Worker};
 use parking_lot::Mutex;
 use pontoon_store::{KeyValue, LsmSettings, LsmStore, Machine, StateMachine};
-use pontoon_types::{ClusterId, NodeId};
+use pontoon_types::{ClusterId, GroupId, NodeId};
 use pontoon_wal::{DurabilityListener, LogIdentity, Recovered, SyncMode, Ticket, Wal, WalError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -156,6 +156,7 @@ impl<M: StateMachine> Opened<M> {
         let mut workers: Vec<_> = (0..config.workers)
             .map(|index| Worker::new(node, index, &config))
             .collect();
+        let mut quarantined = Vec::new();
         for record in &replicas {
             let worker = &mut workers[worker_of(record.group, config.workers)];
             let restored = match restore(record, &mut recovered, &machine) {
@@ -170,7 +171,7 @@ impl<M: StateMachine> Opened<M> {
                 restored => restored?,
             };
             let Some(restored) = restored else {
-                tracing::error!(group = %record.group, "the log of a replica is damaged; quarantined it");
+                quarantined.push(record.group);
                 worker.quarantine(record.clone(), clock::now());
                 continue;
             };
@@ -179,6 +180,10 @@ impl<M: StateMachine> Opened<M> {
                 group: record.group,
                 message: error.to_string(),
             })?;
+        }
+        if !quarantined.is_empty() {
+            let line = quarantine_line(&quarantined);
+            tracing::error!("{line}");
         }
         for worker in &mut workers {
             worker.remember(&recovered);
@@ -283,5 +288,45 @@ impl<M: StateMachine> Opened<M> {
             store,
             threads: Mutex::new(threads),
         })
+    }
+}
+
+/// What to say of replicas whose log is damaged: one line, however many there are.
+fn quarantine_line(groups: &[GroupId]) -> String {
+    const NAMED: usize = 8;
+    let named: Vec<_> = groups.iter().take(NAMED).map(ToString::to_string).collect();
+    let named = named.join(", ");
+    match groups.len() {
+        1 => format!("the log is damaged; quarantined the replica of group {named}"),
+        count @ ..=NAMED => {
+            format!("the log is damaged; quarantined {count} replicas, of groups {named}")
+        }
+        count => {
+            let more = count - NAMED;
+            format!(
+                "the log is damaged; quarantined {count} replicas, of groups {named} and {more} more"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quarantined_replicas_are_one_line() {
+        let line = |count| quarantine_line(&(1..=count).map(GroupId).collect::<Vec<_>>());
+        assert!(line(1).ends_with("the replica of group 1"), "{}", line(1));
+        assert!(
+            line(2).ends_with("2 replicas, of groups 1, 2"),
+            "{}",
+            line(2)
+        );
+        let many = line(65);
+        assert!(
+            many.contains("65 replicas") && many.ends_with("7, 8 and 57 more"),
+            "{many}"
+        );
     }
 }
