@@ -34,6 +34,9 @@ pub struct Report {
     pub damaged_groups: BTreeSet<GroupId>,
     /// What was durable and cannot be read; the first is the place to look at.
     pub damage: Vec<Damage>,
+    /// Segments that the log had and that are not there, oldest first. There may have been others before the last one,
+    /// if that is among them.
+    pub missing_segments: Vec<String>,
     /// Bytes of batches that were torn by a crash; opening the log cuts them.
     pub torn_bytes: u64,
     /// Bytes of batches, needed or not.
@@ -53,6 +56,17 @@ impl Report {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.damage.is_empty() && self.damaged_groups.is_empty()
+    }
+
+    /// The damage in segments that are there.
+    pub fn damage_within(&self) -> impl Iterator<Item = &Damage> {
+        let missing = &self.missing_segments;
+        let ends_early = missing.contains(&segment_name(self.durable.generation()));
+        let damage = self.damage.iter();
+        damage.filter(move |damage| {
+            let is_end_of_missing = ends_early && damage.start == self.end;
+            !is_end_of_missing && !missing.contains(&damage.file)
+        })
     }
 }
 
@@ -138,6 +152,7 @@ fn report(directory: &Path, scan: Scan<MappedFile>) -> Result<Report, WalError> 
             directory: directory.to_owned(),
         });
     }
+    let missing_segments = missing_segments(&scan);
     let RecoveryReport {
         batches,
         records,
@@ -154,6 +169,7 @@ fn report(directory: &Path, scan: Scan<MappedFile>) -> Result<Report, WalError> 
         batches,
         records,
         damage,
+        missing_segments,
         torn_bytes,
         bytes,
         durable,
@@ -189,4 +205,18 @@ fn report(directory: &Path, scan: Scan<MappedFile>) -> Result<Report, WalError> 
         report.groups.insert(*id, group);
     }
     Ok(report)
+}
+
+/// Those that the log lists, and the one that was written to last.
+fn missing_segments(scan: &Scan<MappedFile>) -> Vec<String> {
+    let durable = scan.report.durable.generation();
+    let is_there = |generation| {
+        let mut segments = scan.segments.iter();
+        segments.any(|segment| segment.generation == generation)
+    };
+    let mut missing: BTreeSet<u32> = scan.lost.iter().copied().collect();
+    if durable > 0 && !is_there(durable) {
+        missing.insert(durable);
+    }
+    missing.into_iter().map(segment_name).collect()
 }

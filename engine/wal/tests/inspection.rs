@@ -90,6 +90,30 @@ fn the_first_damage_is_named_with_its_place() {
     assert!(damage.end.offset() >= 23_000);
     // Both groups had entries there.
     assert!(report.damaged_groups.iter().eq(&[GroupId(1), GroupId(2)]));
+    assert!(report.missing_segments.is_empty());
+    assert_eq!(report.damage_within().count(), 1);
+}
+
+#[test]
+fn a_segment_that_is_missing_is_named_and_no_place_in_another() {
+    let names = ["0000000001.seg", "0000000002.seg"];
+    for missing in [&names[..1], &names[1..], &names[..]] {
+        let directory = tempfile::tempdir().unwrap();
+        write_log(directory.path());
+        for name in missing {
+            std::fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        let report = inspect::verify(directory.path()).unwrap();
+        assert!(!report.is_sound());
+        assert_eq!(report.damage_within().count(), 0, "{:?}", report.damage);
+        // Nothing that is left knows of others than the last one.
+        let named = if missing.len() == 2 {
+            &names[1..]
+        } else {
+            missing
+        };
+        assert_eq!(report.missing_segments, named);
+    }
 }
 
 #[test]

@@ -153,6 +153,17 @@ fn a_drained_node_leaves_a_log_that_verifies() {
         .filter(|line| line.contains("\"kind\":\"entry\""));
     assert_eq!(stat["records"]["entry"], entries.count());
 
+    let copy = cluster.dir.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(cluster.node_dir(3).join("log")).unwrap() {
+        let file = file.unwrap();
+        if file.file_name() != "0000000001.seg" {
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+    }
+    let line = error_line(&run(&["wal", "verify", copy.to_str().unwrap()]));
+    assert!(line.ends_with(": 0000000001.seg is missing"), "{line}");
+
     // Two of three are a quorum; the status names the one that is away.
     assert_eq!(stdout(&cluster.run(&["get", "k"])), "v\n");
     let began = Instant::now();

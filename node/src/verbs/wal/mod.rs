@@ -100,8 +100,12 @@ fn check(dir: &Path, report: &Report) -> Result<(), Error> {
     if report.is_sound() {
         return Ok(());
     }
-    let places: Vec<String> = report.damage.iter().take(3).map(place_of).collect();
     let mut affected = counted(report.damaged_groups.len() as u64, "affected group");
+    let groups = report.damaged_groups.iter().map(ToString::to_string);
+    let groups = some_of(groups.collect(), ", ");
+    if !groups.is_empty() {
+        affected += &format!(" ({groups})");
+    }
     // Whose records stood there is told only by what is left of them.
     if report.damage.iter().any(|damage| damage.group.is_none()) {
         affected += " known, others may be";
@@ -109,8 +113,27 @@ fn check(dir: &Path, report: &Report) -> Result<(), Error> {
     Err(Error::Unhealthy(format!(
         "the log in {} is damaged, {affected}: {}",
         dir.display(),
-        places.join("; ")
+        some_of(places_of(report), "; ")
     )))
+}
+
+/// The first three, and how many there are beside them.
+fn some_of(mut names: Vec<String>, between: &str) -> String {
+    const NAMED: usize = 3;
+    if let Some(more @ 1..) = names.len().checked_sub(NAMED) {
+        names.truncate(NAMED);
+        names.push(format!("and {more} more"));
+    }
+    names.join(between)
+}
+
+/// Segments that are missing, and what cannot be read in those that are there.
+fn places_of(report: &Report) -> Vec<String> {
+    let missing = report.missing_segments.iter();
+    let missing = missing.map(|file| format!("{file} is missing"));
+    missing
+        .chain(report.damage_within().map(place_of))
+        .collect()
 }
 
 /// A node keeps its log in `log` below its data directory.
@@ -192,7 +215,7 @@ fn to_json(report: &Report) -> serde_json::Value {
         })
     });
     let records = report.records.iter();
-    let damage: Vec<String> = report.damage.iter().map(place_of).collect();
+    let damage = places_of(report);
     json!({
         "cluster": report.identity.as_ref().map(|identity| identity.cluster.to_string()),
         "node": report.identity.as_ref().map(|identity| identity.node.0),
