@@ -1,5 +1,6 @@
 //! The command line: its verbs, and the options that several of them share.
 
+use crate::config::is_host_and_port;
 use crate::error::Error;
 use crate::verbs::{
     backup, bench, cas, certs, delete, demo, dump, get, load, members, node, put, recover, restore,
@@ -7,6 +8,7 @@ use crate::verbs::{
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +42,46 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// Reads the command line of this process. A mistake ends it, with how it is meant.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|error| with_environment(error).exit())
+    }
+}
+
+/// Says what may stand in the environment, if just that is missing.
+fn with_environment(mut error: clap::Error) -> clap::Error {
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing))
+            if error.kind() == ErrorKind::MissingRequiredArgument =>
+        {
+            missing
+        }
+        _ => return error,
+    };
+    let variables = [
+        ("--endpoints", "PONTOON_ENDPOINTS"),
+        ("--certs", "PONTOON_CERTS"),
+    ];
+    let is_missing = |flag: &str| missing.iter().any(|argument| argument.starts_with(flag));
+    let tips = variables.into_iter().filter(|(flag, _)| is_missing(flag));
+    let tips =
+        tips.map(|(flag, name)| format!("{flag} may be set in the environment as {name}").into());
+    let tips = ContextValue::StyledStrs(tips.collect());
+    error.insert(ContextKind::Suggested, tips);
+    error
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if is_host_and_port(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" is not of the form HOST:PORT"))
+    }
 }
 
 /// What to do.
@@ -76,6 +118,7 @@ pub struct ClusterOptions {
         env = "PONTOON_ENDPOINTS",
         value_name = "HOST:PORT,…",
         value_delimiter = ',',
+        value_parser = endpoint,
         required = true
     )]
     pub endpoints: Vec<String>,
@@ -85,7 +128,7 @@ pub struct ClusterOptions {
     pub certs: PathBuf,
 
     /// How long a request may take, with all its retries.
-    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout_ms: u64,
 }
 
@@ -215,6 +258,9 @@ mod tests {
             "pontoon bench --workload ycsb-g --endpoints a:1 --certs c",
             "pontoon certs --out c --nodes 0",
             "pontoon node --peers 1",
+            "pontoon get k --endpoints a --certs c",
+            "pontoon get k --endpoints a:1, --certs c",
+            "pontoon get k --endpoints a:1 --certs c --timeout-ms 0",
             "pontoon recover --data-dir d",
             "pontoon recover --data-dir d --lost two",
             "pontoon recover --data-dir d --lost 2 --dry-run --i-accept-data-loss",

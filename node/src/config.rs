@@ -339,6 +339,12 @@ fn place_of(key: &str, text: &str) -> usize {
     key.unwrap_or(0)
 }
 
+/// Whether an address is of the form `HOST:PORT`.
+pub(crate) fn is_host_and_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 /// The nodes of a cluster with their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers(pub Vec<(NodeId, String)>);
@@ -366,8 +372,7 @@ impl Peers {
                 return Err("node ids begin at 1".to_owned());
             }
             let address = address.trim();
-            let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-            if host.is_empty() || port.parse::<u16>().is_err() {
+            if !is_host_and_port(address) {
                 return Err(wrong());
             }
             if peers.iter().any(|(other, _)| *other == id) {

@@ -41,13 +41,12 @@ pub mod verbs;
 pub mod verification;
 pub mod workload;
 
-use clap::Parser as _;
 use std::process::ExitCode;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::of_process();
     match verbs::run(cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,

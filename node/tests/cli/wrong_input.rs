@@ -196,6 +196,17 @@ fn files_that_are_missing_or_wrong_are_named() {
 
     let line = error_line(&run(&["node", "--config", &path("absent.toml")]));
     assert!(line.contains("absent.toml"), "{line}");
+    let missing = run(&["get", "k"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&missing.stderr).into_owned();
+    for named in [
+        "--endpoints",
+        "PONTOON_ENDPOINTS",
+        "--certs",
+        "PONTOON_CERTS",
+    ] {
+        assert!(text.contains(named), "{named}: {text}");
+    }
     let line = usage_line(&run(&["node", "--id", "1"]));
     assert!(line.contains("--peers is needed"), "{line}");
 
