@@ -6,7 +6,7 @@
 //! - `requests`: what clients ask.
 //! - `first_map`: the map's way into the meta group.
 //! - `forced`: what was forced on its groups while it was stopped.
-//! - `peers`: what there is to say of the other nodes.
+//! - `peers`: the wait for the other nodes, and what there is to say of them.
 //! - `offline`: the directory of a node that does not run.
 
 pub mod bootstrap;
@@ -27,12 +27,12 @@ pub use error::ServerError;
 pub use offline::{StoppedNode, open_stopped};
 
 use crate::status::NodeStatus;
-use bootstrap::{Bootstrap, Hello};
 use bytes::Bytes;
 use forced::Forced;
 use identity::Identity;
-use links::{Heard, NodeLinks, Outlet};
+use links::{NodeLinks, Outlet};
 use parking_lot::RwLock;
+use peers::Others;
 use pontoon_engine::{EngineError, Opened};
 use pontoon_shard_router::{Manifest, ShardDescriptor, cut_evenly};
 use pontoon_store::ReplicaRecord;
@@ -46,20 +46,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 /// How long requests under way may take to end when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How often a node that waits for its peers looks how that goes.
-const WAIT_LOOK: Duration = Duration::from_secs(1);
-
-/// When it first says so, and how long the pause between two lines, which doubles, gets to be.
-const FIRST_NOTICE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A running node.
 pub struct Server {
@@ -281,49 +274,6 @@ fn listen(config: &ServerConfig, identity: TlsIdentity) -> Result<Transport, Tra
 fn warn_of_disagreements(config: &ServerConfig, manifest: &Manifest) {
     if let Some(found) = peers::disagreements(&config.peers, manifest.nodes()) {
         tracing::warn!("--peers is not as the cluster's map, which clients may go by: {found}");
-    }
-}
-
-/// All that a blank node knows of the world.
-struct Others<'a> {
-    transport: &'a Transport,
-    clients: &'a Reception,
-    hellos: &'a mut UnboundedReceiver<Heard>,
-}
-
-impl Others<'_> {
-    /// Waits until every listed peer has been heard, and returns their nonces.
-    async fn wait_for(
-        self,
-        config: &ServerConfig,
-        manifest: &Manifest,
-        identity: &Identity,
-    ) -> Result<BTreeMap<NodeId, bootstrap::Nonce>, ServerError> {
-        let nodes = manifest.nodes().iter().map(|node| node.node);
-        let peers = nodes.filter(|node| *node != config.id);
-        let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
-        let (mut notice, mut pause) = (Instant::now() + FIRST_NOTICE, FIRST_NOTICE);
-        loop {
-            if let Some(members) = bootstrap.complete() {
-                return Ok(members);
-            }
-            let missing = bootstrap.missing().collect();
-            let missing = peers::waited_for(&missing, &self.transport.stats().peers);
-            if Instant::now() >= notice {
-                tracing::info!("the first start needs every node; waiting for {missing}");
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                notice += pause;
-            }
-            self.clients.waits_for(&missing);
-            match tokio::time::timeout(WAIT_LOOK, self.hellos.recv()).await {
-                Ok(Some(Heard { peer, hello })) => match Hello::decode(&hello) {
-                    Ok(hello) => bootstrap.hear(peer, &hello)?,
-                    Err(error) => tracing::warn!(%peer, %error, "a peer's hello cannot be read"),
-                },
-                Ok(None) => std::future::pending().await,
-                Err(_) => {}
-            }
-        }
     }
 }
 

@@ -1,16 +1,74 @@
-//! What a node has to say of its peers: whom its first start waits for, and where its settings and the cluster's map
-//! disagree.
+//! The peers of a node that starts: the wait for all of them at the first start, and where settings and the cluster's
+//! map disagree on them.
 
-use pontoon_shard_router::NodeDescriptor;
-use pontoon_transport::PeerStats;
+use super::bootstrap::{Bootstrap, Hello, Nonce};
+use super::config::ServerConfig;
+use super::error::ServerError;
+use super::identity::Identity;
+use super::links::Heard;
+use super::requests::Reception;
+use pontoon_shard_router::{Manifest, NodeDescriptor};
+use pontoon_transport::{PeerStats, Transport};
 use pontoon_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// How often a node that waits for its peers looks how that goes.
+const WAIT_LOOK: Duration = Duration::from_secs(1);
+
+/// When it first says so, and how long the pause between two lines, which doubles, gets to be.
+const FIRST_NOTICE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// So many nodes are named in a line.
 const NAMED: usize = 8;
 
+/// All that a blank node knows of the world.
+pub(super) struct Others<'a> {
+    pub(super) transport: &'a Transport,
+    pub(super) clients: &'a Reception,
+    pub(super) hellos: &'a mut UnboundedReceiver<Heard>,
+}
+
+impl Others<'_> {
+    /// Waits until every listed peer has been heard, and returns their nonces.
+    pub(super) async fn wait_for(
+        self,
+        config: &ServerConfig,
+        manifest: &Manifest,
+        identity: &Identity,
+    ) -> Result<BTreeMap<NodeId, Nonce>, ServerError> {
+        let nodes = manifest.nodes().iter().map(|node| node.node);
+        let peers = nodes.filter(|node| *node != config.id);
+        let mut bootstrap = Bootstrap::new(config.id, manifest.hash(), identity.nonce, peers);
+        let (mut notice, mut pause) = (Instant::now() + FIRST_NOTICE, FIRST_NOTICE);
+        loop {
+            if let Some(members) = bootstrap.complete() {
+                return Ok(members);
+            }
+            let missing = bootstrap.missing().collect();
+            let missing = waited_for(&missing, &self.transport.stats().peers);
+            if Instant::now() >= notice {
+                tracing::info!("the first start needs every node; waiting for {missing}");
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                notice += pause;
+            }
+            self.clients.waits_for(&missing);
+            match tokio::time::timeout(WAIT_LOOK, self.hellos.recv()).await {
+                Ok(Some(Heard { peer, hello })) => match Hello::decode(&hello) {
+                    Ok(hello) => bootstrap.hear(peer, &hello)?,
+                    Err(error) => tracing::warn!(%peer, %error, "a peer's hello cannot be read"),
+                },
+                Ok(None) => std::future::pending().await,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
 /// The peers that are waited for, each with why there is no connection, if that is known.
-pub(super) fn waited_for(missing: &BTreeSet<NodeId>, peers: &[PeerStats]) -> String {
+fn waited_for(missing: &BTreeSet<NodeId>, peers: &[PeerStats]) -> String {
     let missing = peers.iter().filter(|peer| missing.contains(&peer.node));
     let named = missing.map(|peer| {
         let error = peer.last_error.iter().map(|error| format!(": {error}"));
