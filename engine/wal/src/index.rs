@@ -17,32 +17,81 @@ use std::hint::black_box;
 
 /// Groups that lie side by side. A new stretch is begun for more of them, so that no group is ever moved.
 const STRETCH: usize = 64;
+/// Ids below this, and below twice as many as there are groups, are looked up in a table.
+const FEW: usize = 1024;
 
 /// All groups, behind one lock.
 pub(crate) struct Index {
     groups: Mutex<Groups>,
 }
 
-/// Groups that the log has met; none ever goes. Their ids are in a small table of their own, which stays in
+/// Groups that the log has met; none ever goes. Their ids are in small tables of their own, which stay in
 /// the processor's cache where the groups themselves do not.
 #[derive(Default)]
 pub(crate) struct Groups {
-    places: HashMap<GroupId, Place, BuildHasherDefault<GroupHasher>>,
-    stretches: Vec<Vec<(GroupId, GroupLog)>>,
+    places: Places,
+    stretches: Vec<Stretch>,
+}
+
+#[derive(Default)]
+struct Stretch {
+    ids: Vec<GroupId>,
+    groups: Vec<GroupLog>,
 }
 
 /// Where a group is, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
+/// The places by the groups' ids. Ids are drawn one after the other, so nearly all are found in a table, without a hash and
+/// without a branch that the processor could guess wrong.
+#[derive(Default)]
+struct Places {
+    near: Vec<Place>,
+    far: HashMap<GroupId, Place, BuildHasherDefault<GroupHasher>>,
+    len: usize,
+}
+
+impl Places {
+    #[inline]
+    fn get(&self, group: GroupId) -> Option<Place> {
+        match self.near.get(group.0 as usize) {
+            Some(place) if *place != Place::NONE => Some(*place),
+            _ if self.far.is_empty() => None,
+            _ => self.far.get(&group).copied(),
+        }
+    }
+
+    /// Gives a new group the next place.
+    fn add(&mut self, group: GroupId) -> Place {
+        let place = Place(self.len as u32);
+        self.len += 1;
+        // An id that is far out of line must not make a table as large.
+        if group.0 < (FEW + 2 * self.len) as u64 {
+            let at = group.0 as usize;
+            if at >= self.near.len() {
+                self.near.resize(at + 1, Place::NONE);
+            }
+            self.near[at] = place;
+        } else {
+            self.far.insert(group, place);
+        }
+        place
+    }
+}
+
+impl Place {
+    const NONE: Self = Self(u32::MAX);
+}
+
 impl Groups {
     pub(crate) fn get(&self, group: GroupId) -> Option<&GroupLog> {
-        let place = self.places.get(&group)?.0 as usize;
-        Some(&self.stretches[place / STRETCH][place % STRETCH].1)
+        let place = self.places.get(group)?.0 as usize;
+        Some(&self.stretches[place / STRETCH].groups[place % STRETCH])
     }
 
     pub(crate) fn get_mut(&mut self, group: GroupId) -> Option<&mut GroupLog> {
-        let place = *self.places.get(&group)?;
+        let place = self.places.get(group)?;
         Some(self.at(place))
     }
 
@@ -50,7 +99,7 @@ impl Groups {
     #[inline]
     pub(crate) fn at(&mut self, place: Place) -> &mut GroupLog {
         let place = place.0 as usize;
-        &mut self.stretches[place / STRETCH][place % STRETCH].1
+        &mut self.stretches[place / STRETCH].groups[place % STRETCH]
     }
 
     /// Finds the places of groups, which are added if they are new. With many groups each would be waited for,
@@ -62,32 +111,41 @@ impl Groups {
         for group in groups {
             let place = match before {
                 Some((same, place)) if same == group => place,
-                _ => match self.places.get(&group) {
-                    Some(place) => *place,
+                _ => match self.places.get(group) {
+                    Some(place) => place,
                     None => self.insert(group, GroupLog::default()),
                 },
             };
             before = Some((group, place));
             out.push(place);
         }
-        let touch = |touched, place: &Place| touched ^ self.at(*place).link.0;
+        let touch = |touched, place: &Place| touched ^ self.at(*place).touch();
+        black_box(out.iter().fold(0, touch));
+        // Where their newest entries are noted; that is known now.
+        let touch = |touched, place: &Place| touched ^ self.at(*place).touch_end();
         black_box(out.iter().fold(0, touch));
     }
 
     #[cold]
     fn insert(&mut self, group: GroupId, log: GroupLog) -> Place {
-        let place = Place(self.places.len() as u32);
-        if self.places.len().is_multiple_of(STRETCH) {
-            self.stretches.push(Vec::with_capacity(STRETCH));
+        let place = self.places.add(group);
+        if (place.0 as usize).is_multiple_of(STRETCH) {
+            self.stretches.push(Stretch {
+                ids: Vec::with_capacity(STRETCH),
+                groups: Vec::with_capacity(STRETCH),
+            });
         }
-        self.stretches[place.0 as usize / STRETCH].push((group, log));
-        self.places.insert(group, place);
+        let stretch = &mut self.stretches[place.0 as usize / STRETCH];
+        stretch.ids.push(group);
+        stretch.groups.push(log);
         place
     }
 }
 
 impl Index {
     pub(crate) fn new(groups: impl IntoIterator<Item = (GroupId, GroupLog)>) -> Self {
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_unstable_by_key(|(id, _)| *id);
         let mut index = Groups::default();
         for (id, group) in groups {
             index.insert(id, group);
@@ -116,7 +174,7 @@ impl Index {
             let Some(stretch) = groups.stretches.get_mut(number) else {
                 return;
             };
-            for (id, group) in stretch {
+            for (id, group) in stretch.ids.iter().zip(&mut stretch.groups) {
                 f(*id, group);
             }
         }
@@ -130,7 +188,7 @@ impl Index {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().places.len()
+        self.lock().places.len
     }
 }
 
@@ -199,7 +257,7 @@ mod tests {
         index.lock().locate(ids.into_iter(), &mut first);
         assert_eq!(first, [Place(0), Place(1), Place(1), Place(0)]);
         index.lock().get_mut(GroupId(8)).unwrap().damaged = true;
-        let many = (0..1_000).map(|id| GroupId(id * 64));
+        let many = (0..1_000).map(|number| GroupId(number * number));
         index.lock().locate(many.clone(), &mut later);
         assert_eq!(later.len(), 1_000);
         index.lock().locate(ids.into_iter(), &mut later);
