@@ -144,6 +144,17 @@ pub enum LinkError {
         /// Our cluster.
         ours: ClusterId,
     },
+    /// The other side wants another cluster, by the name in its handshake, and none of our certificates. Its own was
+    /// not seen.
+    #[error(
+        "the other side refuses our certificate; it looks for cluster {wanted}, ours is {ours}"
+    )]
+    OtherClusterWanted {
+        /// The cluster that it looks for.
+        wanted: ClusterId,
+        /// Our cluster.
+        ours: ClusterId,
+    },
     /// The other side is somebody else than expected.
     #[error("the other side is {found}, not {expected}")]
     OtherPeer {
@@ -344,8 +355,8 @@ impl LinkError {
     pub(crate) fn at_the_door(self, asked_for: Option<ClusterId>, ours: ClusterId) -> Self {
         match (self, asked_for) {
             // An alert has no room for ids.
-            (Self::OtherCa { by: Side::There }, Some(found)) if found != ours => {
-                Self::OtherCluster { found, ours }
+            (Self::OtherCa { by: Side::There }, Some(wanted)) if wanted != ours => {
+                Self::OtherClusterWanted { wanted, ours }
             }
             (Self::Connection(ConnectionError::TransportError(_)), _) => Self::NotPontoon {
                 found: "not QUIC, or damaged",

@@ -105,7 +105,7 @@ fn a_running_cluster_refuses_what_is_wrong_and_goes_on() {
     let log = cluster.log(2);
     let told = log
         .lines()
-        .filter(|line| line.contains("shows a certificate of another"));
+        .filter(|line| line.contains("refuses our certificate; it looks for cluster"));
     assert_eq!(told.count(), 1, "{log}");
 
     // Garbage on the port, and what begins as a packet of QUIC does.
