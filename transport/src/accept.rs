@@ -147,7 +147,7 @@ impl Door {
         }
         if let Err((code, reason)) = self.lead_node_on(&connection, name).await {
             self.shared.handshakes_failed.add(1);
-            let subject = Subject::of(&reason, remote.ip());
+            let subject = Subject::of_member(&reason, name);
             self.complain(subject, &format!("refused {name} at {remote}: {reason}"));
             close(&connection, code, &reason.to_string());
         }
