@@ -391,6 +391,8 @@ impl LinkError {
             ALERT_UNKNOWN_CA | ALERT_ACCESS_DENIED | ALERT_DECRYPT_ERROR => Self::OtherCa { by },
             ALERT_CERTIFICATE_EXPIRED => Self::Expired { by },
             ALERT_NO_APPLICATION_PROTOCOL => Self::NoCommonProtocol { ours },
+            // Here it is raised over a first packet that asks for nothing we have: no certificate was seen.
+            ALERT_HANDSHAKE_FAILURE if by == Side::Here => Self::Tls { reason },
             ALERT_HANDSHAKE_FAILURE
             | ALERT_BAD_CERTIFICATE
             | ALERT_UNSUPPORTED_CERTIFICATE
@@ -444,7 +446,12 @@ mod tests {
     fn bytes_that_are_no_handshake_are_told_in_our_words() {
         let garbage = quinn::TransportErrorCode::PROTOCOL_VIOLATION;
         let no_tls = quinn::TransportErrorCode::crypto(50);
-        for (code, found) in [(garbage, "not QUIC"), (no_tls, "another handshake")] {
+        let no_cipher = quinn::TransportErrorCode::crypto(ALERT_HANDSHAKE_FAILURE);
+        for (code, found) in [
+            (garbage, "not QUIC"),
+            (no_tls, "another handshake"),
+            (no_cipher, "another handshake"),
+        ] {
             let error = ConnectionError::TransportError(code.into());
             let theirs = error.to_string();
             let line = LinkError::from_connection(error, b"pontoon/1").at_the_door(None, OURS);
