@@ -32,6 +32,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks whether they are done.
 const POLL: Duration = Duration::from_millis(5);
 
+/// What is kept of a connection that nobody has accepted yet, and of all of them: while a node recovers these may be
+/// anybody's. A handshake's first flight is a few packets. QUIC's defaults are 10 MiB and 100 MiB.
+const INCOMING_BYTES: u64 = 64 << 10;
+const INCOMING_TOTAL_BYTES: u64 = 4 << 20;
+
 /// A node's UDP port with its connections to other nodes and from clients. Dropping it closes them
 /// all without waiting; [`Transport::shutdown`] lets answers that have been given arrive first.
 #[derive(Debug)]
@@ -100,7 +105,9 @@ impl Transport {
                 ..bounds
             }))
             .migration(false)
-            .max_incoming(limits.max_handshakes);
+            .max_incoming(limits.max_handshakes)
+            .incoming_buffer_size(INCOMING_BYTES)
+            .incoming_buffer_size_total(INCOMING_TOTAL_BYTES);
         let endpoint = open_endpoint(listen, Some(server), SocketFor::Node)?;
         let local_addr = endpoint
             .local_addr()
