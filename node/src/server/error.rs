@@ -1,11 +1,11 @@
 //! Why a node does not start, or has to stop.
 
 use super::bootstrap::BootstrapError;
+use super::identity::IdentityError;
 use pontoon_engine::EngineError;
 use pontoon_shard_router::{DescriptorError, ManifestError};
 use pontoon_store::StoreError;
 use pontoon_transport::{TlsError, TransportError};
-use pontoon_types::codec::DecodeError;
 use pontoon_types::{ClusterId, NodeId, ShardId};
 use pontoon_wal::WalError;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ pub enum ServerError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The nodes, shards or replication make no cluster.
+    /// The nodes, shards or replication of the settings make no cluster.
     #[error(transparent)]
-    Manifest(#[from] ManifestError),
+    Manifest(ManifestError),
     /// The list of peers lacks this node.
     #[error("--peers must list every node of the cluster, and node {id} itself is not in it")]
     NotAPeer {
@@ -93,9 +93,14 @@ pub enum ServerError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The node's own records cannot be read.
-    #[error("the node's own record in the store is damaged: {0}")]
-    Record(#[from] DecodeError),
+    /// What a node has noted of itself cannot be read.
+    #[error("the node's identity in {} cannot be read: {source}", path.display())]
+    Identity {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
     /// A replica's descriptor cannot be read.
     #[error("the descriptor of shard {shard} in the store is damaged: {source}")]
     Descriptor {

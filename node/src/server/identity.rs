@@ -13,14 +13,34 @@
 use super::ServerError;
 use super::bootstrap::{Hello, Nonce};
 use pontoon_engine::Opened;
-use pontoon_shard_router::{Manifest, ManifestHash};
+use pontoon_shard_router::{Manifest, ManifestError, ManifestHash};
 use pontoon_store::{KvMachine, Store};
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
 use pontoon_types::{ClusterId, NodeId};
 use std::collections::BTreeMap;
 use std::path::Path;
+use thiserror::Error;
 
 const VERSION: u8 = 1;
+
+/// Why the bytes in the row are no identity.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// A version that this build does not know.
+    #[error(
+        "its version {version} is unknown to this build; start the build that wrote it, or a newer one"
+    )]
+    UnknownVersion {
+        /// The version found.
+        version: u8,
+    },
+    /// The bytes end early, run on, or hold a value outside its range.
+    #[error("it is damaged: {0}")]
+    Encoding(#[from] DecodeError),
+    /// What the cluster was begun with cannot be read.
+    #[error("what the cluster was begun with: {0}")]
+    Manifest(#[from] ManifestError),
+}
 
 /// Who a node is, for the life of its data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +66,10 @@ impl Identity {
         let Some(row) = machine.get_local(Self::ROW)? else {
             return Ok(None);
         };
-        let found = Self::decode(&row)?;
+        let found = Self::decode(&row).map_err(|source| ServerError::Identity {
+            path: data_dir.to_owned(),
+            source,
+        })?;
         if found.node != node || found.cluster != cluster {
             return Err(ServerError::OtherNode {
                 path: data_dir.to_owned(),
@@ -128,11 +151,11 @@ impl Identity {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, ServerError> {
+    fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
-            let what = "the node's identity is of a newer version";
-            return Err(DecodeError::Invalid { what }.into());
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(IdentityError::UnknownVersion { version });
         }
         let (cluster, node) = (ClusterId(reader.u64()?), NodeId(reader.varint()?));
         let nonce = Nonce(reader.u64()?);
@@ -184,17 +207,45 @@ mod tests {
         assert!(matches!(elsewhere, Err(ServerError::OtherNode { .. })));
     }
 
-    #[test]
-    fn a_members_identity_reads_back() {
+    fn member() -> Identity {
         let nodes = [(NodeId(1), "a:1".to_owned()), (NodeId(2), "b:1".to_owned())];
         let manifest = Manifest::new(CLUSTER, nodes, vec![], None).unwrap();
         let members = [(NodeId(2), Nonce(7))].into_iter().collect();
-        let identity = Identity {
+        Identity {
             cluster: CLUSTER,
             node: NodeId(1),
             nonce: Nonce(3),
             members: Some((manifest, members)),
-        };
+        }
+    }
+
+    #[test]
+    fn a_members_identity_reads_back() {
+        let identity = member();
         assert_eq!(Identity::decode(&identity.encode()).unwrap(), identity);
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_read_is_not_blamed_on_the_settings() {
+        let sound = member().encode();
+        let mut manifest = Vec::new();
+        let (first, _) = member().members.unwrap();
+        first.encode(&mut manifest);
+        let at = sound
+            .windows(manifest.len())
+            .position(|part| part == manifest);
+        for (place, line) in [
+            (0, "its version 255 is unknown"),
+            (at.unwrap(), "manifest version 255 is unknown"),
+        ] {
+            let mut bytes = sound.clone();
+            bytes[place] = 255;
+            let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
+            machine.put_local(Identity::ROW, &bytes).unwrap();
+            let error = load(&mut machine, CLUSTER, 1).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("data") && text.contains(line), "{text}");
+            assert!(!error.is_of_settings(), "{text}");
+        }
     }
 }

@@ -24,6 +24,7 @@ mod state;
 
 pub use config::ServerConfig;
 pub use error::ServerError;
+pub use identity::IdentityError;
 pub use offline::{StoppedNode, open_stopped};
 
 use crate::status::NodeStatus;
@@ -249,12 +250,7 @@ fn manifest_of(
         None => cut_evenly(config.shards),
     };
     let nodes = config.peers.iter().cloned();
-    Ok(Manifest::new(
-        cluster,
-        nodes,
-        split_keys,
-        config.replication,
-    )?)
+    Manifest::new(cluster, nodes, split_keys, config.replication).map_err(ServerError::Manifest)
 }
 
 /// Whether nothing is in a directory, or there is none.
