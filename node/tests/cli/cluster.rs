@@ -219,6 +219,28 @@ impl Drop for Cluster {
     }
 }
 
+/// A process that ends with the test, however that ends.
+pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    /// SIGKILL.
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Writes a file into a directory and gives its path.
 pub(crate) fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);

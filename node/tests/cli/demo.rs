@@ -1,6 +1,6 @@
 //! The demo as a stranger runs it.
 
-use crate::cluster::{error_line, file, pontoon, run, stdout, until, usage_line};
+use crate::cluster::{Running, error_line, file, pontoon, run, stdout, until, usage_line};
 use std::fmt::Write as _;
 use std::process::Stdio;
 
@@ -112,15 +112,14 @@ fn nodes_end_with_the_demo_that_started_them_even_if_it_is_killed() {
     let args = ["demo", "--kill", "--shards", "2", "--seconds", "60"];
     let mut command = pontoon();
     command.args(args).arg("--data-dir").arg(&data);
-    let mut demo = command.stderr(Stdio::null()).spawn().unwrap();
+    let demo = Running::spawn(command.stderr(Stdio::null()));
     let children = format!("/proc/{0}/task/{0}/children", demo.id());
     let nodes = until(|| {
         let nodes = std::fs::read_to_string(&children).unwrap();
         let nodes: Vec<String> = nodes.split_whitespace().map(str::to_owned).collect();
         (nodes.len() == 3).then_some(nodes)
     });
-    demo.kill().unwrap();
-    demo.wait().unwrap();
+    drop(demo);
     // Who waits for orphans is not ours to say, so one that has ended may still be listed.
     let has_ended = |node: &String| {
         let stat = std::fs::read_to_string(format!("/proc/{node}/stat"));
