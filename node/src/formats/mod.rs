@@ -51,6 +51,17 @@ impl Format {
         }
     }
 
+    /// Begins a file whose first row has this key. What is only looked at needs no beginning.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn begin(self, out: &mut impl Write, first_key: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tsv => tsv::begin(out, first_key),
+            Self::Ndjson => Ok(()),
+        }
+    }
+
     /// Writes one line, with its end.
     ///
     /// # Errors
@@ -253,6 +264,17 @@ mod tests {
         }
     }
 
+    fn written(format: Format, rows: &[Row]) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Some(first) = rows.first() {
+            format.begin(&mut text, &first.key).unwrap();
+        }
+        for row in rows {
+            format.write(&mut text, &row.key, &row.value).unwrap();
+        }
+        text
+    }
+
     proptest! {
         #[test]
         fn what_was_written_reads_back(
@@ -261,12 +283,9 @@ mod tests {
         ) {
             let format = if tsv { Format::Tsv } else { Format::Ndjson };
             let rows: Vec<_> = rows.into_iter().filter(|(key, _)| !key.is_empty()).collect();
-            let mut text = Vec::new();
-            for (key, value) in &rows {
-                format.write(&mut text, key, value).unwrap();
-            }
-            let back: Vec<_> = read(format, &text).into_iter().map(Result::unwrap).collect();
             let rows: Vec<_> = rows.iter().map(|(key, value)| row(key, value)).collect();
+            let text = written(format, &rows);
+            let back: Vec<_> = read(format, &text).into_iter().map(Result::unwrap).collect();
             prop_assert_eq!(back, rows);
         }
 
@@ -317,10 +336,7 @@ mod tests {
                 row(b"\r", b""),
             ];
             for rows in [&rows[..], &rows[1..], &rows[2..]] {
-                let mut text = Vec::new();
-                for row in rows {
-                    format.write(&mut text, &row.key, &row.value).unwrap();
-                }
+                let text = written(format, rows);
                 let back: Vec<_> = read(format, &text)
                     .into_iter()
                     .map(Result::unwrap)

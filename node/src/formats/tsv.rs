@@ -55,12 +55,17 @@ fn unescape(text: &[u8], offset: usize) -> Result<Bytes, BadLine> {
     Ok(plain.into())
 }
 
-/// Writes one line.
-pub(super) fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
-    if key.starts_with(BYTE_ORDER_MARK) {
+/// Begins a file whose first row has this key.
+pub(super) fn begin(out: &mut impl Write, first_key: &[u8]) -> io::Result<()> {
+    if first_key.starts_with(BYTE_ORDER_MARK) {
         // Behind an empty line it does not begin the file, where it would not be taken for the key's.
         out.write_all(b"\n")?;
     }
+    Ok(())
+}
+
+/// Writes one line.
+pub(super) fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
     write_escaped(out, key)?;
     out.write_all(b"\t")?;
     write_escaped(out, value)?;

@@ -101,6 +101,9 @@ async fn dump<W: Write, E: FnOnce(std::io::Error) -> Error>(
     let progress = Output::new(false).spinner("dumping");
     let mut count = 0;
     while let Some(page) = rows.next_page().await? {
+        if let Some((first, _)) = page.first().filter(|_| count == 0) {
+            format.begin(&mut out, first).map_err(failed())?;
+        }
         for (key, value) in &page {
             format.write(&mut out, key, value).map_err(failed())?;
         }
