@@ -197,8 +197,8 @@ impl<R: BufRead> Reader<R> {
     /// the input.
     fn next_line(&mut self) -> io::Result<Option<Result<(), BadLine>>> {
         self.buffer.clear();
-        // One byte more than may be, so that a line that is too long shows.
-        let limit = self.max_line_bytes as u64 + 1;
+        // A line of the limit with its CR LF; what fills this without an end is longer.
+        let limit = self.max_line_bytes as u64 + 2;
         let read = (&mut self.input)
             .take(limit)
             .read_until(b'\n', &mut self.buffer)?;
@@ -208,13 +208,15 @@ impl<R: BufRead> Reader<R> {
         self.bytes += read as u64;
         self.line += 1;
         let has_ended = self.buffer.pop_if(|byte| *byte == b'\n').is_some();
-        if !has_ended && self.buffer.len() > self.max_line_bytes {
-            self.bytes += self.input.skip_until(b'\n')? as u64;
+        self.buffer.pop_if(|byte| *byte == b'\r');
+        if self.buffer.len() > self.max_line_bytes {
+            if !has_ended {
+                self.bytes += self.input.skip_until(b'\n')? as u64;
+            }
             return Ok(Some(Err(BadLine::TooLong {
                 limit: self.max_line_bytes,
             })));
         }
-        self.buffer.pop_if(|byte| *byte == b'\r');
         if self.line == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
             self.buffer.drain(..BYTE_ORDER_MARK.len());
         }
@@ -363,9 +365,22 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_exactly_the_limit_is_read() {
-        let mut reader = Reader::with_max_line_bytes(&b"key\tfour\n"[..], Format::Tsv, 8);
-        assert_eq!(reader.next().unwrap().unwrap(), row(b"key", b"four"));
+    fn a_line_of_exactly_the_limit_is_read_whatever_ends_it() {
+        for end in ["", "\r", "\n", "\r\n"] {
+            let of = |line: &str| {
+                let text = format!("{line}{end}");
+                let mut reader = Reader::with_max_line_bytes(text.as_bytes(), Format::Tsv, 8);
+                let first = reader.next().unwrap();
+                assert!(reader.next().is_none(), "{text:?}");
+                assert_eq!(reader.bytes_read(), text.len() as u64, "{text:?}");
+                first
+            };
+            assert_eq!(of("key\tfour").unwrap(), row(b"key", b"four"));
+            for longer in ["key\tseven", "key\tsevens", "key\tfour\r\r"] {
+                let error = of(longer).unwrap_err().to_string();
+                assert_eq!(error, "line 1: longer than 8 bytes", "{longer:?}");
+            }
+        }
     }
 
     #[test]
