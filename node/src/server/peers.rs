@@ -49,10 +49,12 @@ impl Others<'_> {
             }
             let missing = bootstrap.missing().collect();
             let missing = waited_for(&missing, &self.transport.stats().peers);
-            if Instant::now() >= notice {
+            let now = Instant::now();
+            if now >= notice {
                 tracing::info!("the first start needs every node; waiting for {missing}");
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                notice += pause;
+                // From now on: after a suspension there is nothing to catch up with.
+                notice = now + pause;
             }
             self.clients.waits_for(&missing);
             match tokio::time::timeout(WAIT_LOOK, self.hellos.recv()).await {
