@@ -68,10 +68,13 @@ fn with_environment(mut error: clap::Error) -> clap::Error {
     ];
     let is_missing = |flag: &str| missing.iter().any(|argument| argument.starts_with(flag));
     let tips = variables.into_iter().filter(|(flag, _)| is_missing(flag));
-    let tips =
-        tips.map(|(flag, name)| format!("{flag} may be set in the environment as {name}").into());
-    let tips = ContextValue::StyledStrs(tips.collect());
-    error.insert(ContextKind::Suggested, tips);
+    let tips: Vec<_> = tips
+        .map(|(flag, name)| format!("{flag} may be set in the environment as {name}").into())
+        .collect();
+    if tips.is_empty() {
+        return error;
+    }
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
     error
 }
 
@@ -269,6 +272,13 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn what_cannot_stand_in_the_environment_is_told_as_clap_does() {
+        let error = || parse("pontoon put k --endpoints a:1 --certs c").unwrap_err();
+        let told = with_environment(error()).to_string();
+        assert_eq!(told, error().to_string());
     }
 
     #[test]
