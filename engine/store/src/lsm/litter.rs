@@ -51,12 +51,14 @@ impl Shared {
         };
         // One that was merged belongs to none any more, but views from before read it. They hold their version, or keep it
         // in the tree's history, and so does every read while it lasts.
+        // In this order: what goes out of the version after it was looked at is in it, and whoever held it before is in the
+        // book.
+        let version = self.tree.current_version();
         self.forget_versions();
         if self.tree.version_free_list_len() > 0 {
             return Ok(None);
         }
         // If a list of tables was written and could not be taken up, the next life goes by that one.
-        let version = self.tree.current_version();
         if preflight::newest_version(&self.path)? != Some(version.id()) {
             return Ok(None);
         }
@@ -210,6 +212,9 @@ mod tests {
         let mut store = LsmStore::open(dir.path(), LsmSettings::default()).unwrap();
         write(&mut store, 1);
         let held = store.hold();
+        let version = store.shared.tree.current_version();
+        let table = version.iter_tables().next().unwrap().path.to_path_buf();
+        drop(version);
         let stored = stored_key(TabletId(1), Space::Data, b"k");
         for index in 2..=9 {
             write(&mut store, index);
@@ -217,7 +222,9 @@ mod tests {
         }
         let left = litter(&store.shared);
         store.shared.tidy();
-        assert!(!left.exists());
+        assert!(table.exists() && !left.exists());
         assert_eq!(held.get(&stored).unwrap().unwrap()[..], 1_u64.to_be_bytes());
+        drop(held);
+        assert!(!table.exists());
     }
 }

@@ -289,7 +289,7 @@ impl Store for LsmStore {
     }
 
     fn hold(&self) -> LsmView {
-        LsmView::held(Arc::clone(&self.shared))
+        LsmView::held(self)
     }
 
     fn applied(&self, group: GroupId) -> LogIndex {

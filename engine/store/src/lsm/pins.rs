@@ -28,7 +28,7 @@ struct State {
     /// How many views are at each number.
     views: BTreeMap<SeqNo, usize>,
     /// The tables of each version that is held.
-    holds: HashMap<u64, Box<[TableId]>>,
+    holds: HashMap<u64, Arc<[TableId]>>,
     next_hold: u64,
 }
 
@@ -56,6 +56,10 @@ impl Pins {
     }
 
     /// What a view taken now is at.
+    pub(super) fn visible(&self) -> SeqNo {
+        self.visible_in(&self.state.lock())
+    }
+
     fn visible_in(&self, state: &State) -> SeqNo {
         state.open_batch.unwrap_or_else(|| self.seqno.get())
     }
@@ -82,7 +86,7 @@ impl Pins {
     }
 
     /// Writes down that somebody holds a version of these tables.
-    pub(super) fn hold(self: &Arc<Self>, tables: Box<[TableId]>) -> Hold {
+    pub(super) fn hold(self: &Arc<Self>, tables: Arc<[TableId]>) -> Hold {
         let mut state = self.state.lock();
         let number = state.next_hold;
         state.next_hold += 1;
@@ -95,8 +99,12 @@ impl Pins {
 
     /// The tables of versions that are held.
     pub(super) fn held_tables(&self) -> HashSet<TableId> {
-        let state = self.state.lock();
-        state.holds.values().flatten().copied().collect()
+        // Writers wait for the lock, and there may be many.
+        let holds: Vec<_> = self.state.lock().holds.values().cloned().collect();
+        holds
+            .iter()
+            .flat_map(|tables| tables.iter().copied())
+            .collect()
     }
 
     /// How many views live.

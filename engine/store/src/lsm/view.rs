@@ -1,5 +1,6 @@
 //! Reading one version.
 
+use super::LsmStore;
 use super::background::Shared;
 use super::pins::{Hold, Pin};
 use crate::{Row, StoreError, View};
@@ -34,17 +35,20 @@ impl LsmView {
     }
 
     /// It keeps the memtables and tables of the present version, and nothing that comes after.
-    pub(super) fn held(shared: Arc<Shared>) -> Self {
-        // Meanwhile nothing is merged away that is still to be seen.
-        let pin = shared.pins.pin();
-        let seqno = pin.seqno();
+    ///
+    /// The store is borrowed so that nobody writes meanwhile. Then no row has a newer number than the view, so whatever
+    /// the latest version has forgotten of older ones, what the view sees is in it.
+    pub(super) fn held(store: &LsmStore) -> Self {
+        let shared = Arc::clone(&store.shared);
+        let seqno = shared.pins.visible();
         let (version, hold) = loop {
             let present = shared.tree.current_version();
-            // What is sealed or registered since the number was drawn changes nothing below it.
+            let tables = present.iter_tables().map(|table| table.id());
+            // Before it can be known whether it is the one: what goes out of it after that stays on the disk.
+            let hold = shared.pins.hold(tables.collect());
             let version = shared.tree.get_version_history_lock().latest_version();
             if shared.tree.current_version().id() == present.id() {
-                let tables = present.iter_tables().map(|table| table.id());
-                break (version, shared.pins.hold(tables.collect()));
+                break (version, hold);
             }
         };
         let read = move |from: &[u8], to: &[u8]| -> Rows {
