@@ -19,8 +19,8 @@ pub struct WalConfig {
     /// half of `max_bytes`, the log writes again what little is needed of old segments, so that they can go;
     /// of a segment of which more than half is needed, only its groups' owners can free anything.
     pub recovery_bytes: u64,
-    /// How many threads help the one that opens the log to read it back; what is found is the same with any number. Half
-    /// of them, rounded up, hold a segment in memory each, beside the one that is looked at.
+    /// How many threads take in what the one that opens the log reads back; what is found is the same with any number. Half
+    /// as many more, rounded up, read and check ahead of it, and hold a segment in memory each.
     pub recovery_threads: usize,
     /// How much of the log the entries of one group may take before it is
     /// [reported](crate::Wal::over_quota).

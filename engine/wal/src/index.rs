@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 /// Groups that lie side by side. A new stretch is begun for more of them, so that no group is ever moved.
 const STRETCH: usize = 64;
-/// Ids below this, and below twice as many as there are groups, are looked up in a table.
+/// Ids below this and twice as many as there are groups, added up, are looked up in a table.
 const FEW: usize = 1024;
 
 /// All groups, behind one lock.
@@ -43,10 +43,20 @@ struct Stretch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
+impl Place {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    /// Places are given out in order, from 0 on.
+    #[inline]
+    pub(crate) const fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The places by the groups' ids. Ids are drawn one after the other, so nearly all are found in a table, without a hash and
 /// without a branch that the processor could guess wrong.
 #[derive(Default)]
-struct Places {
+pub(crate) struct Places {
     near: Vec<Place>,
     far: HashMap<GroupId, Place, BuildHasherDefault<GroupHasher>>,
     len: usize,
@@ -54,21 +64,27 @@ struct Places {
 
 impl Places {
     #[inline]
-    fn get(&self, group: GroupId) -> Option<Place> {
-        match self.near.get(group.0 as usize) {
+    pub(crate) fn get(&self, group: GroupId) -> Option<Place> {
+        match self.near.get(Self::index(group)) {
             Some(place) if *place != Place::NONE => Some(*place),
             _ if self.far.is_empty() => None,
             _ => self.far.get(&group).copied(),
         }
     }
 
+    /// Where a group is in the table, if it is there; no table gets as far as an id that has no index.
+    #[inline]
+    fn index(group: GroupId) -> usize {
+        usize::try_from(group.0).unwrap_or(usize::MAX)
+    }
+
     /// Gives a new group the next place.
-    fn add(&mut self, group: GroupId) -> Place {
+    pub(crate) fn add(&mut self, group: GroupId) -> Place {
         let place = Place(self.len as u32);
         self.len += 1;
         // An id that is far out of line must not make a table as large.
-        if group.0 < (FEW + 2 * self.len) as u64 {
-            let at = group.0 as usize;
+        let at = Self::index(group);
+        if at < FEW + 2 * self.len {
             if at >= self.near.len() {
                 self.near.resize(at + 1, Place::NONE);
             }
@@ -80,13 +96,9 @@ impl Places {
     }
 }
 
-impl Place {
-    const NONE: Self = Self(u32::MAX);
-}
-
 impl Groups {
     pub(crate) fn get(&self, group: GroupId) -> Option<&GroupLog> {
-        let place = self.places.get(group)?.0 as usize;
+        let place = self.places.get(group)?.number();
         Some(&self.stretches[place / STRETCH].groups[place % STRETCH])
     }
 
@@ -98,7 +110,7 @@ impl Groups {
     /// The group at a place that is known.
     #[inline]
     pub(crate) fn at(&mut self, place: Place) -> &mut GroupLog {
-        let place = place.0 as usize;
+        let place = place.number();
         &mut self.stretches[place / STRETCH].groups[place % STRETCH]
     }
 
@@ -129,13 +141,13 @@ impl Groups {
     #[cold]
     fn insert(&mut self, group: GroupId, log: GroupLog) -> Place {
         let place = self.places.add(group);
-        if (place.0 as usize).is_multiple_of(STRETCH) {
+        if place.number().is_multiple_of(STRETCH) {
             self.stretches.push(Stretch {
                 ids: Vec::with_capacity(STRETCH),
                 groups: Vec::with_capacity(STRETCH),
             });
         }
-        let stretch = &mut self.stretches[place.0 as usize / STRETCH];
+        let stretch = &mut self.stretches[place.number() / STRETCH];
         stretch.ids.push(group);
         stretch.groups.push(log);
         place
@@ -260,6 +272,16 @@ mod tests {
         let many = (0..1_000).map(|number| GroupId(number * number));
         index.lock().locate(many.clone(), &mut later);
         assert_eq!(later.len(), 1_000);
+        // Once more, when the table has grown beyond ids that were too far for it: nobody moves, and nobody is met twice.
+        let before = later.clone();
+        let between = GroupId(2_000);
+        index.lock().locate([between].into_iter(), &mut later);
+        index.lock().locate(many.clone(), &mut later);
+        assert_eq!(later, before);
+        let groups = index.lock();
+        let (near, far) = (&groups.places.near, &groups.places.far);
+        assert!(near.len() > 2_000 && far.contains_key(&GroupId(44 * 44)));
+        drop(groups);
         index.lock().locate(ids.into_iter(), &mut later);
         assert_eq!(later, first);
         assert!(index.lock().at(first[1]).damaged);
@@ -269,8 +291,9 @@ mod tests {
             .map(|(id, ())| id)
             .collect();
         let mut all: Vec<GroupId> = ids[..2].iter().copied().chain(many).collect();
+        all.push(between);
         all.sort_unstable();
         assert_eq!(met, all);
-        assert_eq!(index.len(), 1_002);
+        assert_eq!(index.len(), 1_003);
     }
 }

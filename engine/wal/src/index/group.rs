@@ -38,6 +38,8 @@ pub(crate) struct GroupLog {
     terms: VecDeque<(u64, Term)>,
 }
 
+const _: () = assert!(std::mem::offset_of!(GroupLog, damaged) < 128);
+
 /// Whether an entry follows its group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sequenced {

@@ -5,10 +5,14 @@
 use super::scan::{Scanned, Whole, read_batch};
 use crate::file::LogFile;
 use crate::format::PAGE_BYTES;
-use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
 use std::thread::Scope;
+
+/// So much is read at once.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A segment in memory.
 #[derive(Default)]
@@ -88,37 +92,63 @@ impl<'a, F: LogFile> Ahead<'a, F> {
     }
 }
 
+/// Reads a segment and checks its batches, a piece after the other, each while it is in the processor's cache.
 fn prepare<F: LogFile>(segment: &Scanned<F>, memory: Vec<u8>) -> Prepared {
-    let mut prepared = Prepared {
-        bytes: read_whole(segment, memory),
-        wholes: VecDeque::new(),
-    };
-    let Some(header) = &segment.header else {
-        return prepared;
-    };
+    let mut wholes = VecDeque::new();
     let mut offset = SEGMENT_HEADER_BYTES as u32;
-    while let Some(whole) = read_batch(&prepared.bytes, offset, header) {
-        offset = whole.end;
-        prepared.wholes.push_back(whole);
+    let mut header = segment.header.as_ref();
+    let bytes = read_in_pieces(segment, memory, |read| {
+        while let Some(of_segment) = header {
+            if let Some(whole) = read_batch(read, offset, of_segment) {
+                offset = whole.end;
+                wholes.push_back(whole);
+                continue;
+            }
+            if !goes_on(read, offset, of_segment) {
+                // Nothing behind it follows, and nobody has to look at it again with each piece.
+                header = None;
+            }
+            return;
+        }
+    });
+    Prepared { bytes, wholes }
+}
+
+/// Whether what has been read ends within a batch.
+fn goes_on(read: &[u8], offset: u32, segment: &SegmentHeader) -> bool {
+    let rest = read.len().saturating_sub(offset as usize);
+    if rest < BATCH_HEADER_BYTES {
+        return true;
     }
-    prepared
+    BatchHeader::decode(read, offset, segment.seed())
+        .is_some_and(|(header, _)| rest - BATCH_HEADER_BYTES < header.body_bytes as usize)
 }
 
 /// All that can be read of a segment. A part that cannot is left zero, and so is found as damage.
-pub(super) fn read_whole<F: LogFile>(segment: &Scanned<F>, mut bytes: Vec<u8>) -> Vec<u8> {
-    const CHUNK: usize = 1 << 20;
-    let limit = crate::WalConfig::MAX_SEGMENT_BYTES.min(segment.bytes);
-    bytes.resize(limit as usize, 0);
-    for (number, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
-        let offset = (number * CHUNK) as u64;
-        if segment.file.read_at(offset, chunk).is_err() {
-            for (page, part) in chunk.chunks_mut(PAGE_BYTES).enumerate() {
-                let offset = offset + (page * PAGE_BYTES) as u64;
+pub(super) fn read_whole<F: LogFile>(segment: &Scanned<F>, bytes: Vec<u8>) -> Vec<u8> {
+    read_in_pieces(segment, bytes, |_| {})
+}
+
+/// The same, and shows what has been read so far after every piece.
+fn read_in_pieces<F: LogFile>(
+    segment: &Scanned<F>,
+    mut bytes: Vec<u8>,
+    mut show: impl FnMut(&[u8]),
+) -> Vec<u8> {
+    let limit = crate::WalConfig::MAX_SEGMENT_BYTES.min(segment.bytes) as usize;
+    bytes.resize(limit, 0);
+    for from in (0..limit).step_by(PIECE_BYTES) {
+        let end = limit.min(from + PIECE_BYTES);
+        let piece = &mut bytes[from..end];
+        if segment.file.read_at(from as u64, piece).is_err() {
+            for (page, part) in piece.chunks_mut(PAGE_BYTES).enumerate() {
+                let offset = (from + page * PAGE_BYTES) as u64;
                 if segment.file.read_at(offset, part).is_err() {
                     part.fill(0);
                 }
             }
         }
+        show(&bytes[..end]);
     }
     bytes
 }

@@ -8,7 +8,7 @@ use crate::format::record::{
 use crate::format::state::{
     FLAG_DAMAGED, FLAG_INSTALLED, GroupState, InstalledSnapshot, Removal, decode_tombstone,
 };
-use crate::index::{GroupHasher, GroupLog, Pins, Sequenced};
+use crate::index::{GroupHasher, GroupLog, Pins, Place, Places, Sequenced};
 use pontoon_types::{
     ENTRY_HEADER_BYTES, GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term, mutant,
 };
@@ -102,7 +102,8 @@ impl Change {
 /// Groups, as of the records seen so far.
 #[derive(Default)]
 pub(super) struct Replay {
-    groups: HashMap<GroupId, ReplayedGroup, BuildHasherDefault<GroupHasher>>,
+    places: Places,
+    groups: Vec<(GroupId, ReplayedGroup)>,
 }
 
 /// So many groups are brought into the cache at once.
@@ -112,64 +113,40 @@ impl Replay {
     /// Takes in steps in order. With many groups nearly every one waits for memory, several times over; so what a few steps
     /// will need is looked at first, in loops short enough for the processor to wait for all of it at once.
     pub(super) fn take_all(&mut self, steps: &mut Vec<Step>) {
-        let mut ahead = steps.len();
+        let mut places = Vec::with_capacity(TOUCHED);
         let mut drain = steps.drain(..);
-        while ahead > 0 {
-            let few = &drain.as_slice()[..ahead.min(TOUCHED)];
+        while !drain.as_slice().is_empty() {
+            let few = drain.as_slice().iter().take(TOUCHED);
+            places.clear();
+            places.extend(few.map(|step| self.locate(step)));
             let mut touched = 0;
-            for step in few {
-                touched ^= self.groups.get(&step.group).map_or(0, |group| group.link.0);
+            for place in &places {
+                touched ^= self.at(*place).link.0;
             }
-            for step in few {
-                touched ^= self.groups.get(&step.group).map_or(0, ReplayedGroup::tail);
+            for place in &places {
+                touched ^= self.at(*place).tail();
             }
             std::hint::black_box(touched);
-            let count = few.len();
-            ahead -= count;
-            drain.by_ref().take(count).for_each(|step| self.take(step));
+            for (place, step) in places.iter().zip(drain.by_ref()) {
+                self.at(*place).take(step);
+            }
         }
     }
 
     pub(super) fn take(&mut self, step: Step) {
-        let at = step.at;
-        let group = self.groups.entry(step.group).or_default();
-        if step.says_damaged {
-            group.damaged_at = at;
-        }
-        group.seen = at;
-        if let Change::Checkpoint(state) = step.change {
-            group.checkpoint_after(step.previous);
-            return group.checkpoint(*state);
-        }
-        if step.previous != group.link {
-            // Segments start with a checkpoint, so nothing but a loss can break the chain here.
-            group.damaged_at = at;
-        }
-        group.link = at;
-        let found = |position: LogPosition, bytes| Found {
-            term: position.term,
-            at,
-            bytes,
-        };
-        match step.change {
-            Change::Unreadable | Change::Checkpoint(_) => {}
-            Change::Entry(position, bytes) => group.entry(position, found(position, bytes)),
-            Change::Rewrite(position, bytes) => {
-                group.rewrite(position.index.0, found(position, bytes));
-            }
-            Change::HardState(state) => group.hard_state = state,
-            Change::Compact {
-                extent,
-                keeps_installed,
-            } => {
-                group.extent(&extent);
-                if !keeps_installed {
-                    group.installed = None;
-                }
-            }
-            Change::Install(snapshot) => group.install(*snapshot),
-            Change::Tombstone(replica) => group.remove(replica, at),
-        }
+        let place = self.locate(&step);
+        self.at(place).take(step);
+    }
+
+    fn at(&mut self, place: Place) -> &mut ReplayedGroup {
+        &mut self.groups[place.number()].1
+    }
+
+    fn locate(&mut self, step: &Step) -> Place {
+        self.places.get(step.group).unwrap_or_else(|| {
+            self.groups.push((step.group, ReplayedGroup::default()));
+            self.places.add(step.group)
+        })
     }
 
     /// What the log's index starts from, with every group marked that is not proven whole.
@@ -243,6 +220,47 @@ impl Part {
 }
 
 impl ReplayedGroup {
+    fn take(&mut self, step: Step) {
+        let at = step.at;
+        if step.says_damaged {
+            self.damaged_at = at;
+        }
+        self.seen = at;
+        if let Change::Checkpoint(state) = step.change {
+            self.checkpoint_after(step.previous);
+            return self.checkpoint(*state);
+        }
+        if step.previous != self.link {
+            // Segments start with a checkpoint, so nothing but a loss can break the chain here.
+            self.damaged_at = at;
+        }
+        self.link = at;
+        let found = |position: LogPosition, bytes| Found {
+            term: position.term,
+            at,
+            bytes,
+        };
+        match step.change {
+            Change::Unreadable | Change::Checkpoint(_) => {}
+            Change::Entry(position, bytes) => self.entry(position, found(position, bytes)),
+            Change::Rewrite(position, bytes) => {
+                self.rewrite(position.index.0, found(position, bytes));
+            }
+            Change::HardState(state) => self.hard_state = state,
+            Change::Compact {
+                extent,
+                keeps_installed,
+            } => {
+                self.extent(&extent);
+                if !keeps_installed {
+                    self.installed = None;
+                }
+            }
+            Change::Install(snapshot) => self.install(*snapshot),
+            Change::Tombstone(replica) => self.remove(replica, at),
+        }
+    }
+
     /// Where the present replica's life starts. What was lost before that is no loss.
     fn since(&self) -> Lsn {
         self.removed.map_or(Lsn::ZERO, |removal| removal.at)

@@ -53,8 +53,8 @@ pub(crate) struct Scan<F> {
 /// How often a long recovery says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads everything and changes nothing. With `identity`, files of others are refused. It may take
-/// some `threads` beside the calling one.
+/// Reads everything and changes nothing. With `identity`, files of others are refused. For `threads` see
+/// [`WalConfig::recovery_threads`](crate::WalConfig::recovery_threads).
 pub(crate) fn scan<D: Directory>(
     directory: &D,
     identity: Option<LogIdentity>,
@@ -101,7 +101,7 @@ pub(crate) fn scan_records<D: Directory>(
     };
     let (walked, ends) = std::thread::scope(|scope| {
         let mut walk = Walk {
-            lanes: Lanes::new(scope, threads / 2),
+            lanes: Lanes::new(scope, threads),
             listed: Vec::new(),
             records: [0; RecordKind::ALL.len()],
             report: RecoveryReport {
