@@ -6,7 +6,11 @@ use std::time::Duration;
 /// Bytes that may be moved at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
 /// The rate is used in so many parts.
-const PARTS: u32 = 32;
+const PARTS: u32 = 128;
+/// So many of them are used after a pause, when it is not known what the writes make of it.
+const FIRST_PARTS: u32 = PARTS / 4;
+/// So long without a charge is a pause.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Fewer batches than these say nothing about how the log does.
 const MIN_BATCHES: u64 = 8;
 /// What a disk may take longer without anybody's doing.
@@ -16,8 +20,8 @@ const SLACK: Duration = Duration::from_micros(300);
 /// is paid off.
 ///
 /// It is told now and then how long the log's batches wait. While they wait half as long again as they did without snapshots the
-/// share of the rate that is used is halved, and grows slowly when they do not (as TCP does, RFC 5681). At the
-/// smallest share the waiting is not the snapshots' doing, and becomes what is usual.
+/// share of the rate that is used is halved, and grows slowly when they do not (as TCP does, RFC 5681), and fast when there are none.
+/// At the smallest share the waiting is not the snapshots' doing, and becomes what is usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     bytes_per_second: u64,
@@ -36,7 +40,7 @@ impl Budget {
         Self {
             bytes_per_second,
             paid_at: now,
-            share: PARTS,
+            share: FIRST_PARTS,
             usual: None,
             has_moved: false,
         }
@@ -49,6 +53,9 @@ impl Budget {
 
     /// Charges what is moved now.
     pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
+        if now - self.paid_at > PAUSE {
+            self.share = self.share.min(FIRST_PARTS);
+        }
         let nanos = u128::from(bytes as u64) * 1_000_000_000 * u128::from(PARTS)
             / (u128::from(self.bytes_per_second) * u128::from(self.share));
         let price = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -66,8 +73,9 @@ impl Budget {
     pub(crate) fn heed(&mut self, batches: u64, waited: Duration) {
         let is_ours = std::mem::take(&mut self.has_moved) && self.share > 1;
         let batches = u32::try_from(batches).unwrap_or(u32::MAX);
+        let somebody_writes = u64::from(batches) >= MIN_BATCHES;
         let mut suffers = false;
-        if u64::from(batches) >= MIN_BATCHES {
+        if somebody_writes {
             let mean = waited / batches;
             let usual = self.usual.unwrap_or(mean);
             suffers = is_ours && mean > usual + usual / 2 + SLACK;
@@ -77,16 +85,16 @@ impl Budget {
                 (3 * usual + mean) / 4
             });
         }
-        self.share = if suffers {
-            (self.share / 2).max(1)
-        } else {
-            (self.share + 1).min(PARTS)
+        self.share = match suffers {
+            true => (self.share / 2).max(1),
+            false if somebody_writes => (self.share + 1).min(PARTS),
+            false => (self.share + 1 + self.share / 4).min(PARTS),
         };
     }
 
     /// How much of the rate is used.
     pub(crate) const fn percent(&self) -> u32 {
-        100 * self.share / PARTS
+        (100 * self.share).div_ceil(PARTS)
     }
 }
 
@@ -94,46 +102,73 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn heed(budget: &mut Budget, times: u32, mean_us: u64) {
+    const RATE: u64 = 1 << 20;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos((1 << 50) + millis * 1_000_000)
+    }
+
+    fn budget() -> Budget {
+        Budget::new(RATE, at(0))
+    }
+
+    /// Something is moved, and the log's batches, if there are any, wait so long.
+    fn heed(budget: &mut Budget, times: u32, batches: u64, mean_us: u64) {
         for _ in 0..times {
-            budget.charge(1, Instant::from_nanos(0));
-            budget.heed(100, Duration::from_micros(100 * mean_us));
+            let now = budget.opens_at(at(0));
+            budget.charge(1, now);
+            budget.heed(batches, Duration::from_micros(batches * mean_us));
         }
     }
 
+    /// How long it takes to pay for a second's worth at the full rate.
     fn second(budget: &mut Budget) -> Duration {
-        let now = budget.opens_at(Instant::from_nanos(1 << 50));
-        budget.charge(1 << 20, now);
+        let now = budget.opens_at(at(0));
+        budget.charge(RATE as usize, now);
         budget.opens_at(now) - now
     }
 
     #[test]
-    fn the_rate_gives_way_to_writes_and_comes_back() {
-        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
-        budget.heed(100, Duration::from_millis(100));
-        assert!(second(&mut budget) <= Duration::from_secs(1));
-        heed(&mut budget, 1, 1_700);
-        assert_eq!(budget.percent(), 100, "within what a disk does by itself");
-        heed(&mut budget, 2, 3_000);
+    fn it_begins_with_a_part_and_gets_all_of_the_rate_soon_if_nobody_writes() {
+        let mut budget = budget();
+        assert_eq!(second(&mut budget), Duration::from_secs(4));
+        heed(&mut budget, 7, 0, 0);
+        assert_eq!(budget.percent(), 100);
+        assert_eq!(second(&mut budget), Duration::from_secs(1));
+        // After a pause it is careful again.
+        let later = budget.opens_at(at(0)) + 2 * PAUSE;
+        budget.charge(1, later);
         assert_eq!(budget.percent(), 25);
-        assert!(second(&mut budget) > Duration::from_millis(3_900));
+    }
+
+    #[test]
+    fn the_rate_gives_way_to_writes_and_comes_back() {
+        let mut budget = budget();
+        budget.heed(100, Duration::from_millis(100));
+        heed(&mut budget, 1, 100, 1_700);
+        assert_eq!(budget.percent(), 27, "within what a disk does by itself");
+        heed(&mut budget, 2, 100, 3_000);
+        assert_eq!(budget.percent(), 7);
+        assert!(second(&mut budget) > Duration::from_secs(15));
         // It stays until the writes are as fast as before, and then comes back slowly.
-        heed(&mut budget, 1, 2_000);
-        assert_eq!(budget.percent(), 12);
-        heed(&mut budget, 28, 1_100);
+        heed(&mut budget, 1, 100, 2_000);
+        assert_eq!(budget.percent(), 4);
+        heed(&mut budget, 28, 100, 1_100);
+        assert_eq!(budget.percent(), 25);
+        heed(&mut budget, 100, 100, 1_100);
         assert_eq!(budget.percent(), 100);
     }
 
     #[test]
     fn what_is_not_the_snapshots_doing_does_not_stop_them_for_ever() {
-        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
+        let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
-        heed(&mut budget, 5, 9_000);
-        assert_eq!(budget.percent(), 3);
-        heed(&mut budget, 20, 9_000);
+        heed(&mut budget, 7, 100, 9_000);
+        assert_eq!(budget.percent(), 1);
+        heed(&mut budget, 20, 100, 9_000);
         let mut highest = 0;
-        for _ in 0..40 {
-            heed(&mut budget, 1, 9_000);
+        for _ in 0..100 {
+            heed(&mut budget, 1, 100, 9_000);
             highest = highest.max(budget.percent());
         }
         assert!(highest > 50, "the load is what is usual now: {highest}");
@@ -141,10 +176,10 @@ mod tests {
 
     #[test]
     fn a_few_batches_say_nothing() {
-        let mut budget = Budget::new(1 << 20, Instant::from_nanos(0));
+        let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
-        budget.charge(1, Instant::from_nanos(0));
-        budget.heed(MIN_BATCHES - 1, Duration::from_secs(60));
-        assert_eq!(budget.percent(), 100);
+        let before = budget.percent();
+        heed(&mut budget, 1, MIN_BATCHES - 1, 10_000_000);
+        assert!(budget.percent() > before);
     }
 }

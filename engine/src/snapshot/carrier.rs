@@ -25,7 +25,8 @@ const ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// How snapshots travel.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotSettings {
-    /// Bytes per second, over all that this node sends and receives; fewer while the log's batches wait longer than usual.
+    /// Bytes per second at most, over all that this node sends and receives: a quarter at first, and fewer while the log's
+    /// batches wait longer than usual.
     pub bytes_per_second: u64,
     /// Snapshots sent at the same time; others wait.
     pub max_outgoing: usize,
@@ -42,7 +43,7 @@ pub struct SnapshotSettings {
 impl Default for SnapshotSettings {
     fn default() -> Self {
         Self {
-            bytes_per_second: 64 << 20,
+            bytes_per_second: 256 << 20,
             max_outgoing: 8,
             max_incoming: 4,
             chunk_bytes: 256 << 10,
@@ -65,7 +66,7 @@ pub struct SnapshotCounters {
     pub received_bytes: u64,
     /// Transfers that were given up, by either side.
     pub given_up: u64,
-    /// How much of the rate is used at present; less than all while writes suffer.
+    /// How much of the rate is used at present: a quarter at first, more while writes do not suffer, and less while they do.
     pub rate_percent: u32,
 }
 
@@ -194,9 +195,10 @@ impl<S: Store> Carrier<S> {
     #[must_use]
     pub fn new(settings: SnapshotSettings, now: Instant) -> Self {
         assert!(settings.bytes_per_second > 0, "a rate of nothing");
+        let budget = Budget::new(settings.bytes_per_second, now);
         Self {
             settings,
-            budget: Budget::new(settings.bytes_per_second, now),
+            budget,
             outgoing: BTreeMap::new(),
             waiting: VecDeque::new(),
             incoming: BTreeMap::new(),
@@ -204,7 +206,7 @@ impl<S: Store> Carrier<S> {
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
             counters: SnapshotCounters {
-                rate_percent: 100,
+                rate_percent: budget.percent(),
                 ..SnapshotCounters::default()
             },
             errands: Vec::new(),
