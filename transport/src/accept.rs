@@ -111,9 +111,8 @@ impl Door {
             Err(_) => LinkError::TimedOut,
         };
         self.shared.handshakes_failed.add(1);
-        let subject = Subject::of(&failed, remote.ip());
         self.complain(
-            subject,
+            Subject::of_stranger(&failed),
             &format!("refused a connection from {remote}: {failed}"),
         );
     }

@@ -118,7 +118,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address: with IPv6 a whole /64, which one customer usually has to himself.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -71,7 +71,7 @@ pub(super) struct State {
     shed: Option<ShedRequest>,
     /// How many threads write tables of their own.
     stagings: usize,
-    stop: bool,
+    pub(super) stop: bool,
     /// The store takes no more writes.
     pub(super) failed: Option<StoreError>,
     /// The last flush met a full disk; it is tried again.
@@ -91,6 +91,13 @@ pub(super) struct Progress {
     pub(super) compactions: u64,
     pub(super) failed_compactions: u64,
     pub(super) trouble: Option<StoreError>,
+}
+
+impl State {
+    /// Whether tables are being written.
+    pub(super) fn writes_tables(&self) -> bool {
+        self.flushing > 0 || self.compacting || self.stagings > 0
+    }
 }
 
 impl Shared {
@@ -224,6 +231,7 @@ impl Shared {
     /// A thread begins that writes tables of its own, and says so as long as it keeps what is returned.
     pub(super) fn begin_staging(self: &Arc<Self>) -> Staging {
         self.state.lock().stagings += 1;
+        self.changed.notify_all();
         Staging(Arc::clone(self))
     }
 
@@ -265,6 +273,7 @@ impl Shared {
             // these. One sealed in between is written too, but only its own turn says so.
             let taken = std::mem::take(&mut state.sealed);
             state.flushing = taken.len();
+            self.changed.notify_all();
             drop(state);
             let started = Instant::now();
             let result = self.flush_sealed();
@@ -355,6 +364,7 @@ impl Shared {
             state.compacting = merges;
             let unneeded = std::mem::take(&mut state.unneeded);
             let shed = state.shed.take();
+            self.changed.notify_all();
             drop(state);
             let dropped = self.drop_tables(&unneeded);
             if let Some(shed) = &shed {

@@ -39,6 +39,7 @@ mod settings;
 mod shed;
 mod stager;
 mod view;
+mod writeback;
 
 pub use damage::DamagedTable;
 pub use monitor::{LsmMonitor, LsmStats};
@@ -133,6 +134,7 @@ impl LsmStore {
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
         store.spawn("pontoon-compact", Shared::compact_until_stopped)?;
+        store.spawn("pontoon-writeback", Shared::write_back_until_stopped)?;
         store.spawn("pontoon-scrub", Shared::scrub_until_stopped)?;
         tracing::info!(
             path = %path.display(),
