@@ -1,4 +1,5 @@
-//! The two threads behind the store: one flushes, one compacts.
+//! The two threads behind the store that write tables: one flushes, one compacts. (A third, `writeback`, sees to it that these
+//! reach the disk.)
 //!
 //! They are two so that a compaction, which may take many seconds, never keeps a full memtable in
 //! memory. Both stop when told to; a compaction under way is broken off (`CompactionPace`).

@@ -1,15 +1,17 @@
 //! Tables go to the disk while they are being written.
 //!
 //! The tree writes a table of many megabytes into the page cache and syncs it when it is whole. The disk then has all of it
-//! before it at once, and every sync of the log waits behind that. So a thread beside those that write tables syncs each piece
-//! by piece, by a handle of its own. Nothing depends on it: the tree's own sync is the one that counts, and it reports the
-//! same errors.
+//! before it at once, and every sync of the log waits behind that. So a thread beside those that write tables has the kernel
+//! begin with each piece as soon as it is there. It waits for nothing, and nothing depends on it: the tree's own sync is the
+//! one that counts.
 
 use super::background::{DeathWatch, Shared};
 use super::preflight::TABLE_DIRECTORY;
 use lsm_tree::{AbstractTree, TableId};
+use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 /// How often it is looked what has been written.
 const EVERY: Duration = Duration::from_millis(10);
-/// So much of a table is left to the page cache.
+/// So much of a table is written back at once.
 const PIECE_BYTES: u64 = 1 << 20;
 /// A table that has not grown in so many looks is whole, or was never begun.
 const MAX_LOOKS: u32 = 100;
@@ -50,7 +52,8 @@ struct Table {
     /// `None` until it is there.
     file: Option<File>,
     bytes: u64,
-    synced_bytes: u64,
+    /// How much of them the kernel has been told to write.
+    begun_bytes: u64,
     /// How often it was looked at since it has grown.
     looks: u32,
 }
@@ -60,7 +63,7 @@ impl Growing {
         Self(Vec::new(), next)
     }
 
-    /// Syncs what has been written since the last time. Tables below `next` have been begun, or are about to be.
+    /// Looks what has been written since the last time. Tables below `next` have been begun, or are about to be.
     fn look(&mut self, next: TableId, directory: &Path) {
         let Self(tables, last) = self;
         tables.extend((*last..next).map(Table::new));
@@ -78,7 +81,7 @@ impl Table {
             id,
             file: None,
             bytes: 0,
-            synced_bytes: 0,
+            begun_bytes: 0,
             looks: 0,
         }
     }
@@ -102,9 +105,12 @@ impl Table {
         if metadata.len() > self.bytes {
             (self.bytes, self.looks) = (metadata.len(), 0);
         }
-        if self.bytes >= self.synced_bytes + PIECE_BYTES {
-            file.sync_data()?;
-            self.synced_bytes = self.bytes;
+        let piece = NonZero::new(self.bytes - self.begun_bytes);
+        if let Some(piece) = piece.filter(|piece| piece.get() >= PIECE_BYTES) {
+            // That the range is not needed makes the kernel begin to write it (mm/fadvise.c); and what is being written stays
+            // in memory. To sync it would wait, and commit the file system's journal each time.
+            fadvise(file, self.begun_bytes, Some(piece), Advice::DontNeed)?;
+            self.begun_bytes = self.bytes;
         }
         Ok(true)
     }
@@ -117,7 +123,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_table_is_synced_piece_by_piece_until_it_grows_no_more_or_goes() {
+    fn a_table_is_written_back_piece_by_piece_until_it_grows_no_more_or_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("7");
         let mut tables = Growing::behind(7);
@@ -125,11 +131,11 @@ mod tests {
         assert_eq!(tables.0.len(), 1, "it will be there soon");
         let mut file = File::create(&path).unwrap();
         let piece = vec![1; PIECE_BYTES as usize];
-        for (bytes, synced) in [(PIECE_BYTES - 1, 0), (2, 1), (1, 1), (PIECE_BYTES, 2)] {
+        for (bytes, pieces) in [(PIECE_BYTES - 1, 0), (2, 1), (1, 1), (PIECE_BYTES, 2)] {
             file.write_all(&piece[..bytes as usize]).unwrap();
             tables.look(8, dir.path());
             let table = &tables.0[0];
-            assert_eq!(table.synced_bytes / PIECE_BYTES, synced);
+            assert_eq!(table.begun_bytes / PIECE_BYTES, pieces);
             assert_eq!(table.bytes, file.metadata().unwrap().len());
         }
         for _ in 0..=MAX_LOOKS {
