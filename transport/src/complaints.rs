@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::mem::Discriminant;
 use std::time::{Duration, Instant};
 
-use crate::error::LinkError;
+use crate::error::{LinkError, Side};
 use crate::name::PeerName;
 
 /// How long nothing is said after the first line; doubled with each one up to the longest.
@@ -19,8 +19,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// What a line is about; lines about the same are repetitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
-    /// A handshake that failed.
-    Stranger(Discriminant<LinkError>),
+    /// A handshake that failed, and who found the fault, if it is one of certificates: what the other side says of ours
+    /// may be said by anybody in a first packet, and must not hide what was found here.
+    Stranger(Discriminant<LinkError>, Option<Side>),
     /// A connection that failed when its certificate had been found to be of the cluster.
     Member(Discriminant<LinkError>, PeerName),
     /// A client too many, with a certificate of the cluster.
@@ -29,7 +30,13 @@ pub(crate) enum Subject {
 
 impl Subject {
     pub(crate) fn of_stranger(error: &LinkError) -> Self {
-        Self::Stranger(std::mem::discriminant(error))
+        let by = match error {
+            LinkError::OtherCa { by }
+            | LinkError::Expired { by }
+            | LinkError::CertificateRefused { by, .. } => Some(*by),
+            _ => None,
+        };
+        Self::Stranger(std::mem::discriminant(error), by)
     }
 
     pub(crate) fn of_member(error: &LinkError, name: PeerName) -> Self {
@@ -118,6 +125,19 @@ mod tests {
         assert!(at(10).unwrap().contains("and 2 more like it"));
         assert_eq!(at(1000).as_deref(), Some(LINE));
         assert_eq!(at(1010).as_deref(), Some(LINE));
+    }
+
+    #[test]
+    fn what_the_other_side_says_does_not_hide_what_was_found_here() {
+        let mut complaints = Complaints::default();
+        let now = Instant::now();
+        let mut expired = |by| {
+            let subject = Subject::of_stranger(&LinkError::Expired { by });
+            complaints.handle(subject, LINE, now)
+        };
+        assert!(expired(Side::There).is_some());
+        assert!(expired(Side::Here).is_some());
+        assert!(expired(Side::Here).is_none());
     }
 
     #[test]

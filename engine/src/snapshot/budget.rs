@@ -9,10 +9,14 @@ const BURST: Duration = Duration::from_millis(50);
 const PARTS: u32 = 128;
 /// So many of them are used after a pause, when it is not known what the writes make of it.
 const FIRST_PARTS: u32 = PARTS / 4;
+/// As much as this is always moved, or a snapshot would never end.
+const LEAST_BYTES_PER_SECOND: u64 = 2 << 20;
 /// So long without a charge is a pause.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Fewer batches than these say nothing about how the log does.
-const MIN_BATCHES: u64 = 8;
+/// Fewer batches than these say nothing about how the log does; they are added up until there are enough.
+const MIN_BATCHES: u32 = 8;
+/// Nobody writes if none has become durable so many times in a row. Fewer may be a disk that takes its time.
+const QUIET: u32 = 3;
 /// What a disk may take longer without anybody's doing.
 const SLACK: Duration = Duration::from_micros(300);
 
@@ -27,22 +31,33 @@ pub(crate) struct Budget {
     bytes_per_second: u64,
     /// When everything that was charged is paid for.
     paid_at: Instant,
-    /// How many of the parts are used, at least one.
+    /// How many of the parts are used, and how many at least.
     share: u32,
+    least: u32,
     /// How long a batch waits when nothing is moved.
     usual: Option<Duration>,
-    /// Whether something was moved since the log was last heard of.
+    /// Whether something was moved since it was last judged how the log does.
     has_moved: bool,
+    /// What was heard of the log since then.
+    batches: u32,
+    waited: Duration,
+    /// How often in a row nothing was.
+    quiet: u32,
 }
 
 impl Budget {
-    pub(crate) const fn new(bytes_per_second: u64, now: Instant) -> Self {
+    pub(crate) fn new(bytes_per_second: u64, now: Instant) -> Self {
+        let least = u64::from(PARTS) * LEAST_BYTES_PER_SECOND / bytes_per_second;
         Self {
             bytes_per_second,
             paid_at: now,
             share: FIRST_PARTS,
+            least: (least as u32).clamp(1, FIRST_PARTS),
             usual: None,
             has_moved: false,
+            batches: 0,
+            waited: Duration::ZERO,
+            quiet: 0,
         }
     }
 
@@ -71,30 +86,42 @@ impl Budget {
 
     /// So many batches have become durable since the last time, and waited so long for it, all together.
     pub(crate) fn heed(&mut self, batches: u64, waited: Duration) {
-        let is_ours = std::mem::take(&mut self.has_moved) && self.share > 1;
         let batches = u32::try_from(batches).unwrap_or(u32::MAX);
-        let somebody_writes = u64::from(batches) >= MIN_BATCHES;
-        let mut suffers = false;
-        if somebody_writes {
-            let mean = waited / batches;
-            let usual = self.usual.unwrap_or(mean);
-            suffers = is_ours && mean > usual + usual / 2 + SLACK;
-            self.usual = Some(if is_ours {
-                usual.min(mean)
+        self.batches = self.batches.saturating_add(batches);
+        self.waited += waited;
+        self.quiet = if batches == 0 { self.quiet + 1 } else { 0 };
+        let parts_more = if self.batches >= MIN_BATCHES {
+            if self.suffers() {
+                self.share = (self.share / 2).max(self.least);
+                0
             } else {
-                (3 * usual + mean) / 4
-            });
-        }
-        self.share = match suffers {
-            true => (self.share / 2).max(1),
-            false if somebody_writes => (self.share + 1).min(PARTS),
-            false => (self.share + 1 + self.share / 4).min(PARTS),
+                1
+            }
+        } else if self.quiet >= QUIET {
+            1 + self.share / 4
+        } else {
+            return;
         };
+        self.share = (self.share + parts_more).min(PARTS);
+        (self.batches, self.waited, self.has_moved) = (0, Duration::ZERO, false);
+    }
+
+    /// Judges by what was heard.
+    fn suffers(&mut self) -> bool {
+        let is_ours = self.has_moved && self.share > self.least;
+        let mean = self.waited / self.batches;
+        let usual = self.usual.unwrap_or(mean);
+        self.usual = Some(if is_ours {
+            usual.min(mean)
+        } else {
+            (3 * usual + mean) / 4
+        });
+        is_ours && mean > usual + usual / 2 + SLACK
     }
 
     /// How much of the rate is used.
     pub(crate) const fn percent(&self) -> u32 {
-        (100 * self.share).div_ceil(PARTS)
+        100 * self.share / PARTS
     }
 }
 
@@ -102,7 +129,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const RATE: u64 = 1 << 20;
+    const RATE: u64 = 256 << 20;
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos((1 << 50) + millis * 1_000_000)
@@ -132,6 +159,8 @@ mod tests {
     fn it_begins_with_a_part_and_gets_all_of_the_rate_soon_if_nobody_writes() {
         let mut budget = budget();
         assert_eq!(second(&mut budget), Duration::from_secs(4));
+        heed(&mut budget, QUIET - 1, 0, 0);
+        assert_eq!(budget.percent(), 25, "it may be a slow disk");
         heed(&mut budget, 7, 0, 0);
         assert_eq!(budget.percent(), 100);
         assert_eq!(second(&mut budget), Duration::from_secs(1));
@@ -146,13 +175,13 @@ mod tests {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
         heed(&mut budget, 1, 100, 1_700);
-        assert_eq!(budget.percent(), 27, "within what a disk does by itself");
+        assert_eq!(budget.percent(), 26, "within what a disk does by itself");
         heed(&mut budget, 2, 100, 3_000);
-        assert_eq!(budget.percent(), 7);
+        assert_eq!(budget.percent(), 6);
         assert!(second(&mut budget) > Duration::from_secs(15));
         // It stays until the writes are as fast as before, and then comes back slowly.
         heed(&mut budget, 1, 100, 2_000);
-        assert_eq!(budget.percent(), 4);
+        assert_eq!(budget.percent(), 3);
         heed(&mut budget, 28, 100, 1_100);
         assert_eq!(budget.percent(), 25);
         heed(&mut budget, 100, 100, 1_100);
@@ -164,7 +193,7 @@ mod tests {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
         heed(&mut budget, 7, 100, 9_000);
-        assert_eq!(budget.percent(), 1);
+        assert!(second(&mut budget) <= Duration::from_secs(128));
         heed(&mut budget, 20, 100, 9_000);
         let mut highest = 0;
         for _ in 0..100 {
@@ -175,11 +204,25 @@ mod tests {
     }
 
     #[test]
-    fn a_few_batches_say_nothing() {
+    fn a_few_batches_are_added_up_until_they_say_something() {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
         let before = budget.percent();
-        heed(&mut budget, 1, MIN_BATCHES - 1, 10_000_000);
-        assert!(budget.percent() > before);
+        heed(&mut budget, 1, 7, 10_000_000);
+        heed(&mut budget, 2, 0, 0);
+        assert_eq!(budget.percent(), before);
+        heed(&mut budget, 1, 7, 10_000_000);
+        assert!(budget.percent() < before);
+    }
+
+    #[test]
+    fn a_low_rate_does_not_sink_to_nothing() {
+        for (rate, least) in [(64 << 20, 3), (8 << 20, 25), (1 << 20, 25)] {
+            let mut budget = Budget::new(rate, at(0));
+            budget.heed(100, Duration::from_millis(100));
+            heed(&mut budget, 20, 100, 900_000);
+            heed(&mut budget, 1, 100, 9_000_000);
+            assert!(budget.percent() >= least, "{rate}: {}", budget.percent());
+        }
     }
 }

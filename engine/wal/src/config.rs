@@ -20,7 +20,8 @@ pub struct WalConfig {
     /// of a segment of which more than half is needed, only its groups' owners can free anything.
     pub recovery_bytes: u64,
     /// How many threads take in what the one that opens the log reads back; what is found is the same with any number. Half
-    /// as many more, rounded up, read and check ahead of it, and hold a segment in memory each.
+    /// as many more, rounded up, read and check ahead of it. Each of those holds a segment in memory, beside the one that is
+    /// looked at, and each of the former some MiB of records that wait for it.
     pub recovery_threads: usize,
     /// How much of the log the entries of one group may take before it is
     /// [reported](crate::Wal::over_quota).

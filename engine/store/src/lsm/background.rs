@@ -1,5 +1,5 @@
-//! The two threads behind the store that write tables: one flushes, one compacts. (A third, `writeback`, sees to it that these
-//! reach the disk.)
+//! The two threads behind the store that write tables: one flushes, one compacts. Two more look after what they have
+//! written: `writeback` and `scrub`.
 //!
 //! They are two so that a compaction, which may take many seconds, never keeps a full memtable in
 //! memory. Both stop when told to; a compaction under way is broken off (`CompactionPace`).
@@ -26,7 +26,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// What the apply thread and the two threads share.
+/// What the apply thread and the threads behind the store share.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) tree: AnyTree,

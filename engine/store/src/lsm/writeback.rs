@@ -2,8 +2,8 @@
 //!
 //! The tree writes a table of many megabytes into the page cache and syncs it when it is whole. The disk then has all of it
 //! before it at once, and every sync of the log waits behind that. So a thread beside those that write tables has the kernel
-//! begin with each piece as soon as it is there. It waits for nothing, and nothing depends on it: the tree's own sync is the
-//! one that counts.
+//! begin with each piece as soon as it is there. It does not wait for the disk, and nothing depends on it: the tree's own sync
+//! is the one that counts.
 
 use super::background::{DeathWatch, Shared};
 use super::preflight::TABLE_DIRECTORY;
@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(10);
 /// So much of a table is written back at once.
 const PIECE_BYTES: u64 = 1 << 20;
 /// A table that has not grown in so many looks is whole, or was never begun.
-const MAX_LOOKS: u32 = 100;
+const MAX_LOOKS: u32 = 1_000;
 
 impl Shared {
     /// Body of the thread.
@@ -102,13 +102,18 @@ impl Table {
             // Its space is free only when nobody has it open.
             return Ok(false);
         }
-        if metadata.len() > self.bytes {
-            (self.bytes, self.looks) = (metadata.len(), 0);
+        let before = self.bytes;
+        if metadata.len() <= before {
+            return Ok(true);
         }
+        (self.bytes, self.looks) = (metadata.len(), 0);
         let piece = NonZero::new(self.bytes - self.begun_bytes);
-        if let Some(piece) = piece.filter(|piece| piece.get() >= PIECE_BYTES) {
-            // That the range is not needed makes the kernel begin to write it (mm/fadvise.c); and what is being written stays
-            // in memory. To sync it would wait, and commit the file system's journal each time.
+        // One that was not seen to grow may be whole and synced.
+        let piece = piece.filter(|piece| before > 0 && piece.get() >= PIECE_BYTES);
+        if let Some(piece) = piece {
+            // That a range is not needed makes the kernel begin to write it, and forget what is on the disk already
+            // (mm/fadvise.c): of a table that is growing hardly anything. To sync it would wait, and commit the file system's
+            // journal each time.
             fadvise(file, self.begun_bytes, Some(piece), Advice::DontNeed)?;
             self.begun_bytes = self.bytes;
         }
@@ -131,7 +136,7 @@ mod tests {
         assert_eq!(tables.0.len(), 1, "it will be there soon");
         let mut file = File::create(&path).unwrap();
         let piece = vec![1; PIECE_BYTES as usize];
-        for (bytes, pieces) in [(PIECE_BYTES - 1, 0), (2, 1), (1, 1), (PIECE_BYTES, 2)] {
+        for (bytes, pieces) in [(PIECE_BYTES, 0), (1, 1), (1, 1), (PIECE_BYTES, 2)] {
             file.write_all(&piece[..bytes as usize]).unwrap();
             tables.look(8, dir.path());
             let table = &tables.0[0];

@@ -152,3 +152,88 @@ fn read_in_pieces<F: LogFile>(
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, Directory, Log, LogIdentity, MemoryDisk, WalConfig};
+    use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};
+
+    const SEGMENT: u64 = 4 * PIECE_BYTES as u64;
+
+    /// A segment whose batches lie across the borders of pieces, of which nothing is read from `end` on and the byte at
+    /// `flipped` is another.
+    fn segment(end: usize, flipped: Option<usize>) -> (MemoryDisk, String) {
+        let identity = LogIdentity {
+            cluster: ClusterId(7),
+            node: NodeId(1),
+        };
+        let config = WalConfig {
+            segment_bytes: SEGMENT,
+            max_bytes: 4 * SEGMENT,
+            ..WalConfig::default()
+        };
+        let disk = MemoryDisk::new();
+        let (mut log, _) = Log::open(disk.clone(), config, identity).unwrap();
+        for index in 1..=9 {
+            let payload = [index as u8; 100_001];
+            let (group, index) = (GroupId(2), LogIndex(index));
+            let mut batch = BatchBuilder::new();
+            batch.append(&Entry::encode(
+                group,
+                Term(1),
+                index,
+                EntryKind::Command,
+                &payload,
+            ));
+            log.append(&batch.seal()).unwrap();
+        }
+        log.sync().unwrap();
+        let name = crate::space::segment_name(1);
+        let file = disk.open(&name).unwrap();
+        file.write_at(end as u64, &vec![0; SEGMENT as usize - end])
+            .unwrap();
+        if let Some(at) = flipped {
+            let mut byte = [0];
+            file.read_at(at as u64, &mut byte).unwrap();
+            file.write_at(at as u64, &[!byte[0]]).unwrap();
+        }
+        (disk, name)
+    }
+
+    #[test]
+    fn piece_by_piece_the_same_batches_are_found_as_in_one() {
+        let whole = SEGMENT as usize;
+        for (end, flipped, batches) in [
+            // Nine, behind the one with which every log begins.
+            (whole, None, 10),
+            // In a header, so that nothing follows, and where a piece ends.
+            (whole, Some(SEGMENT_HEADER_BYTES + 3), 0),
+            // The last one's payload is cut, which is its entry's own checksum to tell.
+            (PIECE_BYTES, None, 4),
+            (2 * PIECE_BYTES + 17, None, 7),
+        ] {
+            let (disk, name) = segment(end, flipped);
+            let file = disk.open(&name).unwrap();
+            let mut page = [0; PAGE_BYTES];
+            file.read_at(0, &mut page).unwrap();
+            let scanned = Scanned {
+                generation: 1,
+                header: SegmentHeader::decode(&page).ok(),
+                bytes: file.bytes().unwrap(),
+                file,
+                end: 0,
+            };
+            let prepared = prepare(&scanned, Vec::new());
+            let ends: Vec<u32> = prepared.wholes.iter().map(|whole| whole.end).collect();
+            let header = scanned.header.as_ref().unwrap();
+            let (mut offset, mut expected) = (SEGMENT_HEADER_BYTES as u32, Vec::new());
+            while let Some(whole) = read_batch(&prepared.bytes, offset, header) {
+                offset = whole.end;
+                expected.push(whole.end);
+            }
+            assert_eq!(ends, expected);
+            assert_eq!(ends.len(), batches, "up to {end}");
+        }
+    }
+}

@@ -29,13 +29,13 @@ impl<'scope> Lanes<'scope> {
     /// With no threads, all is done by the caller.
     pub(super) fn new(scope: &'scope Scope<'scope, '_>, threads: usize) -> Self {
         if threads == 0 {
-            return Self::Here(Replay::default());
+            return Self::Here(Replay::of_every(1));
         }
         let lanes = (0..threads).map(|_| {
             let (sender, portions) = bounded::<Vec<Step>>(WAITING);
             let (used, spares) = bounded(WAITING + 1);
             let thread = scope.spawn(move || {
-                let mut replay = Replay::default();
+                let mut replay = Replay::of_every(threads as u64);
                 for mut portion in portions {
                     replay.take_all(&mut portion);
                     let _ = used.try_send(portion); // Not needed any more at the end.
@@ -57,9 +57,8 @@ impl<'scope> Lanes<'scope> {
         match self {
             Self::Here(replay) => replay.take(step),
             Self::Threads(lanes) => {
-                let hash = step.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                let at = hash as usize % lanes.len();
-                let lane = &mut lanes[at];
+                let at = step.group.0 % lanes.len() as u64;
+                let lane = &mut lanes[at as usize];
                 lane.portion.push(step);
                 if lane.portion.len() == PORTION {
                     let next = lane.spares.try_recv();

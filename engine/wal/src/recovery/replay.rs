@@ -100,8 +100,9 @@ impl Change {
 }
 
 /// Groups, as of the records seen so far.
-#[derive(Default)]
 pub(super) struct Replay {
+    /// Ids that are so far apart are looked up as if they were neighbours.
+    stride: u64,
     places: Places,
     groups: Vec<(GroupId, ReplayedGroup)>,
 }
@@ -110,6 +111,15 @@ pub(super) struct Replay {
 const TOUCHED: usize = 32;
 
 impl Replay {
+    /// Of every so-many-th group: the same one of each stride.
+    pub(super) fn of_every(stride: u64) -> Self {
+        Self {
+            stride,
+            places: Places::default(),
+            groups: Vec::new(),
+        }
+    }
+
     /// Takes in steps in order. With many groups nearly every one waits for memory, several times over; so what a few steps
     /// will need is looked at first, in loops short enough for the processor to wait for all of it at once.
     pub(super) fn take_all(&mut self, steps: &mut Vec<Step>) {
@@ -143,9 +153,10 @@ impl Replay {
     }
 
     fn locate(&mut self, step: &Step) -> Place {
-        self.places.get(step.group).unwrap_or_else(|| {
+        let near = GroupId(step.group.0 / self.stride);
+        self.places.get(near).unwrap_or_else(|| {
             self.groups.push((step.group, ReplayedGroup::default()));
-            self.places.add(step.group)
+            self.places.add(near)
         })
     }
 
