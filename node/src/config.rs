@@ -163,7 +163,7 @@ pub struct NodeSettings {
     pub scrub_rate: Option<ByteSize>,
 
     /// Bytes per second that this node moves in snapshots at most, over all that it sends and receives, so that bringing
-    /// up a replica leaves room for everything else. Begins with a quarter of it, and gives way to writes. [default: 256MiB]
+    /// up a replica leaves room for everything else. Begins with 64 MiB, and gives way to writes. [default: 256MiB]
     #[arg(long, value_name = "BYTES")]
     pub snapshot_rate: Option<ByteSize>,
 

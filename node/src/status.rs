@@ -113,7 +113,7 @@ pub struct SnapshotStatus {
     pub received_bytes: u64,
     /// Transfers that were given up.
     pub given_up: u64,
-    /// How much of the rate is used at present, in percent: a quarter at first, more while writes do not suffer, and less while
+    /// How much of the rate is used at present, in percent: 64 MiB/s at first, more while writes do not suffer, and less while
     /// they do.
     pub rate_percent: u32,
 }

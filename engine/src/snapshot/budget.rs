@@ -7,8 +7,8 @@ use std::time::Duration;
 const BURST: Duration = Duration::from_millis(50);
 /// The rate is used in so many parts.
 const PARTS: u32 = 128;
-/// So many of them are used after a pause, when it is not known what the writes make of it.
-const FIRST_PARTS: u32 = PARTS / 4;
+/// No more than this is moved after a pause, when it is not known what the writes make of it.
+const FIRST_BYTES_PER_SECOND: u64 = 64 << 20;
 /// As much as this is always moved, or a snapshot would never end.
 const LEAST_BYTES_PER_SECOND: u64 = 2 << 20;
 /// So long without a charge is a pause.
@@ -31,8 +31,9 @@ pub(crate) struct Budget {
     bytes_per_second: u64,
     /// When everything that was charged is paid for.
     paid_at: Instant,
-    /// How many of the parts are used, and how many at least.
+    /// How many of the parts are used, how many at first, and how many at least.
     share: u32,
+    first: u32,
     least: u32,
     /// How long a batch waits when nothing is moved.
     usual: Option<Duration>,
@@ -47,12 +48,15 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes_per_second: u64, now: Instant) -> Self {
-        let least = u64::from(PARTS) * LEAST_BYTES_PER_SECOND / bytes_per_second;
+        let parts = |rate: u64| u32::try_from(u64::from(PARTS) * rate / bytes_per_second);
+        let parts = |rate, most| parts(rate).unwrap_or(most).clamp(1, most);
+        let first = parts(FIRST_BYTES_PER_SECOND, PARTS);
         Self {
             bytes_per_second,
             paid_at: now,
-            share: FIRST_PARTS,
-            least: (least as u32).clamp(1, FIRST_PARTS),
+            share: first,
+            first,
+            least: parts(LEAST_BYTES_PER_SECOND, PARTS / 4),
             usual: None,
             has_moved: false,
             batches: 0,
@@ -69,7 +73,7 @@ impl Budget {
     /// Charges what is moved now.
     pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
         if now - self.paid_at > PAUSE {
-            self.share = self.share.min(FIRST_PARTS);
+            self.share = self.share.min(self.first);
         }
         let nanos = u128::from(bytes as u64) * 1_000_000_000 * u128::from(PARTS)
             / (u128::from(self.bytes_per_second) * u128::from(self.share));
@@ -219,6 +223,7 @@ mod tests {
     fn a_low_rate_does_not_sink_to_nothing() {
         for (rate, least) in [(64 << 20, 3), (8 << 20, 25), (1 << 20, 25)] {
             let mut budget = Budget::new(rate, at(0));
+            assert_eq!(budget.percent(), 100, "nothing to be careful of");
             budget.heed(100, Duration::from_millis(100));
             heed(&mut budget, 20, 100, 900_000);
             heed(&mut budget, 1, 100, 9_000_000);

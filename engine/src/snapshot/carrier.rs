@@ -25,8 +25,8 @@ const ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// How snapshots travel.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotSettings {
-    /// Bytes per second at most, over all that this node sends and receives: a quarter at first, and fewer while the log's
-    /// batches wait longer than usual.
+    /// Bytes per second at most, over all that this node sends and receives: 64 MiB at first, and fewer while the log's batches
+    /// wait longer than usual.
     pub bytes_per_second: u64,
     /// Snapshots sent at the same time; others wait.
     pub max_outgoing: usize,
@@ -66,7 +66,7 @@ pub struct SnapshotCounters {
     pub received_bytes: u64,
     /// Transfers that were given up, by either side.
     pub given_up: u64,
-    /// How much of the rate is used at present: a quarter at first, more while writes do not suffer, and less while they do.
+    /// How much of the rate is used at present: 64 MiB/s at first, more while writes do not suffer, and less while they do.
     pub rate_percent: u32,
 }
 
