@@ -51,6 +51,7 @@ impl Shared {
         };
         // One that was merged belongs to none any more, but views from before read it. They hold their version, or keep it
         // in the tree's history, and so does every read while it lasts.
+        //
         // In this order: what goes out of the version after it was looked at is in it, and whoever held it before is in the
         // book.
         let version = self.tree.current_version();
