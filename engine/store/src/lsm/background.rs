@@ -4,6 +4,7 @@
 //! They are two so that a compaction, which may take many seconds, never keeps a full memtable in
 //! memory. Both stop when told to; a compaction under way is broken off (`CompactionPace`).
 
+use super::memtable;
 use super::pins::Pins;
 use super::scrub::Scrub;
 use super::shed::ShedRequest;
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How long a flush waits before it tries again on a full disk.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a flush waits before it looks again whether a batch is whole.
+const BATCH_PAUSE: Duration = Duration::from_micros(100);
 
 /// How long merges wait after one has met damage, which doubles from time to time.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
@@ -318,20 +322,35 @@ impl Shared {
 
     fn flush_sealed(&self) -> Result<u64, StoreError> {
         let _writing = self.writing.read();
-        let lock = self.tree.get_flush_lock();
-        let flushed = self.tree.flush(&lock, self.pins.watermark());
-        drop(lock);
-        let bytes = flushed.map_err(|error| {
+        let (memtables, _) = self.pins.visible();
+        let sealed = memtables.sealed().to_vec();
+        // With them goes the active one of now, which is not to be kept.
+        drop(memtables);
+        if sealed.is_empty() {
+            return Ok(0);
+        }
+        let watermark = self.pins.watermark();
+        let written = memtable::with_versions(&sealed, watermark, |rows| {
+            let tables = self.tree.flush_to_tables(rows)?;
+            let (tables, blobs) = tables.unwrap_or_default();
+            let blobs = blobs.as_deref();
+            self.tree
+                .register_tables(&tables, blobs, None, &[], watermark)
+        });
+        written.map_err(|error| {
             self.note_litter();
             self.error("flush a memtable", error)
         })?;
+        // A batch takes no time that counts here, but a thread that died of a bug may have left one open.
+        while !self.pins.forget(&sealed) && !self.stopping.load(Ordering::Acquire) {
+            std::thread::sleep(BATCH_PAUSE);
+        }
         self.forget_versions();
-        Ok(bytes.unwrap_or(0))
+        Ok(sealed.iter().map(|table| table.bytes()).sum())
     }
 
     /// Lets go of versions that nobody can look at any more. The tree does so within a flush, but
-    /// for lack of a newer number not yet of the version, and so the memtables, just replaced; on a
-    /// node that falls idle they would stay in memory.
+    /// for lack of a newer number not yet of the version just replaced.
     pub(super) fn forget_versions(&self) {
         let watermark = self.pins.watermark();
         let mut versions = self.tree.get_version_history_lock();

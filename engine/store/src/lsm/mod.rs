@@ -13,9 +13,9 @@
 //! - Numbers come from the counter that the tree shares, because registering tables draws one too;
 //!   visibility is kept apart from it, because that may happen in the middle of a batch (`pins`).
 //! - No flush and no compaction is given a watermark above a living view (`pins`).
-//! - The tree syncs its manifest under a lock that every insert through its front door needs. The
-//!   apply thread, the only one that ever changes which memtable is active, therefore writes to the
-//!   memtable itself, and no sync of tables ever stops an apply.
+//! - The tree syncs its manifest under a lock that every insert through its front door needs. The rows that no table has
+//!   yet are therefore kept beside it (`memtable`), and no sync of tables ever stops an apply. The tree's own memtable stays
+//!   empty.
 //! - Opening believes the manifest and the tables' directories before it has verified them; a flipped
 //!   bit there ends in a panic, an abort or a wrong list of tables. So they are verified first
 //!   (`preflight`). Blocks of tables are verified by the tree whenever they are read.
@@ -30,6 +30,7 @@
 mod background;
 mod damage;
 mod litter;
+mod memtable;
 mod monitor;
 mod pace;
 mod pins;
@@ -51,14 +52,12 @@ pub use view::LsmView;
 
 use crate::durability::{AppliedIndexes, Reached};
 use crate::keys::{self, LOCAL_TABLET, Space};
-use crate::{Durability, Store, StoreError, WriteBatch};
+use crate::{Durability, Store, StoreError, View as _, WriteBatch};
 use background::{Sealed, Shared};
 use bytes::Bytes;
 use byteview::ByteView;
-use lsm_tree::{
-    AbstractTree, AnyTree, Guard as _, InternalValue, Memtable, SequenceNumberCounter, Slice,
-    ValueType,
-};
+use lsm_tree::{AbstractTree, AnyTree, Guard as _, SequenceNumberCounter, Slice};
+use memtable::Memtable;
 use pins::Pins;
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{GroupId, LogIndex, TabletId};
@@ -79,7 +78,7 @@ pub struct LsmStore {
     settings: LsmSettings,
     shared: Arc<Shared>,
     tree: AnyTree,
-    /// The tree's active memtable. Only [`LsmStore::rotate`] changes it.
+    /// The active one. Only [`LsmStore::rotate`] changes it.
     memtable: Arc<Memtable>,
     applied: AppliedIndexes,
     /// The groups whose applied index has moved since the active memtable began. Their rows are written
@@ -119,7 +118,7 @@ impl LsmStore {
         let scrub = Scrub::new(settings.scrub_interval, settings.scrub_bytes_per_second);
         let shared = Shared::new(path.into(), tree.clone(), pins, durability, stopping, scrub);
         let shared = Arc::new(shared);
-        let memtable = tree.active_memtable();
+        let memtable = Arc::clone(shared.pins.visible().0.active());
         let mut store = Self {
             settings,
             shared,
@@ -190,9 +189,10 @@ impl LsmStore {
     fn seal(&mut self) {
         self.write_applied();
         self.write_sentinel();
-        let is_sealed = self.tree.rotate_memtable().is_some();
-        if is_sealed {
-            self.memtable = self.tree.active_memtable();
+        let next = self.shared.pins.seal();
+        let is_sealed = next.is_some();
+        if let Some(next) = next {
+            self.memtable = next;
         }
         if is_sealed || !self.unneeded.is_empty() || self.shedding.request.is_some() {
             self.shared.hand_over(Sealed {
@@ -212,18 +212,17 @@ impl LsmStore {
         if self.moved.is_empty() {
             return;
         }
-        let seqno = self.shared.pins.open_batch();
-        for group in std::mem::take(&mut self.moved) {
-            let key = keys::group_key(Space::Applied, group);
-            let row = match self.applied.get(&group) {
-                Some(index) => {
-                    let value = index.0.to_be_bytes();
-                    InternalValue::from_components(key, value, seqno, ValueType::Value)
-                }
-                None => InternalValue::new_tombstone(key, seqno),
-            };
-            self.memtable.insert(row);
-        }
+        let moved = std::mem::take(&mut self.moved);
+        self.insert(moved.into_iter().map(|group| {
+            let index = self.applied.get(&group);
+            let value = index.map(|index| Slice::from(index.0.to_be_bytes()));
+            (keys::group_key(Space::Applied, group).into(), value)
+        }));
+    }
+
+    /// Writes rows at a number of their own.
+    fn insert(&self, rows: impl IntoIterator<Item = (Slice, Option<Slice>)>) {
+        self.memtable.insert(self.shared.pins.open_batch(), rows);
         self.shared.pins.publish();
     }
 }
@@ -239,7 +238,7 @@ impl Store for LsmStore {
             memtable_bytes,
             ..
         } = self.settings;
-        if self.memtable.size() >= memtable_bytes {
+        if self.memtable.bytes() >= memtable_bytes {
             // One more memtable may be sealed only if that keeps to the bound (S11).
             self.shared.wait_for_room(max_sealed_memtables, max_stall)?;
             self.seal();
@@ -249,19 +248,12 @@ impl Store for LsmStore {
         if batch.is_empty() {
             return Ok(());
         }
-        let seqno = self.shared.pins.open_batch();
         // One allocation for the whole batch; rows are slices of it, but for keys of up to 20 bytes, which lie
         // in the memtable's nodes. It lives as long as its memtable, which is as long as the rows would anyway.
         let bytes = ByteView::new(batch.bytes());
-        for row in batch.rows() {
-            let key = Slice::from(bytes.slice(row.key));
-            let (value, kind) = match row.value {
-                Some(value) => (Slice::from(bytes.slice(value)), ValueType::Value),
-                None => (Slice::empty(), ValueType::Tombstone),
-            };
-            self.memtable
-                .insert(InternalValue::from_components(key, value, seqno, kind));
-        }
+        let slice = |range| Slice::from(bytes.slice(range));
+        let rows = batch.rows();
+        self.insert(rows.map(|row| (slice(row.key), row.value.map(slice))));
         for (group, index) in batch.applied() {
             self.moved.insert(*group);
             match index {
@@ -274,16 +266,12 @@ impl Store for LsmStore {
                 }
             }
         }
-        self.shared.pins.publish();
         batch.clear();
         Ok(())
     }
 
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let pin = self.shared.pins.pin();
-        let found = self.tree.get(stored_key, pin.seqno());
-        let read_error = |error| self.shared.read_error(error, stored_key, stored_key);
-        Ok(found.map_err(read_error)?.map(view::own))
+        self.view().get(stored_key)
     }
 
     fn view(&self) -> LsmView {

@@ -51,7 +51,7 @@ impl LsmMonitor {
         } = &*self.shared;
         let progress = self.shared.progress();
         LsmStats {
-            memtable_bytes: tree.active_memtable().size(),
+            memtable_bytes: pins.visible().0.active().bytes(),
             sealed_memtables: progress.sealed,
             tables: tree.table_count(),
             disk_bytes: tree.disk_space(),

@@ -2,14 +2,19 @@
 //!
 //! Every batch has one sequence number, drawn from the counter that the tree also draws from when
 //! it registers tables. A view at `seqno` sees what has a smaller one. The tree finds the tables
-//! and memtables that belong to a view by its number, and panics if they have been forgotten: that is
+//! that belong to a view by its number, and panics if they have been forgotten: that is
 //! why every flush and compaction is given a watermark that [`Pins`] holds at or below each living
 //! view and each view that may still be taken.
+//!
+//! The memtables that belong to a view it gets with its number, so that nothing can be sealed in between. A memtable
+//! that was flushed goes only once every view taken from then on finds its table: while a batch is written, views
+//! are taken at a number from before the flush.
 //!
 //! The tree forgets from the oldest version on. So a view that it has to find keeps all versions that are newer, with every
 //! table that was merged away since: under writes that is many times the state within a minute. One that is to live long
 //! therefore holds its version itself, and the tree may forget it; the book then knows only which tables it reads.
 
+use super::memtable::{Memtable, Memtables};
 use lsm_tree::{SeqNo, SequenceNumberCounter, TableId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,6 +30,7 @@ pub(super) struct Pins {
 struct State {
     /// The number of the batch that is being written: it must stay invisible until it is whole.
     open_batch: Option<SeqNo>,
+    memtables: Arc<Memtables>,
     /// How many views are at each number.
     views: BTreeMap<SeqNo, usize>,
     /// The tables of each version that is held.
@@ -55,9 +61,27 @@ impl Pins {
         self.state.lock().open_batch = None;
     }
 
-    /// What a view taken now is at.
-    pub(super) fn visible(&self) -> SeqNo {
-        self.visible_in(&self.state.lock())
+    /// The present memtables, and what a view taken now is at.
+    pub(super) fn visible(&self) -> (Arc<Memtables>, SeqNo) {
+        let state = self.state.lock();
+        (Arc::clone(&state.memtables), self.visible_in(&state))
+    }
+
+    /// Lets a new memtable take the active one's place, unless that is empty, and returns it.
+    pub(super) fn seal(&self) -> Option<Arc<Memtable>> {
+        let mut state = self.state.lock();
+        state.memtables = Arc::new(state.memtables.seal()?);
+        Some(Arc::clone(state.memtables.active()))
+    }
+
+    /// Lets go of memtables whose rows are in registered tables, and returns whether it did: not while a batch is open.
+    pub(super) fn forget(&self, flushed: &[Arc<Memtable>]) -> bool {
+        let mut state = self.state.lock();
+        let is_closed = state.open_batch.is_none();
+        if is_closed {
+            state.memtables = Arc::new(state.memtables.without(flushed));
+        }
+        is_closed
     }
 
     fn visible_in(&self, state: &State) -> SeqNo {
@@ -71,6 +95,7 @@ impl Pins {
         *state.views.entry(seqno).or_default() += 1;
         Pin {
             pins: Arc::clone(self),
+            memtables: Arc::clone(&state.memtables),
             seqno,
         }
     }
@@ -129,12 +154,17 @@ impl Drop for Hold {
 /// Keeps one version alive.
 pub(super) struct Pin {
     pins: Arc<Pins>,
+    memtables: Arc<Memtables>,
     seqno: SeqNo,
 }
 
 impl Pin {
-    pub(super) fn seqno(&self) -> SeqNo {
+    pub(super) const fn seqno(&self) -> SeqNo {
         self.seqno
+    }
+
+    pub(super) fn memtables(&self) -> &Memtables {
+        &self.memtables
     }
 }
 
@@ -153,6 +183,30 @@ impl Drop for Pin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flushed_memtable_stays_while_views_are_taken_from_before_its_flush() {
+        let pins = Arc::new(Pins::new(SequenceNumberCounter::new(5)));
+        assert!(pins.seal().is_none(), "there is nothing in it");
+        let row = || [("key".into(), Some("value".into()))];
+        let has_row = |pin: &Pin| pin.memtables().get(b"key", pin.seqno()).is_some();
+        let active = Arc::clone(pins.visible().0.active());
+        let early = pins.pin();
+        active.insert(pins.open_batch(), row());
+        assert!(!has_row(&pins.pin()));
+        pins.publish();
+        assert!(pins.seal().is_some_and(|new| !Arc::ptr_eq(&new, &active)));
+        let sealed = pins.visible().0.sealed().to_vec();
+        let batch = pins.open_batch();
+        // The tree draws a number for the table now, and does not show it to a view of a smaller one.
+        assert!(pins.seqno.next() > batch);
+        assert!(!pins.forget(&sealed));
+        let late = pins.pin();
+        pins.publish();
+        assert!(pins.forget(&sealed));
+        assert!(has_row(&late) && !has_row(&early) && !has_row(&pins.pin()));
+        assert!(pins.visible().0.sealed().is_empty());
+    }
 
     #[test]
     fn the_watermark_is_never_above_a_view_or_an_open_batch() {

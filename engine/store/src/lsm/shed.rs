@@ -20,7 +20,7 @@ use super::LsmStore;
 use super::background::Shared;
 use crate::keys::{self, LOCAL_TABLET};
 use crate::{Store, StoreError, WriteBatch};
-use lsm_tree::{AbstractTree, InternalValue, Slice, Table, TableId};
+use lsm_tree::{AbstractTree, Slice, Table, TableId};
 use pontoon_types::TabletId;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -291,10 +291,7 @@ impl LsmStore {
     /// Keeps the memtable's table out of the range that is to go.
     pub(super) fn write_sentinel(&mut self) {
         if let Some(sentinel) = &self.shedding.sentinel {
-            let seqno = self.shared.pins.open_batch();
-            let row = InternalValue::new_tombstone(&**sentinel, seqno);
-            self.memtable.insert(row);
-            self.shared.pins.publish();
+            self.insert([(sentinel.as_slice().into(), None)]);
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use super::LsmStore;
 use super::background::Shared;
+use super::memtable::{Found, Memtables};
 use super::pins::{Hold, Pin};
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Guard, Slice, Tree};
+use itertools::{EitherOrBoth, Itertools};
+use lsm_tree::{AbstractTree, Guard, SeqNo, Slice, Tree};
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// An immutable version of an [`LsmStore`](crate::LsmStore).
@@ -22,11 +25,16 @@ enum Version {
     /// The tree finds it by its number, and keeps all that are newer, too.
     Pinned(Pin),
     /// It is in our own hands, and the tree may forget it.
-    Held { read: Box<ReadRange>, _hold: Hold },
+    Held {
+        memtables: Arc<Memtables>,
+        seqno: SeqNo,
+        read: Box<ReadTables>,
+        _hold: Hold,
+    },
 }
 
-type Rows = Box<dyn Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send>;
-type ReadRange = dyn Fn(&[u8], &[u8]) -> Rows + Send + Sync;
+type TableRows = Box<dyn Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send>;
+type ReadTables = dyn Fn(&[u8], &[u8]) -> TableRows + Send + Sync;
 
 impl LsmView {
     pub(super) fn pinned(shared: Arc<Shared>) -> Self {
@@ -40,7 +48,8 @@ impl LsmView {
     /// the latest version has forgotten of older ones, what the view sees is in it.
     pub(super) fn held(store: &LsmStore) -> Self {
         let shared = Arc::clone(&store.shared);
-        let seqno = shared.pins.visible();
+        // Before the tables, so that what is flushed meanwhile is in both and not in neither.
+        let (memtables, seqno) = shared.pins.visible();
         let (version, hold) = loop {
             let present = shared.tree.current_version();
             let tables = present.iter_tables().map(|table| table.id());
@@ -51,12 +60,14 @@ impl LsmView {
                 break (version, hold);
             }
         };
-        let read = move |from: &[u8], to: &[u8]| -> Rows {
+        let read = move |from: &[u8], to: &[u8]| -> TableRows {
             let range = Slice::from(from)..Slice::from(to);
             let rows = Tree::create_internal_range(version.clone(), &range, seqno, None);
             Box::new(rows.map(|row| row.map(|row| (row.key.user_key, row.value))))
         };
         let version = Version::Held {
+            memtables,
+            seqno,
             read: Box::new(read),
             _hold: hold,
         };
@@ -65,7 +76,16 @@ impl LsmView {
 }
 
 impl Inner {
-    fn rows(&self, from: &[u8], to: &[u8]) -> Rows {
+    fn memtables(&self) -> (&Memtables, SeqNo) {
+        match &self.version {
+            Version::Pinned(pin) => (pin.memtables(), pin.seqno()),
+            Version::Held {
+                memtables, seqno, ..
+            } => (memtables, *seqno),
+        }
+    }
+
+    fn table_rows(&self, from: &[u8], to: &[u8]) -> TableRows {
         match &self.version {
             Version::Pinned(pin) => {
                 let rows = self.shared.tree.range(from..to, pin.seqno(), None);
@@ -74,11 +94,43 @@ impl Inner {
             Version::Held { read, .. } => read(from, to),
         }
     }
+
+    fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send + use<> {
+        let (memtables, seqno) = self.memtables();
+        overlay(memtables.range(from, to, seqno), self.table_rows(from, to))
+    }
+}
+
+/// What the tables have, where the memtables do not know of anything newer.
+fn overlay(
+    memtables: impl Iterator<Item = (Slice, Found)> + Send,
+    tables: impl Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send,
+) -> impl Iterator<Item = lsm_tree::Result<(Slice, Slice)>> + Send {
+    let order = |newer: &(Slice, Found), older: &lsm_tree::Result<(Slice, Slice)>| match older {
+        Ok((key, _)) => newer.0.cmp(key),
+        // Told at once.
+        Err(_) => Ordering::Greater,
+    };
+    let both = memtables.merge_join_by(tables, order);
+    both.filter_map(|row| match row {
+        EitherOrBoth::Right(older) => Some(older),
+        EitherOrBoth::Left((key, found)) | EitherOrBoth::Both((key, found), _) => {
+            found.map(|value| Ok((key, value)))
+        }
+    })
 }
 
 impl View for LsmView {
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let Inner { shared, version } = &*self.0;
+        let (memtables, seqno) = self.0.memtables();
+        if let Some(found) = memtables.get(stored_key, seqno) {
+            return Ok(found.map(own));
+        }
         let found = match version {
             Version::Pinned(pin) => shared.tree.get(stored_key, pin.seqno()),
             Version::Held { read, .. } => {
@@ -110,7 +162,7 @@ impl View for LsmView {
 
 /// What was read, for whoever wants it. Small rows are copied, so that one that waits to be sent does
 /// not keep its block of 4 KiB alive.
-pub(super) fn own(row: Slice) -> Bytes {
+fn own(row: Slice) -> Bytes {
     if row.len() < 1024 {
         Bytes::copy_from_slice(&row)
     } else {
