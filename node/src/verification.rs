@@ -121,7 +121,7 @@ mod tests {
         let history = History::default();
         for key in keys {
             let pending = history.begin(key.as_bytes(), Some(b"v"));
-            history.end(key.as_bytes(), pending, Outcome::Acknowledged);
+            history.end(pending, Outcome::Acknowledged);
         }
         history
     }

@@ -4,6 +4,7 @@ use super::Run;
 use crate::history::Outcome;
 use crate::measure::{Kind, Recorder};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pontoon_client::{Client, ClientError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,22 +19,19 @@ pub struct Failed(pub Box<ClientError>);
 pub struct Actor {
     run: Arc<Run>,
     client: Client,
-    recorder: Recorder,
+    /// Shared with others: histograms of their own would not all stay in a core's cache.
+    recorder: Arc<Mutex<Recorder>>,
     last_success: Instant,
 }
 
 impl Actor {
-    pub(super) fn new(run: Arc<Run>, client: Client) -> Self {
+    pub(super) fn new(run: Arc<Run>, client: Client, recorder: Arc<Mutex<Recorder>>) -> Self {
         Self {
             run,
             client,
-            recorder: Recorder::default(),
+            recorder,
             last_success: Instant::now(),
         }
-    }
-
-    pub(super) fn into_recorder(self) -> Recorder {
-        self.recorder
     }
 
     /// The run it takes part in.
@@ -97,7 +95,7 @@ impl Actor {
         };
         let pending = history.begin(key, Some(value));
         let result = self.client.put(key, value).await;
-        history.end(key, pending, outcome_of(&result));
+        history.end(pending, outcome_of(&result));
         result
     }
 
@@ -111,20 +109,22 @@ impl Actor {
         match result {
             Ok(value) => {
                 self.run.done.fetch_add(1, Ordering::Relaxed);
-                let pause = self.last_success.elapsed();
-                self.last_success = Instant::now();
+                let now = Instant::now();
+                let pause = now.duration_since(self.last_success);
+                self.last_success = now;
                 if measuring {
-                    self.recorder.longest_pause = self.recorder.longest_pause.max(pause);
-                    self.recorder.record(kind, began.elapsed());
+                    let mut recorder = self.recorder.lock();
+                    recorder.longest_pause = recorder.longest_pause.max(pause);
+                    recorder.record(kind, now.duration_since(began));
                 }
                 Ok(value)
             }
             Err(error) => {
                 // Failures count even outside the window: there must be none at all.
                 if error.is_unknown_outcome() {
-                    self.recorder.unknown += 1;
+                    self.recorder.lock().unknown += 1;
                 } else {
-                    self.recorder.errors += 1;
+                    self.recorder.lock().errors += 1;
                 }
                 self.run.note_error(&error);
                 // A cluster that refuses at once is not helped by being asked a million times.

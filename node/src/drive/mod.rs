@@ -9,6 +9,7 @@ mod actor;
 
 pub use actor::{Actor, Failed};
 
+use crate::config::defaults;
 use crate::history::History;
 use crate::measure::Recorder;
 use parking_lot::Mutex;
@@ -76,9 +77,9 @@ impl Run {
 #[derive(Debug)]
 pub struct Clients {
     run: Arc<Run>,
-    tasks: JoinSet<Recorder>,
-    /// What those saw that have come to an end.
-    seen: Recorder,
+    tasks: JoinSet<()>,
+    /// What they see, some of them in one: as many as threads run clients at once.
+    recorders: Vec<Arc<Mutex<Recorder>>>,
 }
 
 impl Clients {
@@ -87,17 +88,20 @@ impl Clients {
     pub fn start<W, F>(run: Arc<Run>, client: &Client, count: usize, work: W) -> Self
     where
         W: Fn(Actor, u64) -> F,
-        F: Future<Output = Actor> + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        for number in 0..count as u64 {
-            let work = work(Actor::new(run.clone(), client.clone()), number);
-            tasks.spawn(async move { work.await.into_recorder() });
+        let recorders: Vec<Arc<Mutex<Recorder>>> = (0..defaults::network_threads())
+            .map(|_| Arc::default())
+            .collect();
+        for (number, recorder) in (0..count as u64).zip(recorders.iter().cycle()) {
+            let actor = Actor::new(run.clone(), client.clone(), recorder.clone());
+            tasks.spawn(work(actor, number));
         }
         Self {
             run,
             tasks,
-            seen: Recorder::default(),
+            recorders,
         }
     }
 
@@ -125,17 +129,21 @@ impl Clients {
     /// # Panics
     /// If a client panicked: then its history is not to be trusted.
     pub async fn finish(mut self) -> Recorder {
-        while let Some(recorder) = self.tasks.join_next().await {
-            self.seen.merge(&recorder.expect("a client does not panic"));
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("a client does not panic");
         }
-        self.seen
+        let mut seen = Recorder::default();
+        for recorder in &self.recorders {
+            seen.merge(&recorder.lock());
+        }
+        seen
     }
 
     /// Whether a client is still at work.
     #[must_use]
     pub fn are_at_work(&mut self) -> bool {
-        while let Some(recorder) = self.tasks.try_join_next() {
-            self.seen.merge(&recorder.expect("a client does not panic"));
+        while let Some(ended) = self.tasks.try_join_next() {
+            ended.expect("a client does not panic");
         }
         !self.tasks.is_empty()
     }

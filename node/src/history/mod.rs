@@ -17,9 +17,10 @@
 //! Only unknown outcomes stay. Of a value its 64-bit hash is kept.
 
 use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a write was to leave at its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +28,7 @@ struct Effect(Option<u64>);
 
 impl Effect {
     fn of(value: Option<&[u8]>) -> Self {
-        Self(value.map(|value| {
-            let mut hasher = DefaultHasher::new();
-            value.hash(&mut hasher);
-            hasher.finish()
-        }))
+        Self(value.map(xxh3_64))
     }
 }
 
@@ -51,6 +48,8 @@ pub enum Outcome {
 #[must_use = "a write that never ends counts as unknown for ever"]
 pub struct Pending {
     began: u64,
+    shelf: usize,
+    place: usize,
 }
 
 /// A write that a read may still return.
@@ -64,7 +63,7 @@ struct Candidate {
 
 #[derive(Debug, Default)]
 struct Register {
-    candidates: Vec<Candidate>,
+    candidates: SmallVec<[Candidate; 2]>,
     /// Acknowledged writes of this key, forgotten ones too.
     acknowledged: u64,
     /// When the latest of the acknowledged writes began: whatever ended before is overwritten.
@@ -90,7 +89,21 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct History {
     clock: AtomicU64,
-    shelves: Vec<Mutex<HashMap<Box<[u8]>, Register>>>,
+    shelves: Vec<Mutex<Shelf>>,
+}
+
+/// The registers of some of the keys.
+#[derive(Debug, Default)]
+struct Shelf {
+    places: HashMap<Box<[u8]>, usize>,
+    registers: Vec<Register>,
+}
+
+impl Shelf {
+    fn of(&mut self, key: &[u8]) -> Option<&mut Register> {
+        let place = *self.places.get(key)?;
+        Some(&mut self.registers[place])
+    }
 }
 
 /// Counts of a whole history.
@@ -120,43 +133,56 @@ impl History {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
 
-    fn shelf(&self, key: &[u8]) -> &Mutex<HashMap<Box<[u8]>, Register>> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        &self.shelves[hasher.finish() as usize % SHELVES]
+    fn shelf_of(key: &[u8]) -> usize {
+        xxh3_64(key) as usize % SHELVES
+    }
+
+    fn shelf(&self, key: &[u8]) -> &Mutex<Shelf> {
+        &self.shelves[Self::shelf_of(key)]
     }
 
     /// A write is about to be sent: `value` to `key`, or its removal.
     pub fn begin(&self, key: &[u8], value: Option<&[u8]>) -> Pending {
         let effect = Effect::of(value);
-        let mut shelf = self.shelf(key).lock();
+        let number = Self::shelf_of(key);
+        let mut shelf = self.shelves[number].lock();
         let began = self.now();
         let candidate = Candidate {
             began,
             ended: None,
             effect,
         };
-        match shelf.get_mut(key) {
-            Some(register) => register.candidates.push(candidate),
-            None => {
-                let register = Register {
-                    candidates: vec![candidate],
-                    ..Register::default()
-                };
-                shelf.insert(key.into(), register);
+        let place = match shelf.places.get(key) {
+            Some(place) => {
+                let place = *place;
+                shelf.registers[place].candidates.push(candidate);
+                place
             }
+            None => {
+                let place = shelf.registers.len();
+                shelf.registers.push(Register {
+                    candidates: smallvec![candidate],
+                    ..Register::default()
+                });
+                shelf.places.insert(key.into(), place);
+                place
+            }
+        };
+        Pending {
+            began,
+            shelf: number,
+            place,
         }
-        Pending { began }
     }
 
     /// The write has ended.
     ///
     /// # Panics
-    /// If it did not begin here with this key.
-    pub fn end(&self, key: &[u8], pending: Pending, outcome: Outcome) {
-        let mut shelf = self.shelf(key).lock();
+    /// If it did not begin here.
+    pub fn end(&self, pending: Pending, outcome: Outcome) {
+        let mut shelf = self.shelves[pending.shelf].lock();
         let now = self.now();
-        let register = shelf.get_mut(key).expect("the write began with this key");
+        let register = &mut shelf.registers[pending.place];
         let place = register
             .candidates
             .iter()
@@ -183,7 +209,7 @@ impl History {
     /// for each key.
     pub fn check(&self, key: &[u8], found: Option<&[u8]>) -> Verdict {
         let mut shelf = self.shelf(key).lock();
-        let Some(register) = shelf.get_mut(key) else {
+        let Some(register) = shelf.of(key) else {
             return match found {
                 Some(_) => Verdict::Unexpected,
                 None => Verdict::Right,
@@ -208,7 +234,7 @@ impl History {
     pub fn acknowledged(&self, key: &[u8]) -> u64 {
         self.shelf(key)
             .lock()
-            .get(key)
+            .of(key)
             .map_or(0, |register| register.acknowledged)
     }
 
@@ -217,7 +243,11 @@ impl History {
         let mut keys = Vec::new();
         for shelf in &self.shelves {
             let shelf = shelf.lock();
-            let unchecked = shelf.iter().filter(|(_, register)| !register.checked);
+            let is_unchecked = |place: usize| !shelf.registers[place].checked;
+            let unchecked = shelf
+                .places
+                .iter()
+                .filter(|(_, place)| is_unchecked(**place));
             keys.extend(unchecked.map(|(key, _)| key.clone()));
         }
         keys
@@ -227,7 +257,7 @@ impl History {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for shelf in &self.shelves {
-            for register in shelf.lock().values() {
+            for register in &shelf.lock().registers {
                 tally.keys += 1;
                 tally.acknowledged += register.acknowledged;
                 let unknown = register.candidates.iter().filter(|one| one.ended.is_none());
@@ -245,7 +275,7 @@ mod tests {
 
     fn write(history: &History, value: &str, outcome: Outcome) {
         let pending = history.begin(b"k", Some(value.as_bytes()));
-        history.end(b"k", pending, outcome);
+        history.end(pending, outcome);
     }
 
     fn check(history: &History, found: Option<&str>) -> Verdict {
@@ -314,8 +344,8 @@ mod tests {
         let history = History::default();
         let first = history.begin(b"k", Some(b"1"));
         let second = history.begin(b"k", Some(b"2"));
-        history.end(b"k", second, Acknowledged);
-        history.end(b"k", first, Acknowledged);
+        history.end(second, Acknowledged);
+        history.end(first, Acknowledged);
         assert_eq!(check(&history, Some("1")), Verdict::Right);
         assert_eq!(check(&history, Some("2")), Verdict::Right);
         write(&history, "3", Acknowledged);
@@ -331,7 +361,7 @@ mod tests {
         let long = history.begin(b"k", Some(b"long"));
         write(&history, "old", Acknowledged);
         write(&history, "new", Acknowledged);
-        history.end(b"k", long, Acknowledged);
+        history.end(long, Acknowledged);
         assert_eq!(check(&history, Some("old")), Verdict::Wrong);
         assert_eq!(check(&history, Some("new")), Verdict::Right);
         assert_eq!(check(&history, Some("long")), Verdict::Right);
@@ -342,7 +372,7 @@ mod tests {
         let history = History::default();
         write(&history, "a", Acknowledged);
         let pending = history.begin(b"k", None);
-        history.end(b"k", pending, Acknowledged);
+        history.end(pending, Acknowledged);
         assert_eq!(check(&history, None), Verdict::Right);
         assert_eq!(check(&history, Some("a")), Verdict::Wrong);
     }
@@ -370,7 +400,8 @@ mod tests {
             write(&history, &round.to_string(), Acknowledged);
         }
         let shelf = history.shelf(b"k").lock();
-        assert_eq!(shelf[&b"k"[..]].candidates.len(), 1);
-        assert_eq!(shelf[&b"k"[..]].acknowledged, 1000);
+        assert_eq!(shelf.registers.len(), 1);
+        assert_eq!(shelf.registers[0].candidates.len(), 1);
+        assert_eq!(shelf.registers[0].acknowledged, 1000);
     }
 }

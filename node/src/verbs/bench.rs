@@ -221,7 +221,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn work(mut self, steps: Steps) -> Actor {
+    async fn work(mut self, steps: Steps) {
         for step in steps {
             if self.actor.run().is_stopping() {
                 break;
@@ -229,7 +229,6 @@ impl Worker {
             // What failed was counted; the next step is another attempt.
             let _: Result<(), Failed> = self.step(step).await;
         }
-        self.actor
     }
 
     async fn step(&mut self, step: Step) -> Result<(), Failed> {

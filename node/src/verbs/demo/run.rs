@@ -351,7 +351,7 @@ impl Trouble {
 }
 
 /// Writes generated rows until the run stops.
-async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: usize) -> Actor {
+async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: usize) {
     let seed = fnv64(number + 1);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut values = ValueMaker::new(value_bytes, !seed);
@@ -361,13 +361,12 @@ async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: 
         // What failed was counted and noted.
         let _ = actor.put(&key, &value).await;
     }
-    actor
 }
 
 /// Writes rows of the file until it ends. A row whose outcome is unknown, or which the cluster could not
 /// take just now, is written again: the file is to be there in the end. A row that is refused for what it
 /// is ends the demo.
-async fn write_file(mut actor: Actor, file: Arc<SharedFile>) -> Actor {
+async fn write_file(mut actor: Actor, file: Arc<SharedFile>) {
     while let Some((line, row)) = file.next() {
         while let Err(Failed(source)) = actor.put(&row.key, &row.value).await {
             if !source.is_transient() {
@@ -375,11 +374,10 @@ async fn write_file(mut actor: Actor, file: Arc<SharedFile>) -> Actor {
                 file.fail(Error::Row { path, line, source });
             }
             if file.has_failed() || actor.run().is_stopping() {
-                return actor;
+                return;
             }
         }
     }
-    actor
 }
 
 impl SharedFile {
