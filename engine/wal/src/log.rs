@@ -157,13 +157,15 @@ impl<D: Directory> Log<D> {
     }
 
     fn sync_segment(&mut self, segment: &Segment<D::File>) -> Result<(), WalError> {
-        let name = crate::space::segment_name(segment.generation);
         let mut result = segment.file.sync();
         if mutant!(RepeatsFailedSync) {
             result = result.or_else(|_| segment.file.sync());
         }
         self.shared.counters.syncs.fetch_add(1, Relaxed);
-        result.map_err(|error| self.poison(WalError::io(Operation::Sync, &name)(error)))
+        result.map_err(|error| {
+            let name = crate::space::segment_name(segment.generation);
+            self.poison(WalError::io(Operation::Sync, &name)(error))
+        })
     }
 
     /// Whether something was laid that is not durable.

@@ -4,6 +4,7 @@
 //! The log's thread takes everything that waits, lays it, syncs once and announces all of it (group
 //! commit over groups and workers). Nobody waits on a lock during a sync; a lone batch waits for nothing.
 
+mod inbox;
 mod run;
 mod watch;
 
@@ -12,7 +13,8 @@ use crate::{
     Log, LogIdentity, LogReader, LogWaits, Lsn, OverQuota, Pressure, Recovered, SealedBatch,
     SyncMode, WalConfig, WalError, WalStats,
 };
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{bounded, unbounded};
+use inbox::{Sender, inbox};
 use parking_lot::Mutex;
 use pontoon_types::{Entry, GroupId, LogIndex};
 use run::{LogThread, Message, Notice, Timing, Told};
@@ -111,7 +113,7 @@ struct Threads {
     preparing: JoinHandle<()>,
     watching: JoinHandle<()>,
     /// Ends the watching when it is dropped.
-    stop_watching: Sender<()>,
+    stop_watching: crossbeam_channel::Sender<()>,
 }
 
 impl Wal {
@@ -130,7 +132,7 @@ impl Wal {
         let timing = Timing::of(&config);
         let (log, recovered) = Log::open(FsDirectory::open(path)?, config, identity)?;
         let reader = log.reader();
-        let (sender, receiver) = unbounded();
+        let (sender, inbox) = inbox();
         let (chores, next_chore) = unbounded();
         let (done, watched) = (sender.clone(), Arc::clone(&watch));
         let preparing = spawn("wal-prepare", move || {
@@ -139,14 +141,14 @@ impl Wal {
                 let chore: crate::space::Chore<FsDirectory> = chore;
                 let chore = watched.over(Wait::Preparation, || chore.run());
                 // If the log is gone nobody needs the result.
-                let _ = done.send(Message::ChoreDone(Box::new(chore)));
+                done.send(Message::ChoreDone(Box::new(chore)));
             }
         })?;
         let (stop_watching, stop) = bounded(0);
         let (watched, heard) = (Arc::clone(&watch), Arc::clone(&listener));
         let watching = spawn("wal-watch", move || watched.run(&heard, &stop))?;
         let watched = Arc::clone(&watch);
-        let thread = LogThread::new(log, receiver, chores, listener, watched, timing);
+        let thread = LogThread::new(log, inbox, chores, listener, watched, timing);
         let log = spawn("wal", move || thread.run())?;
         let threads = Threads {
             log,
@@ -186,7 +188,7 @@ impl Wal {
             submitted_at: Instant::now(),
             told,
         };
-        let _ = self.inner.sender.send(Message::Batch(batch, notice));
+        self.inner.sender.send(Message::Batch(batch, notice));
     }
 
     /// Reads entries from any thread, as [`LogReader::read`] does.
@@ -247,7 +249,7 @@ impl Wal {
         let Some(threads) = self.inner.threads.lock().take() else {
             return Err(WalError::ShutDown);
         };
-        let _ = self.inner.sender.send(Message::Shutdown);
+        self.inner.sender.send(Message::Shutdown);
         let result = threads.log.join().unwrap_or(Err(WalError::ThreadDied));
         let _ = threads.preparing.join();
         drop(threads.stop_watching);
@@ -265,7 +267,7 @@ impl std::fmt::Debug for Wal {
 impl Drop for Inner {
     fn drop(&mut self) {
         // The thread is not joined: this may be running on it.
-        let _ = self.sender.send(Message::Shutdown);
+        self.sender.send(Message::Shutdown);
     }
 }
 
@@ -276,7 +278,7 @@ struct TellsOfPanic<F>(Sender<Message<F>>);
 impl<F> Drop for TellsOfPanic<F> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = self.0.send(Message::NoMoreChores);
+            self.0.send(Message::NoMoreChores);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The log's thread.
 
+use super::inbox::Inbox;
 use super::watch::{Wait, Watch};
 use super::{DurabilityListener, Ticket};
 use crate::file::Directory;
 use crate::space::{Chore, Done};
 use crate::{Log, LogQueue, Lsn, Pressure, SealedBatch, SyncMode, WalConfig, WalError};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ pub(super) enum Message<F> {
 
 pub(super) struct LogThread<D: Directory> {
     log: Log<D>,
-    receiver: Receiver<Message<D::File>>,
+    inbox: Inbox<Message<D::File>>,
     chores: Sender<Chore<D>>,
     listener: Arc<dyn DurabilityListener>,
     watch: Arc<Watch>,
@@ -85,7 +86,7 @@ pub(super) struct LogThread<D: Directory> {
 impl<D: Directory> LogThread<D> {
     pub(super) fn new(
         log: Log<D>,
-        receiver: Receiver<Message<D::File>>,
+        inbox: Inbox<Message<D::File>>,
         chores: Sender<Chore<D>>,
         listener: Arc<dyn DurabilityListener>,
         watch: Arc<Watch>,
@@ -93,7 +94,7 @@ impl<D: Directory> LogThread<D> {
     ) -> Self {
         Self {
             log,
-            receiver,
+            inbox,
             chores,
             listener,
             watch,
@@ -122,15 +123,8 @@ impl<D: Directory> LogThread<D> {
     }
 
     fn round(&mut self) {
-        let message = match self.patience() {
-            None => self
-                .receiver
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected),
-            Some(patience) => self.receiver.recv_timeout(patience),
-        };
-        match message {
-            Ok(message) => {
+        match self.inbox.recv(self.patience()) {
+            Some(message) => {
                 self.handle(message);
                 // On a busy machine those who have more to write get the core first, as long as they
                 // bring more, and share the sync; on an idle one this costs nothing.
@@ -142,8 +136,7 @@ impl<D: Directory> LogThread<D> {
                 }
                 self.finish_round();
             }
-            Err(RecvTimeoutError::Timeout) => self.idle(),
-            Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            None => self.idle(),
         }
         self.start_chores();
     }
@@ -152,7 +145,7 @@ impl<D: Directory> LogThread<D> {
     fn take_waiting(&mut self) -> bool {
         let mut any = false;
         while self.laid_bytes < ROUND_BYTES
-            && let Ok(message) = self.receiver.try_recv()
+            && let Some(message) = self.inbox.try_recv()
         {
             self.handle(message);
             any = true;
@@ -302,13 +295,13 @@ impl<D: Directory> LogThread<D> {
 
     /// What was submitted before the shutdown is still laid, if there is room.
     fn drain(&mut self) {
-        while let Ok(message) = self.receiver.try_recv() {
+        while let Some(message) = self.inbox.try_recv() {
             self.handle(message);
         }
         self.start_chores();
         while self.queue.has_waiting()
             && self.log.spare_is_coming()
-            && let Ok(message) = self.receiver.recv()
+            && let Some(message) = self.inbox.recv(None)
         {
             self.handle(message);
             self.start_chores();
@@ -375,8 +368,9 @@ impl Drop for PanicGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::thread::inbox::{self, inbox};
     use crate::{BatchBuilder, LogIdentity, MemoryDisk, WalConfig};
-    use crossbeam_channel::unbounded;
+    use crossbeam_channel::{Receiver, unbounded};
     use parking_lot::Mutex;
     use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};
 
@@ -402,7 +396,7 @@ mod tests {
     /// The thread without a thread: the test takes its turns, and its chores.
     struct Stepped {
         thread: LogThread<MemoryDisk>,
-        sender: Sender<Message<crate::MemoryFile>>,
+        sender: inbox::Sender<Message<crate::MemoryFile>>,
         chores: Receiver<Chore<MemoryDisk>>,
         heard: Arc<Heard>,
         next: u64,
@@ -431,7 +425,7 @@ mod tests {
                 node: NodeId(1),
             };
             let (log, _) = Log::open(disk.clone(), config, identity).unwrap();
-            let (sender, receiver) = unbounded();
+            let (sender, inbox) = inbox();
             let (chore_sender, chores) = unbounded();
             let heard = Arc::new(Heard::default());
             let listener: Arc<dyn DurabilityListener> = heard.clone();
@@ -440,7 +434,7 @@ mod tests {
                 sync,
                 mark_after_idle: Duration::ZERO,
             };
-            let thread = LogThread::new(log, receiver, chore_sender, listener, watch, timing);
+            let thread = LogThread::new(log, inbox, chore_sender, listener, watch, timing);
             let mut stepped = Self {
                 thread,
                 sender,
@@ -472,14 +466,12 @@ mod tests {
                 sequence,
             });
             let notice = notice(told);
-            self.sender.send(Message::Batch(batch, notice)).unwrap();
+            self.sender.send(Message::Batch(batch, notice));
         }
 
         fn do_chores(&mut self) {
             while let Ok(chore) = self.chores.try_recv() {
-                self.sender
-                    .send(Message::ChoreDone(Box::new(chore.run())))
-                    .unwrap();
+                self.sender.send(Message::ChoreDone(Box::new(chore.run())));
                 self.thread.round();
             }
         }
@@ -589,7 +581,7 @@ mod tests {
             let (waiter, waiting) = oneshot::channel();
             let notice = notice(Told::Waiter(waiter));
             let sealed = BatchBuilder::new().seal();
-            stepped.sender.send(Message::Batch(sealed, notice)).unwrap();
+            stepped.sender.send(Message::Batch(sealed, notice));
             super::super::Durable(waiting)
         };
         stepped.submit(100);
@@ -678,7 +670,7 @@ mod tests {
             "who hears of it believes that what waits is durable too"
         );
         // Then the thread needs no more than time and its chores.
-        while stepped.thread.patience().is_some() || !stepped.sender.is_empty() {
+        while stepped.thread.patience().is_some() || !stepped.thread.inbox.is_empty() {
             stepped.thread.round();
             stepped.do_chores();
         }
