@@ -192,6 +192,8 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 }
             }
         }
+        // It would keep memtables that are flushed while the write waits for room.
+        drop(view);
         let is_rest = !is_readable || batch.len() < max_rows;
         self.store_mut().write(&mut batch)?;
         if is_rest {

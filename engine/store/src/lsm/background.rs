@@ -91,7 +91,6 @@ pub(super) struct State {
 /// Counters of the background's work.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    pub(super) sealed: usize,
     pub(super) flushes: u64,
     pub(super) compactions: u64,
     pub(super) failed_compactions: u64,
@@ -207,7 +206,6 @@ impl Shared {
     pub(super) fn progress(&self) -> Progress {
         let state = self.state.lock();
         Progress {
-            sealed: state.sealed.len() + state.flushing,
             flushes: state.flushes,
             compactions: state.compactions,
             failed_compactions: state.failed_compactions,
@@ -329,11 +327,10 @@ impl Shared {
         if sealed.is_empty() {
             return Ok(0);
         }
-        let watermark = self.pins.watermark();
-        let written = memtable::with_versions(&sealed, watermark, |rows| {
+        let written = memtable::with_newest(&sealed, |rows| {
             let tables = self.tree.flush_to_tables(rows)?;
             let (tables, blobs) = tables.unwrap_or_default();
-            let blobs = blobs.as_deref();
+            let (blobs, watermark) = (blobs.as_deref(), self.pins.watermark());
             self.tree
                 .register_tables(&tables, blobs, None, &[], watermark)
         });
@@ -342,7 +339,8 @@ impl Shared {
             self.error("flush a memtable", error)
         })?;
         // A batch takes no time that counts here, but a thread that died of a bug may have left one open.
-        while !self.pins.forget(&sealed) && !self.stopping.load(Ordering::Acquire) {
+        let next = self.pins.next();
+        while !self.pins.forget(&sealed, next) && !self.stopping.load(Ordering::Acquire) {
             std::thread::sleep(BATCH_PAUSE);
         }
         self.forget_versions();

@@ -9,17 +9,18 @@ use itertools::Itertools;
 use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::vec;
+use std::sync::{Arc, OnceLock};
 
 /// So many rows are inserted before a reader gets its turn.
 const LOCKED_INSERTS: usize = 256;
-/// So many rows are copied under the lock for a scan at first, and at most; most scans want few.
-const FIRST_COPY: usize = 32;
-const MOST_COPIED: usize = 512;
+/// So many versions a scan looks at under the lock at first, and at most; most scans want few.
+const FIRST_LOOKS: usize = 32;
+const MOST_LOOKS: usize = 512;
+/// What a version takes of a B-tree's nodes, of whose places a third is free.
+const VERSION_BYTES: usize = size_of::<(Version, Found)>() * 3 / 2;
 
 /// What is known of a key: its value, or that it was deleted.
 pub(super) type Found = Option<Slice>;
@@ -46,6 +47,8 @@ impl Version {
 pub(super) struct Memtable {
     rows: RwLock<BTreeMap<Version, Found>>,
     bytes: AtomicU64,
+    /// The number of its oldest rows.
+    oldest: OnceLock<SeqNo>,
 }
 
 impl Memtable {
@@ -61,13 +64,14 @@ impl Memtable {
     /// Takes in rows of one batch; of several with one key the last wins.
     pub(super) fn insert(&self, seqno: SeqNo, batch: impl IntoIterator<Item = (Slice, Found)>) {
         let mut bytes = 0;
+        self.oldest.get_or_init(|| seqno);
         let mut rows = self.rows.write();
         for (at, (key, found)) in batch.into_iter().enumerate() {
             if at % LOCKED_INSERTS == LOCKED_INSERTS - 1 {
                 RwLockWriteGuard::bump(&mut rows);
             }
             bytes += key.len() + found.as_ref().map_or(0, |value| value.len());
-            bytes += size_of::<(Version, Found)>();
+            bytes += VERSION_BYTES;
             let seqno = Reverse(seqno);
             rows.insert(Version { key, seqno }, found);
         }
@@ -81,30 +85,9 @@ impl Memtable {
         (*version.key == *key).then(|| found.clone())
     }
 
-    /// Copies some rows as a view at `seqno` sees them, and says whether there may be more.
-    fn copy(
-        &self,
-        from: Bound<Version>,
-        to: &[u8],
-        seqno: SeqNo,
-        most: usize,
-        rows: &mut Vec<(Slice, Found)>,
-    ) -> bool {
-        let table = self.rows.read();
-        for (version, found) in table.range((from, Bound::Unbounded)) {
-            if *version.key >= *to {
-                return false;
-            }
-            let is_newest = rows.last().is_none_or(|(last, _)| *last != version.key);
-            if version.seqno.0 >= seqno || !is_newest {
-                continue;
-            }
-            if rows.len() == most {
-                return true;
-            }
-            rows.push((version.key.clone(), found.clone()));
-        }
-        false
+    /// Whether it has nothing for a view at `seqno`.
+    fn is_hidden(&self, seqno: SeqNo) -> bool {
+        self.oldest.get().is_none_or(|oldest| *oldest >= seqno)
     }
 }
 
@@ -115,30 +98,45 @@ struct Scan {
     /// Where to go on.
     from: Option<Bound<Version>>,
     to: Slice,
-    copied: vec::IntoIter<(Slice, Found)>,
-    most: usize,
+    copied: VecDeque<(Slice, Found)>,
+    /// The last key that was copied.
+    last: Option<Slice>,
+    looks: usize,
+}
+
+impl Scan {
+    /// Copies some rows, of as many versions as may be looked at. That may be none although there are more.
+    fn copy(&mut self, from: Bound<Version>) {
+        let rows = self.memtable.rows.read();
+        let mut looks = 0;
+        for (version, found) in rows.range((from, Bound::Unbounded)) {
+            if version.key >= self.to {
+                return;
+            }
+            if version.seqno.0 < self.seqno && self.last.as_ref() != Some(&version.key) {
+                self.last = Some(version.key.clone());
+                self.copied.push_back((version.key.clone(), found.clone()));
+            }
+            looks += 1;
+            if looks == self.looks {
+                self.looks = (2 * looks).min(MOST_LOOKS);
+                self.from = Some(Bound::Excluded(version.clone()));
+                return;
+            }
+        }
+    }
 }
 
 impl Iterator for Scan {
     type Item = (Slice, Found);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.copied.len() == 0
+        while self.copied.is_empty()
             && let Some(from) = self.from.take()
         {
-            let mut rows = Vec::new();
-            let is_more = self
-                .memtable
-                .copy(from, &self.to, self.seqno, self.most, &mut rows);
-            self.most = (2 * self.most).min(MOST_COPIED);
-            self.from = rows.last().filter(|_| is_more).map(|(key, _)| {
-                // Behind all versions of the last one.
-                let (key, seqno) = (key.clone(), Reverse(0));
-                Bound::Excluded(Version { key, seqno })
-            });
-            self.copied = rows.into_iter();
+            self.copy(from);
         }
-        self.copied.next()
+        self.copied.pop_front()
     }
 }
 
@@ -200,12 +198,14 @@ impl Memtables {
                 seqno,
                 from: Some(Bound::Included(Version::newest_below(from, SeqNo::MAX))),
                 to: to.into(),
-                copied: Vec::new().into_iter(),
-                most: FIRST_COPY,
+                copied: VecDeque::new(),
+                last: None,
+                looks: FIRST_LOOKS,
             };
             scan.map(move |(key, found)| (key, age, found))
         };
-        let scans: Vec<_> = self.newest_first().enumerate().map(scan).collect();
+        let seen = self.newest_first().filter(|table| !table.is_hidden(seqno));
+        let scans: Vec<_> = seen.enumerate().map(scan).collect();
         scans
             .into_iter()
             .kmerge_by(|one, other| (&one.0, one.1) < (&other.0, other.1))
@@ -214,23 +214,19 @@ impl Memtables {
     }
 }
 
-/// Hands over what is in sealed memtables as the tables want it, without what no view at `watermark` or above can see.
-pub(super) fn with_versions<T>(
+/// Hands over the newest versions of what is in sealed memtables, as the tables want them.
+///
+/// Nobody needs the older ones there: a view finds the tables only if it is taken at a number above that of their registration,
+/// and so above every row's in them; all others have the memtables.
+pub(super) fn with_newest<T>(
     sealed: &[Arc<Memtable>],
-    watermark: SeqNo,
     write: impl FnOnce(&mut dyn Iterator<Item = lsm_tree::Result<InternalValue>>) -> T,
 ) -> T {
     let locked: Vec<_> = sealed.iter().map(|table| table.rows.read()).collect();
     let all = locked.iter().map(|rows| rows.iter());
-    let mut last: Option<&Version> = None;
-    let mut needed = all
+    let mut newest = all
         .kmerge_by(|one, other| one.0 < other.0)
-        .filter(|(version, _)| {
-            let is_hidden =
-                last.is_some_and(|last| last.key == version.key && last.seqno.0 < watermark);
-            last = Some(version);
-            !is_hidden
-        })
+        .dedup_by(|newest, older| newest.0.key == older.0.key)
         .map(|(version, found)| {
             let (key, seqno) = (version.key.clone(), version.seqno.0);
             Ok(match found {
@@ -240,7 +236,7 @@ pub(super) fn with_versions<T>(
                 None => InternalValue::new_tombstone(key, seqno),
             })
         });
-    write(&mut needed)
+    write(&mut newest)
 }
 
 #[cfg(test)]
@@ -293,29 +289,54 @@ mod tests {
     }
 
     #[test]
-    fn a_table_gets_every_version_that_some_view_may_see_and_no_other() {
+    fn a_table_gets_the_newest_versions_deletions_included() {
         let all = three().seal().unwrap();
-        let kept = |watermark| {
-            with_versions(&all.sealed, watermark, |rows| {
-                rows.map(|row| row.unwrap().key)
-                    .map(|key| format!("{}{}", str::from_utf8(&key.user_key).unwrap(), key.seqno))
-                    .join(" ")
-            })
+        let rows: Vec<_> = with_newest(&all.sealed, |rows| rows.map(Result::unwrap).collect());
+        let told = |row: &InternalValue| {
+            let key = str::from_utf8(&row.key.user_key).unwrap();
+            format!(
+                "{key}{}{}",
+                row.key.seqno,
+                if row.is_tombstone() { "-" } else { "" }
+            )
         };
-        assert_eq!(kept(0), "a4 a3 a2 a1 b3 b1 c1");
-        assert_eq!(kept(2), "a4 a3 a2 a1 b3 b1 c1");
-        assert_eq!(kept(3), "a4 a3 a2 b3 b1 c1", "a view at 3 sees the second");
-        assert_eq!(kept(4), "a4 a3 b3 c1");
-        assert_eq!(
-            kept(5),
-            "a4 b3 c1",
-            "a deletion hides what older tables have"
-        );
+        assert_eq!(rows.iter().map(told).join(" "), "a4 b3- c1");
         let left = all.without(&all.sealed[..2]);
         assert_eq!(
             (left.sealed.len(), seen(&left, 9)),
             (1, vec![row("a", "4")])
         );
+    }
+
+    #[test]
+    fn versions_that_a_view_does_not_see_cost_it_no_long_lock() {
+        let memtables = Memtables::default();
+        memtables.active.insert(1, [row("a", "1"), row("z", "1")]);
+        for seqno in 2..10_000 {
+            memtables
+                .active
+                .insert(seqno, [row("a", "2"), row("m", "2")]);
+        }
+        let mut scan = Scan {
+            memtable: Arc::clone(&memtables.active),
+            seqno: 5_000,
+            from: Some(Bound::Unbounded),
+            to: "~".into(),
+            copied: VecDeque::new(),
+            last: None,
+            looks: FIRST_LOOKS,
+        };
+        let (mut rows, mut turns) = (Vec::new(), 0);
+        while let Some(from) = scan.from.take() {
+            scan.copy(from);
+            rows.extend(scan.copied.drain(..));
+            turns += 1;
+        }
+        assert_eq!(rows, [row("a", "2"), row("m", "2"), row("z", "1")]);
+        assert!(turns > 2 * 10_000 / MOST_LOOKS, "{turns}");
+        let early: Vec<_> = memtables.range(b"", b"~", 2).collect();
+        assert_eq!(early, [row("a", "1"), row("z", "1")]);
+        assert!(memtables.active.is_hidden(1) && !memtables.active.is_hidden(2));
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct LsmStore {
     settings: LsmSettings,
     shared: Arc<Shared>,
     tree: AnyTree,
-    /// The active one. Only [`LsmStore::rotate`] changes it.
+    /// The active one. Only sealing changes it.
     memtable: Arc<Memtable>,
     applied: AppliedIndexes,
     /// The groups whose applied index has moved since the active memtable began. Their rows are written

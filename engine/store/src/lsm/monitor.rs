@@ -50,9 +50,10 @@ impl LsmMonitor {
             tree, pins, scrub, ..
         } = &*self.shared;
         let progress = self.shared.progress();
+        let (memtables, _) = pins.visible();
         LsmStats {
-            memtable_bytes: pins.visible().0.active().bytes(),
-            sealed_memtables: progress.sealed,
+            memtable_bytes: memtables.active().bytes(),
+            sealed_memtables: memtables.sealed().len(),
             tables: tree.table_count(),
             disk_bytes: tree.disk_space(),
             flushes: progress.flushes,

@@ -74,14 +74,20 @@ impl Pins {
         Some(Arc::clone(state.memtables.active()))
     }
 
-    /// Lets go of memtables whose rows are in registered tables, and returns whether it did: not while a batch is open.
-    pub(super) fn forget(&self, flushed: &[Arc<Memtable>]) -> bool {
+    /// The number of what comes next.
+    pub(super) fn next(&self) -> SeqNo {
+        self.seqno.get()
+    }
+
+    /// Lets go of memtables whose rows are in tables that were registered before `next`, and returns whether it did: not while
+    /// a batch is open that is older.
+    pub(super) fn forget(&self, flushed: &[Arc<Memtable>], next: SeqNo) -> bool {
         let mut state = self.state.lock();
-        let is_closed = state.open_batch.is_none();
-        if is_closed {
+        let is_seen = self.visible_in(&state) >= next;
+        if is_seen {
             state.memtables = Arc::new(state.memtables.without(flushed));
         }
-        is_closed
+        is_seen
     }
 
     fn visible_in(&self, state: &State) -> SeqNo {
@@ -200,10 +206,13 @@ mod tests {
         let batch = pins.open_batch();
         // The tree draws a number for the table now, and does not show it to a view of a smaller one.
         assert!(pins.seqno.next() > batch);
-        assert!(!pins.forget(&sealed));
+        let next = pins.next();
+        assert!(!pins.forget(&sealed, next));
         let late = pins.pin();
         pins.publish();
-        assert!(pins.forget(&sealed));
+        // The batch after that is no reason to keep them.
+        pins.open_batch();
+        assert!(pins.forget(&sealed, next));
         assert!(has_row(&late) && !has_row(&early) && !has_row(&pins.pin()));
         assert!(pins.visible().0.sealed().is_empty());
     }

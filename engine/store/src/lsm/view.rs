@@ -169,3 +169,109 @@ fn own(row: Slice) -> Bytes {
         Bytes::from_owner(row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{self, Space};
+    use crate::{LsmSettings, Store as _, WriteBatch};
+    use pontoon_types::TabletId;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::mpsc::sync_channel;
+
+    const TABLET: TabletId = TabletId(7);
+    const KEYS: usize = 64;
+    const FLUSHES: u64 = 40;
+
+    /// The one number that all rows hold; zero if there is none yet.
+    fn number(view: &LsmView) -> u64 {
+        let prefix = keys::prefix(TABLET, Space::Data);
+        let end = keys::prefix_end(TABLET, Space::Data);
+        let rows: Vec<_> = view.range(&prefix, &end).map(Result::unwrap).collect();
+        let Some((_, value)) = rows.first() else {
+            return 0;
+        };
+        assert_eq!(rows.len(), KEYS);
+        for (key, found) in &rows {
+            assert_eq!(
+                (found, view.get(key).unwrap().as_ref()),
+                (value, Some(value))
+            );
+        }
+        u64::from_be_bytes(value[..8].try_into().unwrap())
+    }
+
+    fn write(store: &mut LsmStore, number: u64) {
+        let mut batch = WriteBatch::new();
+        let mut value = number.to_be_bytes().to_vec();
+        value.resize(100, 0);
+        for n in 0..KEYS {
+            batch.put(TABLET, Space::Data, format!("{n:04}").as_bytes(), &value);
+        }
+        store.write(&mut batch).unwrap();
+    }
+
+    #[test]
+    fn whatever_is_sealed_and_flushed_meanwhile_views_see_whole_batches_and_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = LsmSettings {
+            memtable_bytes: 256 << 10,
+            ..LsmSettings::default()
+        };
+        let mut store = LsmStore::open(dir.path(), settings).unwrap();
+        let (shared, monitor) = (Arc::clone(&store.shared), store.monitor());
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (views, taken) = sync_channel::<(LsmView, u64)>(4);
+            scope.spawn(move || {
+                for (view, expected) in taken {
+                    assert_eq!(number(&view), expected);
+                }
+            });
+            // This one takes them in the middle of batches, too.
+            let done = &done;
+            scope.spawn(move || {
+                let mut last = 0;
+                while !done.load(Relaxed) {
+                    let seen = number(&LsmView::pinned(Arc::clone(&shared)));
+                    assert!(seen >= last, "{seen} after {last}");
+                    last = seen;
+                }
+                assert!(last > 0);
+            });
+            let mut last = 0;
+            while monitor.stats().flushes < FLUSHES {
+                last += 1;
+                write(&mut store, last);
+                let view = match last % 7 {
+                    0 => store.hold(),
+                    3 => store.view(),
+                    _ => continue,
+                };
+                views.send((view, last)).unwrap();
+            }
+            done.store(true, Relaxed);
+        });
+        store.flush().unwrap();
+        assert_eq!(monitor.stats().sealed_memtables, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_before_anything_that_may_lie_behind_it() {
+        let newer = [("a".into(), None), ("b".into(), Some("new".into()))];
+        let older = [
+            Ok(("a".into(), "old".into())),
+            Err(lsm_tree::Error::Unrecoverable),
+            Ok(("c".into(), "old".into())),
+        ];
+        let rows: Vec<_> = overlay(newer.into_iter(), older.into_iter()).collect();
+        assert!(rows[0].is_err());
+        let told = |row: &lsm_tree::Result<(Slice, Slice)>| match row {
+            Ok((key, value)) => Some((key.to_vec(), value.to_vec())),
+            Err(_) => None,
+        };
+        let rows: Vec<_> = rows[1..].iter().map(told).collect();
+        let row = |key: &str, value: &str| Some((key.into(), value.into()));
+        assert_eq!(rows, [row("b", "new"), row("c", "old")]);
+    }
+}

@@ -1,7 +1,8 @@
 //! The way to the log's thread: many senders, and one who takes.
 //!
 //! A channel spins and yields before it sleeps. Where there are few cores, that takes them from those who would bring the next
-//! batches, so this one sleeps at once.
+//! batches, so this one sleeps at once. The engine's mailboxes do so too, but hand over everything at once and refuse what
+//! is too much; here each message is taken by itself, between syncs, and the log's own bounds hold.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -70,7 +71,8 @@ impl<T> Inbox<T> {
 
     /// The next message; waits for it, but no longer than `patience`.
     pub(super) fn recv(&self, patience: Option<Duration>) -> Option<T> {
-        let deadline = patience.map(|patience| Instant::now() + patience);
+        // What is too far away never comes.
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         let mut state = self.0.state.lock();
         while state.messages.is_empty() {
             state.owner_sleeps = true;
@@ -118,15 +120,20 @@ mod tests {
             (None, None)
         );
         let other = sender.clone();
+        let (echo, echoed) = super::inbox();
         let owner = std::thread::spawn(move || {
-            let all: Vec<u32> = (0..3).filter_map(|_| inbox.recv(None)).collect();
-            (all, inbox.recv(Some(Duration::from_millis(1))))
+            for patience in [None, Some(Duration::MAX), None] {
+                echo.send(inbox.recv(patience));
+            }
+            inbox.recv(Some(Duration::ZERO))
         });
+        // One at a time: whoever takes them is asleep, or about to be, whenever one comes.
         for message in 1..=3 {
-            std::thread::sleep(Duration::from_millis(5));
             other.send(message);
+            let answer = echoed.recv(Some(Duration::from_secs(60)));
+            assert_eq!(answer, Some(Some(message)));
         }
-        assert_eq!(owner.join().unwrap(), (vec![1, 2, 3], None));
+        assert_eq!(owner.join().unwrap(), None);
     }
 
     #[test]
