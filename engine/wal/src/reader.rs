@@ -13,8 +13,8 @@ use parking_lot::RwLock;
 use pontoon_types::{Entry, GroupId, LogIndex, MAX_ENTRY_BYTES, mutant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 /// Segments back from the newest that are read through their maps. Their pages are in memory with all
@@ -31,6 +31,8 @@ pub(crate) struct Shared<F> {
     pub(crate) no_room: AtomicBool,
     pub(crate) over_bound: AtomicBool,
     pub(crate) quota: Quota,
+    /// Below this, what the index names has been written; entries are in the index a little earlier.
+    pub(crate) written: AtomicU64,
 }
 
 impl<F> Shared<F> {
@@ -46,6 +48,7 @@ impl<F> Shared<F> {
             counters: Counters::default(),
             no_room: AtomicBool::new(false),
             over_bound: AtomicBool::new(false),
+            written: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -177,11 +180,14 @@ impl<F: LogFile> LogReader<F> {
             return Err(WalError::Compacted { group, first });
         }
         let last = to.0.min(from.0.saturating_add(RUN - 1));
+        // One that is being written is not there yet.
+        let written = Lsn(self.shared.written.load(Acquire));
+        let position = |index| log.position_of(LogIndex(index));
         let positions: Vec<Lsn> = (from.0..=last)
-            .map_while(|index| log.position_of(LogIndex(index)))
+            .map_while(|index| position(index).filter(|at| *at < written))
             .collect();
         if positions.is_empty() && from <= to {
-            let last = log.last.index;
+            let last = log.last.index.min(LogIndex(from.0 - 1));
             return Err(WalError::Unavailable { group, last });
         }
         Ok(positions)
@@ -346,6 +352,67 @@ mod tests {
     fn entry(group: u64, index: u64) -> Entry {
         let (group, index) = (GroupId(group), LogIndex(index));
         Entry::encode(group, Term(1), index, EntryKind::Command, &[7; 2_000])
+    }
+
+    #[test]
+    fn what_is_being_written_is_not_there_yet_and_what_is_written_again_where_it_was() {
+        const KEPT: u64 = 2;
+        let config = WalConfig {
+            segment_bytes: SEGMENT,
+            max_bytes: 16 * SEGMENT,
+            recovery_bytes: 2 * SEGMENT,
+            ..WalConfig::default()
+        };
+        let identity = LogIdentity {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+        };
+        let disk = MemoryDisk::new();
+        let (mut log, _) = Log::open(disk.clone(), config, identity).unwrap();
+        let mut batch = BatchBuilder::new();
+        for index in 1..=KEPT {
+            batch.append(&entry(1, index));
+        }
+        log.append(&batch.seal()).unwrap();
+        // Between what is said in the index and what is in the file.
+        let (reader, looks) = (log.reader(), Arc::new(AtomicU64::new(0)));
+        let looked = Arc::clone(&looks);
+        disk.before_writes(move || {
+            let kept = reader.read(GroupId(1), LogIndex(1), LogIndex(KEPT), usize::MAX);
+            assert_eq!(kept.unwrap().len() as u64, KEPT);
+            let groups = reader.shared.index.lock();
+            let last = groups.get(GroupId(2)).map(|group| group.last.index);
+            drop(groups);
+            let Some(last) = last else { return };
+            match reader.read(GroupId(2), last, last, usize::MAX) {
+                Ok(entries) => assert_eq!(entries.len(), 1),
+                Err(WalError::Unavailable { last: there, .. }) => {
+                    looked.fetch_add(1, Relaxed);
+                    assert!(there < last);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
+        for index in 1..40 {
+            batch.append(&entry(2, index));
+            if index > 1 {
+                batch.compact(GroupId(2), entry(2, index - 1).position());
+            }
+            // Something stays in each segment, so that there is too much.
+            batch.append(&entry(10 + index, 1));
+            log.append(&batch.seal()).unwrap();
+            log.sync().unwrap();
+            log.maintain().unwrap();
+        }
+        assert!(looks.load(Relaxed) >= 39);
+        let positions = log
+            .reader()
+            .positions(GroupId(1), LogIndex(1), LogIndex(KEPT));
+        let is_moved = |at: &Lsn| at.generation() > 2;
+        assert!(
+            positions.unwrap().iter().all(is_moved),
+            "they were not written again"
+        );
     }
 
     #[test]

@@ -36,6 +36,20 @@ struct State {
     operations: u64,
     recycled: u64,
     power_ends_at: Option<u64>,
+    #[cfg(test)]
+    before_writes: BeforeWrites,
+}
+
+/// What a test does before each write.
+#[cfg(test)]
+#[derive(Clone, Default)]
+struct BeforeWrites(Option<Arc<dyn Fn() + Send + Sync>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for BeforeWrites {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BeforeWrites").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +85,12 @@ impl MemoryDisk {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has something done before each write from now on.
+    #[cfg(test)]
+    pub(crate) fn before_writes(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.state.lock().before_writes = BeforeWrites(Some(Arc::new(hook)));
     }
 
     /// Cuts the power: what remains is on the disk that is returned. Handles on the old disk go on
@@ -374,6 +394,11 @@ impl LogFile for MemoryFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
+        }
+        #[cfg(test)]
+        {
+            let before = self.disk.lock().before_writes.0.clone();
+            before.inspect(|hook| hook());
         }
         self.disk.lock().operate()?;
         self.with(|content| {

@@ -217,29 +217,20 @@ impl GroupLog {
         self.spans.cut_from(index, self.end(), pins);
     }
 
-    /// Takes it that the entry at `index`, which was at `from`, has been written again at `to`. Returns
-    /// `false`, and changes nothing, if another has taken its place meanwhile, or none: the copy then means
-    /// nothing.
-    pub(crate) fn rewrite(
-        &mut self,
-        index: LogIndex,
-        from: Lsn,
-        to: Lsn,
-        bytes: u64,
-        pins: &mut Pins,
-    ) -> bool {
+    /// Whether the entry at `index` is the one at `from`. A copy of another, whose place was taken meanwhile, means nothing.
+    pub(crate) fn holds(&self, index: LogIndex, from: Lsn) -> bool {
+        let position = self.position_of(index);
+        position.is_some_and(|at| at == from || mutant!(RewriteOutranks))
+    }
+
+    /// Takes it that the entry at `index`, which it holds, has been written again at `to`.
+    pub(crate) fn rewrite(&mut self, index: LogIndex, to: Lsn, bytes: u64, pins: &mut Pins) {
         let end = self.end();
         let at = index.0.checked_sub(self.first);
-        let Some(position) = at.and_then(|at| self.positions.get_mut(at as usize)) else {
-            return false;
-        };
-        if *position != from && !mutant!(RewriteOutranks) {
-            return false;
-        }
-        *position = to;
+        let position = at.and_then(|at| self.positions.get_mut(at as usize));
+        *position.expect("what is written again is held") = to;
         self.spans
             .relocate(index.0, end, to.generation(), bytes, pins);
-        true
     }
 
     /// Forgets the entries up to `up_to`; all of them if it is beyond the log or of another history.
@@ -385,7 +376,12 @@ mod tests {
         let rewrite = |group: &mut GroupLog, pins: &mut Pins, index: u32| {
             let from = Lsn::new((index - 1) / 3 + 1, 64 * index);
             let to = Lsn::new(8, 64 * index);
-            group.rewrite(LogIndex(u64::from(index)), from, to, 64, pins)
+            let index = LogIndex(u64::from(index));
+            let holds = group.holds(index, from);
+            if holds {
+                group.rewrite(index, to, 64, pins);
+            }
+            holds
         };
         assert!(rewrite(&mut group, &mut pins, 1) && rewrite(&mut group, &mut pins, 2));
         assert!(

@@ -19,7 +19,7 @@ use crate::{Lsn, WalConfig};
 use pontoon_types::{GroupId, LogPosition, mutant};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A buffer that has grown beyond this for one large batch is not kept.
 const MAX_SCRATCH_BYTES: usize = 1 << 20;
@@ -82,6 +82,8 @@ impl<D: Directory> Log<D> {
         let shared = Arc::clone(&self.shared);
         let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
         lay.body.reserve(batch.bytes());
+        // Readers meet what follows in the index before it is written.
+        shared.written.store(self.end().0, Release);
         let mut rest = &batch.records[..];
         while !rest.is_empty() {
             let (few, more) = rest.split_at(locked_at_once(rest));
@@ -123,6 +125,7 @@ impl<D: Directory> Log<D> {
         lay.body[..BATCH_HEADER_BYTES].copy_from_slice(&bytes);
         lay.write()?;
         self.cursor = lay.cursor;
+        self.shared.written.store(self.end().0, Release);
         self.last_batch = (position, checksum);
         if lay.body.capacity() <= MAX_SCRATCH_BYTES {
             self.scratch = Scratch {

@@ -145,33 +145,42 @@ impl<D: Directory> Log<D> {
         let shared = Arc::clone(&self.shared);
         let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
         let mut payload = Vec::new();
-        let mut copied = 0;
+        let mut copies = Vec::new();
         for of_group in entries.chunk_by(|one, other| one.1.group() == other.1.group()) {
             let group = of_group[0].1.group();
-            let mut groups = shared.index.lock();
-            let Some(state) = groups.get_mut(group) else {
+            let groups = shared.index.lock();
+            let Some(state) = groups.get(group) else {
                 continue;
             };
-            let before = copied;
+            let (mut link, before) = (state.link, copies.len());
             for (from, entry) in of_group {
-                let (to, bytes) = (lay.position(), record_bytes(entry.encoded_len()) as u64);
-                if state.rewrite(entry.index(), *from, to, bytes, &mut self.pins) {
-                    lay.entry(RecordKind::Rewrite, group, state.link, entry.as_bytes());
-                    state.link = to;
-                    copied += 1;
+                if state.holds(entry.index(), *from) {
+                    link = lay.entry(RecordKind::Rewrite, group, link, entry.as_bytes());
+                    copies.push((link, entry));
                 }
             }
-            if copied > before {
-                let (link, state) = (state.link, state.state());
+            if copies.len() > before {
+                let state = state.state();
                 payload.clear();
                 state.encode(&mut payload);
                 lay.small(RecordKind::Checkpoint, state.flags(), group, link, &payload);
             }
         }
-        if copied == 0 {
+        if copies.is_empty() {
             return Ok(());
         }
+        let copied = copies.len() as u64;
         shared.counters.rewritten.fetch_add(copied, Relaxed);
-        self.finish_batch(lay, BatchKind::Checkpoint)
+        self.finish_batch(lay, BatchKind::Checkpoint)?;
+        // Not before they are written: who reads meanwhile finds the entries where they were.
+        for (to, entry) in copies {
+            let mut groups = shared.index.lock();
+            if let Some(state) = groups.get_mut(entry.group()) {
+                let bytes = record_bytes(entry.encoded_len()) as u64;
+                state.rewrite(entry.index(), to, bytes, &mut self.pins);
+                state.link = to;
+            }
+        }
+        Ok(())
     }
 }

@@ -35,11 +35,12 @@ pub(super) fn run(scratch: &Scratch, seed: u64, figures: &mut Figures) -> Result
 }
 
 /// Whichever the log does next.
-const OPERATIONS: [Operation; 6] = [
+const OPERATIONS: [Operation; 7] = [
     Operation::Write,
     Operation::Sync,
     Operation::Create,
     Operation::Allocate,
+    Operation::Map,
     Operation::Rename,
     Operation::Remove,
 ];
