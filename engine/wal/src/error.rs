@@ -142,12 +142,12 @@ pub enum WalError {
         /// Its first index.
         first: LogIndex,
     },
-    /// The entries asked for are not in the log.
+    /// The entries asked for are not in the log, or still being written.
     #[error("group {group}: the log ends at {last}")]
     Unavailable {
         /// The group.
         group: GroupId,
-        /// Its last index.
+        /// Behind this there is nothing to read.
         last: LogIndex,
     },
     /// A batch had an entry that does not follow its group's log: a bug of the caller. The log stops.

@@ -76,7 +76,7 @@ impl<F: LogFile> Search<F> {
         let segments = self.shared.segments.read();
         let mut worth_it: Vec<(u64, u32)> = needed
             .into_iter()
-            .filter(|(segment, _)| *segment != self.active && !self.kept.contains(segment))
+            .filter(|(segment, _)| *segment < self.active && !self.kept.contains(segment))
             .filter(|(segment, needed)| {
                 segments
                     .get(segment)

@@ -4,7 +4,7 @@ use crate::Lsn;
 use crate::error::{Operation, WalError};
 use crate::file::LogFile;
 use crate::format::record::{RECORD_HEADER_BYTES, RecordHeader};
-use crate::index::Index;
+use crate::index::{GroupLog, Index};
 use crate::quota::{OverQuota, Quota};
 use crate::space::{Segment, segment_name};
 use crate::stats::{Counters, LogWaits, Pressure, WalStats};
@@ -48,8 +48,14 @@ impl<F> Shared<F> {
             counters: Counters::default(),
             no_room: AtomicBool::new(false),
             over_bound: AtomicBool::new(false),
-            written: AtomicU64::new(u64::MAX),
+            written: AtomicU64::new(0),
         }
+    }
+
+    /// Where an entry is, unless it is still being written. The index is locked for it.
+    fn readable(&self, log: &GroupLog, index: LogIndex) -> Option<Lsn> {
+        let written = Lsn(self.written.load(Acquire));
+        log.position_of(index).filter(|at| *at < written)
     }
 
     pub(crate) fn pressure(&self) -> Pressure {
@@ -123,7 +129,7 @@ impl<F: LogFile> LogReader<F> {
     /// envelopes, but at least one. They may not be durable yet.
     ///
     /// # Errors
-    /// [`WalError::Compacted`] or [`WalError::Unavailable`] if the log does not hold `from`;
+    /// [`WalError::Compacted`] or [`WalError::Unavailable`] if the log does not hold `from`, or it is still being written;
     /// [`WalError::Damaged`] if what is there is not the entry.
     pub fn read(
         &self,
@@ -180,14 +186,11 @@ impl<F: LogFile> LogReader<F> {
             return Err(WalError::Compacted { group, first });
         }
         let last = to.0.min(from.0.saturating_add(RUN - 1));
-        // One that is being written is not there yet.
-        let written = Lsn(self.shared.written.load(Acquire));
-        let position = |index| log.position_of(LogIndex(index));
         let positions: Vec<Lsn> = (from.0..=last)
-            .map_while(|index| position(index).filter(|at| *at < written))
+            .map_while(|index| self.shared.readable(log, LogIndex(index)))
             .collect();
         if positions.is_empty() && from <= to {
-            let last = log.last.index.min(LogIndex(from.0 - 1));
+            let last = log.last.index.min(LogIndex(from.0.saturating_sub(1)));
             return Err(WalError::Unavailable { group, last });
         }
         Ok(positions)
@@ -233,7 +236,8 @@ impl<F> LogReader<F> {
     /// written again, or it is compacted.
     fn moved(&self, group: GroupId, index: LogIndex, from: Lsn) -> Result<Lsn, WalError> {
         let groups = self.shared.index.lock();
-        let position = groups.get(group).and_then(|log| log.position_of(index));
+        let log = groups.get(group);
+        let position = log.and_then(|log| self.shared.readable(log, index));
         position.filter(|at| *at != from).ok_or_else(|| {
             let first = index.next();
             WalError::Compacted { group, first }
@@ -404,6 +408,8 @@ mod tests {
             log.sync().unwrap();
             log.maintain().unwrap();
         }
+        // The hook keeps the disk that keeps it.
+        disk.before_writes(|| ());
         assert!(looks.load(Relaxed) >= 39);
         let positions = log
             .reader()

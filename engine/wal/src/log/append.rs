@@ -82,8 +82,6 @@ impl<D: Directory> Log<D> {
         let shared = Arc::clone(&self.shared);
         let mut lay = Laying::new(&segment, self.cursor, std::mem::take(&mut self.scratch));
         lay.body.reserve(batch.bytes());
-        // Readers meet what follows in the index before it is written.
-        shared.written.store(self.end().0, Release);
         let mut rest = &batch.records[..];
         while !rest.is_empty() {
             let (few, more) = rest.split_at(locked_at_once(rest));

@@ -169,18 +169,20 @@ impl<D: Directory> Log<D> {
         if copies.is_empty() {
             return Ok(());
         }
-        let copied = copies.len() as u64;
-        shared.counters.rewritten.fetch_add(copied, Relaxed);
         self.finish_batch(lay, BatchKind::Checkpoint)?;
         // Not before they are written: who reads meanwhile finds the entries where they were.
-        for (to, entry) in copies {
+        for of_group in copies.chunk_by(|one, other| one.1.group() == other.1.group()) {
             let mut groups = shared.index.lock();
-            if let Some(state) = groups.get_mut(entry.group()) {
+            let state = groups.get_mut(of_group[0].1.group());
+            let state = state.expect("only the log's owner takes groups away");
+            for (to, entry) in of_group {
                 let bytes = record_bytes(entry.encoded_len()) as u64;
-                state.rewrite(entry.index(), to, bytes, &mut self.pins);
-                state.link = to;
+                state.rewrite(entry.index(), *to, bytes, &mut self.pins);
+                state.link = *to;
             }
         }
+        let copied = copies.len() as u64;
+        shared.counters.rewritten.fetch_add(copied, Relaxed);
         Ok(())
     }
 }
