@@ -18,7 +18,8 @@ use pontoon_types::{ClusterId, NodeId};
 const CALLERS: usize = 64;
 const REQUEST_BYTES: usize = 170;
 const ANSWER_BYTES: usize = 40;
-const FRAME_BYTES: usize = 4_096;
+/// A batch of entries, and a chunk of a snapshot.
+const FRAMES: [(Lane, usize); 2] = [(Lane::Append(0), 4 << 10), (Lane::Snapshot, 256 << 10)];
 const DURATION: Duration = Duration::from_secs(3);
 
 type Failure = Box<dyn std::error::Error>;
@@ -120,17 +121,22 @@ fn main() -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let one = Arc::new(one);
-        let (began, used) = (Instant::now(), cpu());
-        let sending = {
-            let one = one.clone();
-            std::thread::spawn(move || send_frames(&one))
-        };
-        while !sending.is_finished() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        for (lane, bytes) in FRAMES {
+            let (began, used) = (Instant::now(), cpu());
+            let before = received.0.load(Ordering::Relaxed);
+            let sending = {
+                let one = one.clone();
+                std::thread::spawn(move || send_frames(&one, lane, bytes))
+            };
+            while !sending.is_finished() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let (count, took) = (received.0.load(Ordering::Relaxed) - before, began.elapsed());
+            let what = format!("frames of {bytes} bytes from node to node");
+            report(&what, count, took, cpu() - used);
+            let rate = (count * bytes as u64) as f64 / took.as_secs_f64() / (1 << 20) as f64;
+            println!("  {rate:.0} MiB/s");
         }
-        let count = received.0.load(Ordering::Relaxed);
-        let what = format!("frames of {FRAME_BYTES} bytes from node to node");
-        report(&what, count, began.elapsed(), cpu() - used);
         let stats = &one.stats().peers[0];
         println!(
             "  {:.1} frames per write, packets of {} bytes, {} lost",
@@ -166,11 +172,11 @@ async fn requests(channel: &Channel) -> Result<(u64, Duration, Duration), Failur
 }
 
 /// A worker that never waits for the network and never runs far ahead of it.
-fn send_frames(one: &Transport) {
+fn send_frames(one: &Transport, lane: Lane, bytes: usize) {
     let began = Instant::now();
-    let body = Bytes::from(vec![9; FRAME_BYTES]);
+    let body = Bytes::from(vec![9; bytes]);
     while began.elapsed() < DURATION {
-        match one.send(NodeId(2), Lane::Append(0), Frame::from(body.clone())) {
+        match one.send(NodeId(2), lane, Frame::from(body.clone())) {
             Ok(()) => {}
             Err(SendError::QueueFull) => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => {

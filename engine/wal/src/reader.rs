@@ -358,9 +358,8 @@ mod tests {
         Entry::encode(group, Term(1), index, EntryKind::Command, &[7; 2_000])
     }
 
-    #[test]
-    fn what_is_being_written_is_not_there_yet_and_what_is_written_again_where_it_was() {
-        const KEPT: u64 = 2;
+    /// One that soon holds too much.
+    fn small_log(disk: &MemoryDisk) -> Log<MemoryDisk> {
         let config = WalConfig {
             segment_bytes: SEGMENT,
             max_bytes: 16 * SEGMENT,
@@ -371,8 +370,14 @@ mod tests {
             cluster: ClusterId(1),
             node: NodeId(1),
         };
+        Log::open(disk.clone(), config, identity).unwrap().0
+    }
+
+    #[test]
+    fn what_is_being_written_is_not_there_yet_and_what_is_written_again_where_it_was() {
+        const KEPT: u64 = 2;
         let disk = MemoryDisk::new();
-        let (mut log, _) = Log::open(disk.clone(), config, identity).unwrap();
+        let mut log = small_log(&disk);
         let mut batch = BatchBuilder::new();
         for index in 1..=KEPT {
             batch.append(&entry(1, index));
@@ -423,17 +428,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_was_written_again_is_found_from_where_it_was() {
-        let config = WalConfig {
-            segment_bytes: SEGMENT,
-            max_bytes: 16 * SEGMENT,
-            recovery_bytes: 2 * SEGMENT,
-            ..WalConfig::default()
-        };
-        let identity = LogIdentity {
-            cluster: ClusterId(1),
-            node: NodeId(1),
-        };
-        let (mut log, _) = Log::open(MemoryDisk::new(), config, identity).unwrap();
+        let mut log = small_log(&MemoryDisk::new());
         let reader = log.reader();
         let mut batch = BatchBuilder::new();
         batch.append(&entry(1, 1));
