@@ -2,8 +2,8 @@
 //!
 //! A memtable holds versions of rows in the order of their keys, the newest of a key first. It is a B-tree under a lock: the
 //! one thread that writes holds it for some rows of a batch, and readers for as long as it takes to copy some.
-//! The tree's own memtable is a skip list that needs no lock, but every row's place in it is some seventeen looks at
-//! memory that is in no cache, which made it the dearest single thing in a write; a B-tree takes five.
+//! The tree's own memtable is a skip list that needs no lock, but on the way to a row's place it looks at one node after the
+//! other that is in no cache, which made it the dearest single thing in a write; a B-tree looks at far fewer.
 
 use itertools::Itertools;
 use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
