@@ -48,9 +48,10 @@ async fn course(scratch: &Scratch, seed: u64, figures: &mut Figures) -> Result<(
     for disk in nodes.disks() {
         disk.leave(ROOM_BYTES)?;
     }
+    // The last of them may never fill up: with two that are full nothing more is committed.
     nodes
-        .until("no node has room", |statuses| {
-            statuses.len() == 3 && statuses.iter().all(is_full)
+        .until("most nodes have no room", |statuses| {
+            statuses.iter().filter(|one| is_full(one)).count() >= 2
         })
         .await?;
     nodes
