@@ -16,8 +16,8 @@ use pontoon_shard_router::{ClusterMap, NodeDescriptor};
 use pontoon_transport::{ChannelError, LinkError};
 use pontoon_types::codec::varint_len;
 use pontoon_types::{
-    ClusterId, Command, Epoch, Instant, LimitsError, LogIndex, Mutation, NodeId, Operation,
-    Request, SessionId, ShardId,
+    ClusterId, Command, Epoch, Instant, LogIndex, Mutation, NodeId, Operation, Request, SessionId,
+    ShardId,
 };
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -151,15 +151,10 @@ impl Client {
             operation,
         };
         let limits = &self.shell.config.limits;
-        limits.check(&command, 0)?;
+        limits.check(&command)?;
         let payload_bytes = payload_bytes(&command.operation);
         // The head comes on top, but its length depends on the shard; the node looks at the whole.
-        if payload_bytes > limits.max_command_bytes {
-            return Err(ClientError::TooLarge(LimitsError::Command {
-                bytes: payload_bytes,
-                limit: limits.max_command_bytes,
-            }));
-        }
+        limits.check_length(payload_bytes)?;
         let mut ask = Ask::Command {
             command,
             payload_bytes,

@@ -73,7 +73,7 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub max_value_bytes: Option<ByteSize>,
 
-    /// Longest command (an atomic batch) that is taken. [default: 4MiB]
+    /// Longest command (an atomic batch) that is taken; below 16MiB. [default: 4MiB]
     #[arg(long, value_name = "BYTES")]
     pub max_command_bytes: Option<ByteSize>,
 

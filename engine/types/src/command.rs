@@ -334,17 +334,26 @@ impl Limits {
         }
     }
 
-    /// Checks every key and value of a command, and its encoded length.
+    /// Checks the encoded length of a command. Decoding takes several times that in memory, so bytes from elsewhere are checked
+    /// before.
     ///
     /// # Errors
-    /// If one is over its limit.
-    pub fn check(&self, command: &Command<'_>, encoded_len: usize) -> Result<(), LimitsError> {
+    /// If it is too long.
+    pub const fn check_length(&self, encoded_len: usize) -> Result<(), LimitsError> {
         if encoded_len > self.max_command_bytes {
             return Err(LimitsError::Command {
                 bytes: encoded_len,
                 limit: self.max_command_bytes,
             });
         }
+        Ok(())
+    }
+
+    /// Checks every key and value of a command.
+    ///
+    /// # Errors
+    /// If one is over its limit.
+    pub fn check(&self, command: &Command<'_>) -> Result<(), LimitsError> {
         match &command.operation {
             Operation::Write(mutations) => {
                 for mutation in mutations {

@@ -1,6 +1,7 @@
 //! Which values of a setting make sense, whatever the others are.
 
 use super::{ByteSize, NodeSettings};
+use pontoon_types::{ENTRY_HEADER_BYTES, MAX_ENTRY_BYTES};
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
@@ -103,10 +104,11 @@ impl NodeSettings {
                 self.max_key_bytes,
                 "then no key could be written",
             ),
-            above_0(
+            (
                 "max-command-bytes",
-                self.max_command_bytes,
-                "then nothing could be written",
+                self.max_command_bytes.map(|size| size.0),
+                1..=(MAX_ENTRY_BYTES - ENTRY_HEADER_BYTES) as u64,
+                "a command must fit into an entry of the log, which has at most 16 MiB with its header",
             ),
             above_0(
                 "recovery-bytes",
@@ -159,5 +161,11 @@ mod tests {
         };
         let error = settings.check().unwrap_err().to_string();
         assert_eq!(error, "workers is 16; it must be from 1 to 15");
+        let settings = NodeSettings {
+            max_command_bytes: Some(ByteSize(16 << 20)),
+            ..NodeSettings::default()
+        };
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.starts_with("max-command-bytes is 16777216; a command must fit"));
     }
 }

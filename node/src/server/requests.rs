@@ -195,11 +195,15 @@ impl ClientRequests {
     }
 
     fn write(&self, responder: Responder, encoded: Bytes) {
+        let limits = &self.node.limits;
+        if let Err(error) = limits.check_length(encoded.len()) {
+            return refuse(responder, RefusalCode::TooLarge, error.to_string());
+        }
         let command = match Command::decode(&encoded) {
             Ok(command) => command,
             Err(error) => return refuse(responder, RefusalCode::Malformed, error.to_string()),
         };
-        if let Err(error) = self.node.limits.check(&command, encoded.len()) {
+        if let Err(error) = limits.check(&command) {
             return refuse(responder, RefusalCode::TooLarge, error.to_string());
         }
         let (shard, epoch) = (command.request.shard, command.request.epoch);
