@@ -16,6 +16,9 @@ const MARK: u8 = 7;
 const DIGEST: u8 = 8;
 const PAGE: u8 = 9;
 
+/// Changes of members in a request, at most: more than anybody has a use for, and few bytes in memory.
+const MAX_MEMBER_STEPS: usize = 64;
+
 /// A request as a node reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -303,6 +306,10 @@ impl Request {
             MEMBERS => {
                 let shard = ShardId(reader.varint()?);
                 let count = reader.count(2)?;
+                if count > MAX_MEMBER_STEPS {
+                    let what = "more changes of members at once than the 64 that are taken";
+                    return Err(DecodeError::Invalid { what }.into());
+                }
                 let mut steps = Vec::with_capacity(count);
                 for _ in 0..count {
                     steps.push(MemberStep::of_parts(
@@ -451,9 +458,24 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(kind: u8, bytes: Vec<u8>) {
             let _ = Request::decode(&bytes.clone().into());
-            let message = [&[PROTOCOL_VERSION, kind % 8][..], &bytes].concat();
+            let message = [&[PROTOCOL_VERSION, kind % (PAGE + 1)][..], &bytes].concat();
             let _ = Request::decode(&message.into());
         }
+    }
+
+    #[test]
+    fn more_changes_of_members_than_anybody_needs_are_refused_unread() {
+        let decoded_with = |count| {
+            let steps = vec![MemberStep::Remove(NodeId(1)); count];
+            let shard = ShardId(1);
+            let body = RequestBody::Members { shard, steps };
+            let budget = Duration::from_secs(1);
+            let mut message = Vec::new();
+            Request { budget, body }.encode(&mut message);
+            Request::decode(&message.into())
+        };
+        assert!(decoded_with(MAX_MEMBER_STEPS).is_ok());
+        assert!(decoded_with(MAX_MEMBER_STEPS + 1).is_err());
     }
 
     #[test]
