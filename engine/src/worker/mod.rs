@@ -531,7 +531,11 @@ impl Worker {
     fn seal(&mut self, mut in_flight: InFlight, now: Instant, out: &mut Output) {
         if self.batch.is_empty() {
             // Nothing waits for the log: what was handed out before is durable already.
-            debug_assert!(in_flight.messages.is_empty() || self.in_flight.is_empty());
+            assert!(
+                in_flight.messages.is_empty() || self.in_flight.is_empty(),
+                "messages would overtake {} batches",
+                self.in_flight.len()
+            );
             self.release(in_flight, now);
             return;
         }
@@ -645,7 +649,7 @@ impl Worker {
         }
     }
 
-    /// Lets the log forget what is in a finished flush of the store here and matched by every replica.
+    /// Lets the log forget what is in a finished flush of the store here, but for what peers may still need of it.
     fn compact(&mut self, applied: &[(GroupId, LogIndex)], over_quota: &[GroupId]) {
         for (group, applied) in applied {
             let Some(slot) = self.slot(*group) else {
