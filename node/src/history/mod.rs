@@ -16,9 +16,9 @@
 //! of its key that were acknowledged before it began can never be read again, and are forgotten.
 //! Only unknown outcomes stay. Of a value its 64-bit hash is kept.
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
-use smallvec::{SmallVec, smallvec};
-use std::collections::HashMap;
+use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -92,19 +92,8 @@ pub struct History {
     shelves: Vec<Mutex<Shelf>>,
 }
 
-/// The registers of some of the keys.
-#[derive(Debug, Default)]
-struct Shelf {
-    places: HashMap<Box<[u8]>, usize>,
-    registers: Vec<Register>,
-}
-
-impl Shelf {
-    fn of(&mut self, key: &[u8]) -> Option<&mut Register> {
-        let place = *self.places.get(key)?;
-        Some(&mut self.registers[place])
-    }
-}
+/// The registers of some of the keys. A register stays in its place, beside its key if that is short.
+type Shelf = IndexMap<SmallVec<[u8; 24]>, Register>;
 
 /// Counts of a whole history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,22 +141,9 @@ impl History {
             ended: None,
             effect,
         };
-        let place = match shelf.places.get(key) {
-            Some(place) => {
-                let place = *place;
-                shelf.registers[place].candidates.push(candidate);
-                place
-            }
-            None => {
-                let place = shelf.registers.len();
-                shelf.registers.push(Register {
-                    candidates: smallvec![candidate],
-                    ..Register::default()
-                });
-                shelf.places.insert(key.into(), place);
-                place
-            }
-        };
+        let entry = shelf.entry(SmallVec::from_slice(key));
+        let place = entry.index();
+        entry.or_default().candidates.push(candidate);
         Pending {
             began,
             shelf: number,
@@ -182,7 +158,7 @@ impl History {
     pub fn end(&self, pending: Pending, outcome: Outcome) {
         let mut shelf = self.shelves[pending.shelf].lock();
         let now = self.now();
-        let register = &mut shelf.registers[pending.place];
+        let register = &mut shelf[pending.place];
         let place = register
             .candidates
             .iter()
@@ -209,7 +185,7 @@ impl History {
     /// for each key.
     pub fn check(&self, key: &[u8], found: Option<&[u8]>) -> Verdict {
         let mut shelf = self.shelf(key).lock();
-        let Some(register) = shelf.of(key) else {
+        let Some(register) = shelf.get_mut(key) else {
             return match found {
                 Some(_) => Verdict::Unexpected,
                 None => Verdict::Right,
@@ -234,7 +210,7 @@ impl History {
     pub fn acknowledged(&self, key: &[u8]) -> u64 {
         self.shelf(key)
             .lock()
-            .of(key)
+            .get(key)
             .map_or(0, |register| register.acknowledged)
     }
 
@@ -243,12 +219,8 @@ impl History {
         let mut keys = Vec::new();
         for shelf in &self.shelves {
             let shelf = shelf.lock();
-            let is_unchecked = |place: usize| !shelf.registers[place].checked;
-            let unchecked = shelf
-                .places
-                .iter()
-                .filter(|(_, place)| is_unchecked(**place));
-            keys.extend(unchecked.map(|(key, _)| key.clone()));
+            let unchecked = shelf.iter().filter(|(_, register)| !register.checked);
+            keys.extend(unchecked.map(|(key, _)| Box::from(&key[..])));
         }
         keys
     }
@@ -257,7 +229,7 @@ impl History {
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for shelf in &self.shelves {
-            for register in &shelf.lock().registers {
+            for register in shelf.lock().values() {
                 tally.keys += 1;
                 tally.acknowledged += register.acknowledged;
                 let unknown = register.candidates.iter().filter(|one| one.ended.is_none());
@@ -400,8 +372,8 @@ mod tests {
             write(&history, &round.to_string(), Acknowledged);
         }
         let shelf = history.shelf(b"k").lock();
-        assert_eq!(shelf.registers.len(), 1);
-        assert_eq!(shelf.registers[0].candidates.len(), 1);
-        assert_eq!(shelf.registers[0].acknowledged, 1000);
+        assert_eq!(shelf.len(), 1);
+        assert_eq!(shelf[0].candidates.len(), 1);
+        assert_eq!(shelf[0].acknowledged, 1000);
     }
 }
