@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
-const ROWS: u64 = 2_000;
-const VALUE_BYTES: usize = 2_000;
+const ROWS: u64 = 4_000;
+const VALUE_BYTES: usize = 1_000;
 const LEARNER: ReplicaId = ReplicaId(9);
 
 /// A node's carrier and store, with a worker that says yes to everything.
@@ -123,7 +123,12 @@ impl World {
 
     fn hand(&mut self, node: u64, input: CarrierInput<ModelStore>) {
         let now = self.now;
-        self.side(node).carrier.handle(input, now);
+        let carrier = &mut self.side(node).carrier;
+        carrier.handle(input, now);
+        // A chunk each time, as long as there may be one more under way.
+        while carrier.next_deadline(now).is_some_and(|due| due <= now) {
+            carrier.handle_timeout(now);
+        }
         self.run_errands();
     }
 
@@ -269,7 +274,11 @@ fn bytes_of_rows(world: &World) -> u64 {
 
 #[test]
 fn a_snapshot_broken_a_hundred_times_arrives_and_sends_little_twice() {
-    let mut world = World::new(SETTINGS);
+    // As many chunks as 1 GiB has by default.
+    let mut world = World::new(SnapshotSettings {
+        chunk_bytes: 900,
+        ..SETTINGS
+    });
     let total = bytes_of_rows(&world);
     world.want(1);
     // Breaks fall on every kind of frame, in no rhythm with the chunks.
@@ -298,6 +307,26 @@ fn a_snapshot_broken_a_hundred_times_arrives_and_sends_little_twice() {
         world.sides[0].told[..],
         [Input::SnapshotDelivered { .. }]
     ));
+}
+
+#[test]
+fn a_few_chunks_are_under_way_at_once_and_never_more() {
+    let mut world = World::new(SETTINGS);
+    // The budget has something saved, so that it is not what decides.
+    world.now = world.now + Duration::from_secs(1);
+    world.want(1);
+    let mut most = 0;
+    while world.step() {
+        let chunks = world.wire.iter().filter(|(_, _, frame)| {
+            let message = SnapshotMessage::decode(frame).unwrap();
+            matches!(message.body, SnapshotBody::Chunk { .. })
+        });
+        most = most.max(chunks.count());
+    }
+    assert_eq!(most, 3);
+    world.assert_whole();
+    let sent = world.sides[0].carrier.counters().sent_bytes;
+    assert_eq!(sent, bytes_of_rows(&world), "nothing is sent twice");
 }
 
 #[test]

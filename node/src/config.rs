@@ -163,7 +163,7 @@ pub struct NodeSettings {
     pub scrub_rate: Option<ByteSize>,
 
     /// Bytes per second that this node moves in snapshots at most, over all that it sends and receives, so that bringing
-    /// up a replica leaves room for everything else. Begins with 64 MiB, and gives way to writes. [default: 256MiB]
+    /// up a replica leaves room for everything else. Begins with 64 MiB, and gives way to writes. [default: 1GiB]
     #[arg(long, value_name = "BYTES")]
     pub snapshot_rate: Option<ByteSize>,
 
@@ -233,7 +233,7 @@ pub mod defaults {
     /// Size of the store's cache.
     pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
     /// `--snapshot-rate`.
-    pub const SNAPSHOT_RATE: NonZero<u64> = NonZero::new(256 << 20).unwrap();
+    pub const SNAPSHOT_RATE: NonZero<u64> = NonZero::new(1 << 30).unwrap();
     /// `--log-tail-entries`.
     pub const LOG_TAIL_ENTRIES: u64 = 4096;
     /// How long a state is held for who compares or copies it: far longer than any pause between two pages.

@@ -113,9 +113,9 @@ pub struct SnapshotStatus {
     pub received_bytes: u64,
     /// Transfers that were given up.
     pub given_up: u64,
-    /// How much of the rate is used at present, in percent: 64 MiB/s at first, more while writes do not suffer, and less while
-    /// they do.
-    pub rate_percent: u32,
+    /// How much of the rate is used at present, in bytes a second: 64 MiB at first, more while writes do not suffer, and less
+    /// while they do.
+    pub present_rate: u64,
 }
 
 /// `[start, end)`, both in base64, because keys are bytes.

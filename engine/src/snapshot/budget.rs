@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// Bytes that may be moved at once after a pause.
 const BURST: Duration = Duration::from_millis(50);
-/// The rate is used in so many parts.
-const PARTS: u32 = 128;
 /// No more than this is moved after a pause, when it is not known what the writes make of it.
 const FIRST_BYTES_PER_SECOND: u64 = 64 << 20;
 /// As much as this is always moved, or a snapshot would never end.
 const LEAST_BYTES_PER_SECOND: u64 = 2 << 20;
+/// So much more is moved each time that the writes turn out not to suffer.
+const MORE_BYTES_PER_SECOND: u64 = 2 << 20;
 /// So long without a charge is a pause.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Fewer batches than these say nothing about how the log does; they are added up until there are enough.
@@ -24,17 +24,17 @@ const SLACK: Duration = Duration::from_micros(300);
 /// is paid off.
 ///
 /// It is told now and then how long the log's batches wait. While they wait half as long again as they did without snapshots the
-/// share of the rate that is used is halved, and grows slowly when they do not (as TCP does, RFC 5681), and fast when there are none.
-/// At the smallest share the waiting is not the snapshots' doing, and becomes what is usual.
+/// rate is halved, and grows slowly when they do not (as TCP does, RFC 5681), and doubles when there are none.
+/// At the least rate the waiting is not the snapshots' doing, and becomes what is usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
-    bytes_per_second: u64,
     /// When everything that was charged is paid for.
     paid_at: Instant,
-    /// How many of the parts are used, how many at first, and how many at least.
-    share: u32,
-    first: u32,
-    least: u32,
+    /// The rate at present, at first, at least and at most, in bytes a second.
+    rate: u64,
+    first: u64,
+    least: u64,
+    most: u64,
     /// How long a batch waits when nothing is moved.
     usual: Option<Duration>,
     /// Whether something was moved since it was last judged how the log does.
@@ -48,15 +48,13 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes_per_second: u64, now: Instant) -> Self {
-        let parts = |rate: u64| u32::try_from(u64::from(PARTS) * rate / bytes_per_second);
-        let parts = |rate, most| parts(rate).unwrap_or(most).clamp(1, most);
-        let first = parts(FIRST_BYTES_PER_SECOND, PARTS);
+        let first = bytes_per_second.min(FIRST_BYTES_PER_SECOND);
         Self {
-            bytes_per_second,
             paid_at: now,
-            share: first,
+            rate: first,
             first,
-            least: parts(LEAST_BYTES_PER_SECOND, PARTS / 4),
+            least: LEAST_BYTES_PER_SECOND.min(bytes_per_second.div_ceil(4)),
+            most: bytes_per_second,
             usual: None,
             has_moved: false,
             batches: 0,
@@ -73,10 +71,9 @@ impl Budget {
     /// Charges what is moved now.
     pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
         if now - self.paid_at > PAUSE {
-            self.share = self.share.min(self.first);
+            self.rate = self.rate.min(self.first);
         }
-        let nanos = u128::from(bytes as u64) * 1_000_000_000 * u128::from(PARTS)
-            / (u128::from(self.bytes_per_second) * u128::from(self.share));
+        let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.rate);
         let price = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         // What was not used earlier is worth a little, not for ever.
         let from = if now - self.paid_at > BURST {
@@ -94,25 +91,24 @@ impl Budget {
         self.batches = self.batches.saturating_add(batches);
         self.waited += waited;
         self.quiet = if batches == 0 { self.quiet + 1 } else { 0 };
-        let parts_more = if self.batches >= MIN_BATCHES {
+        let rate = if self.batches >= MIN_BATCHES {
             if self.suffers() {
-                self.share = (self.share / 2).max(self.least);
-                0
+                self.rate / 2
             } else {
-                1
+                self.rate.saturating_add(MORE_BYTES_PER_SECOND)
             }
         } else if self.quiet >= QUIET {
-            1 + self.share / 4
+            self.rate.saturating_mul(2)
         } else {
             return;
         };
-        self.share = (self.share + parts_more).min(PARTS);
+        self.rate = rate.clamp(self.least, self.most);
         (self.batches, self.waited, self.has_moved) = (0, Duration::ZERO, false);
     }
 
     /// Judges by what was heard.
     fn suffers(&mut self) -> bool {
-        let is_ours = self.has_moved && self.share > self.least;
+        let is_ours = self.has_moved && self.rate > self.least;
         let mean = self.waited / self.batches;
         let usual = self.usual.unwrap_or(mean);
         self.usual = Some(if is_ours {
@@ -123,9 +119,9 @@ impl Budget {
         is_ours && mean > usual + usual / 2 + SLACK
     }
 
-    /// How much of the rate is used.
-    pub(crate) const fn percent(&self) -> u32 {
-        100 * self.share / PARTS
+    /// The rate at present, in bytes a second.
+    pub(crate) const fn present_rate(&self) -> u64 {
+        self.rate
     }
 }
 
@@ -133,7 +129,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const RATE: u64 = 256 << 20;
+    const MIB: u64 = 1 << 20;
+    const RATE: u64 = 1024 * MIB;
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos((1 << 50) + millis * 1_000_000)
@@ -152,6 +149,11 @@ mod tests {
         }
     }
 
+    /// The present rate, in whole MiB a second.
+    fn mib(budget: &Budget) -> u64 {
+        budget.present_rate() / MIB
+    }
+
     /// How long it takes to pay for a second's worth at the full rate.
     fn second(budget: &mut Budget) -> Duration {
         let now = budget.opens_at(at(0));
@@ -162,16 +164,16 @@ mod tests {
     #[test]
     fn it_begins_with_a_part_and_gets_all_of_the_rate_soon_if_nobody_writes() {
         let mut budget = budget();
-        assert_eq!(second(&mut budget), Duration::from_secs(4));
+        assert_eq!(second(&mut budget), Duration::from_secs(16));
         heed(&mut budget, QUIET - 1, 0, 0);
-        assert_eq!(budget.percent(), 25, "it may be a slow disk");
-        heed(&mut budget, 7, 0, 0);
-        assert_eq!(budget.percent(), 100);
+        assert_eq!(mib(&budget), 64, "it may be a slow disk");
+        heed(&mut budget, 4, 0, 0);
+        assert_eq!(mib(&budget), 1024);
         assert_eq!(second(&mut budget), Duration::from_secs(1));
         // After a pause it is careful again.
         let later = budget.opens_at(at(0)) + 2 * PAUSE;
         budget.charge(1, later);
-        assert_eq!(budget.percent(), 25);
+        assert_eq!(mib(&budget), 64);
     }
 
     #[test]
@@ -179,17 +181,17 @@ mod tests {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
         heed(&mut budget, 1, 100, 1_700);
-        assert_eq!(budget.percent(), 26, "within what a disk does by itself");
+        assert_eq!(mib(&budget), 68, "within what a disk does by itself");
         heed(&mut budget, 2, 100, 3_000);
-        assert_eq!(budget.percent(), 6);
-        assert!(second(&mut budget) > Duration::from_secs(15));
+        assert_eq!(mib(&budget), 17);
+        assert!(second(&mut budget) > Duration::from_secs(60));
         // It stays until the writes are as fast as before, and then comes back slowly.
         heed(&mut budget, 1, 100, 2_000);
-        assert_eq!(budget.percent(), 3);
+        assert_eq!(mib(&budget), 8);
         heed(&mut budget, 28, 100, 1_100);
-        assert_eq!(budget.percent(), 25);
-        heed(&mut budget, 100, 100, 1_100);
-        assert_eq!(budget.percent(), 100);
+        assert_eq!(mib(&budget), 64);
+        heed(&mut budget, 480, 100, 1_100);
+        assert_eq!(mib(&budget), 1024);
     }
 
     #[test]
@@ -197,37 +199,37 @@ mod tests {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
         heed(&mut budget, 7, 100, 9_000);
-        assert!(second(&mut budget) <= Duration::from_secs(128));
+        assert!(mib(&budget) >= 2);
         heed(&mut budget, 20, 100, 9_000);
         let mut highest = 0;
         for _ in 0..100 {
             heed(&mut budget, 1, 100, 9_000);
-            highest = highest.max(budget.percent());
+            highest = highest.max(mib(&budget));
         }
-        assert!(highest > 50, "the load is what is usual now: {highest}");
+        assert!(highest > 128, "the load is what is usual now: {highest}");
     }
 
     #[test]
     fn a_few_batches_are_added_up_until_they_say_something() {
         let mut budget = budget();
         budget.heed(100, Duration::from_millis(100));
-        let before = budget.percent();
+        let before = budget.present_rate();
         heed(&mut budget, 1, 7, 10_000_000);
         heed(&mut budget, 2, 0, 0);
-        assert_eq!(budget.percent(), before);
+        assert_eq!(budget.present_rate(), before);
         heed(&mut budget, 1, 7, 10_000_000);
-        assert!(budget.percent() < before);
+        assert!(budget.present_rate() < before);
     }
 
     #[test]
     fn a_low_rate_does_not_sink_to_nothing() {
-        for (rate, least) in [(64 << 20, 3), (8 << 20, 25), (1 << 20, 25)] {
+        for (rate, least) in [(64 * MIB, 2 * MIB), (4 * MIB, MIB), (1, 1)] {
             let mut budget = Budget::new(rate, at(0));
-            assert_eq!(budget.percent(), 100, "nothing to be careful of");
+            assert_eq!(budget.present_rate(), rate, "nothing to be careful of");
             budget.heed(100, Duration::from_millis(100));
             heed(&mut budget, 20, 100, 900_000);
             heed(&mut budget, 1, 100, 9_000_000);
-            assert!(budget.percent() >= least, "{rate}: {}", budget.percent());
+            assert!(budget.present_rate() >= least, "{budget:?}");
         }
     }
 }

@@ -43,7 +43,7 @@ pub struct SnapshotSettings {
 impl Default for SnapshotSettings {
     fn default() -> Self {
         Self {
-            bytes_per_second: 256 << 20,
+            bytes_per_second: 1 << 30,
             max_outgoing: 8,
             max_incoming: 4,
             chunk_bytes: 256 << 10,
@@ -66,8 +66,9 @@ pub struct SnapshotCounters {
     pub received_bytes: u64,
     /// Transfers that were given up, by either side.
     pub given_up: u64,
-    /// How much of the rate is used at present: 64 MiB/s at first, more while writes do not suffer, and less while they do.
-    pub rate_percent: u32,
+    /// How much of the rate is used at present, in bytes a second: 64 MiB at first, more while writes do not suffer, and less
+    /// while they do.
+    pub present_rate: u64,
 }
 
 /// One thing that happened.
@@ -206,7 +207,7 @@ impl<S: Store> Carrier<S> {
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
             counters: SnapshotCounters {
-                rate_percent: budget.percent(),
+                present_rate: budget.present_rate(),
                 ..SnapshotCounters::default()
             },
             errands: Vec::new(),
@@ -230,8 +231,9 @@ impl<S: Store> Carrier<S> {
         let outgoing = self.outgoing.values().map(|out| {
             let due = match &out.state {
                 outgoing::State::Offered {
-                    pulled: Some(_), ..
-                } => Some(self.budget.opens_at(now)),
+                    cursor: Some(cursor),
+                    ..
+                } => cursor.has_room().then(|| self.budget.opens_at(now)),
                 outgoing::State::Offered { offer_at, .. } => *offer_at,
                 outgoing::State::Pinning | outgoing::State::Taking(_) => None,
             };
@@ -258,7 +260,7 @@ impl<S: Store> Carrier<S> {
             CarrierInput::Opened { group, opened } => self.opened(group, opened, now),
             CarrierInput::LogWaits { batches, waited } => {
                 self.budget.heed(batches, waited);
-                self.counters.rate_percent = self.budget.percent();
+                self.counters.present_rate = self.budget.present_rate();
             }
         }
         self.begin_waiting(now);
@@ -304,11 +306,15 @@ impl<S: Store> Carrier<S> {
                     return self.say_end(from, group, transfer, End::Gone);
                 };
                 if let outgoing::State::Offered {
-                    offer_at, pulled, ..
+                    offer_at, cursor, ..
                 } = &mut out.state
                 {
-                    (*offer_at, *pulled) = (None, Some(after));
-                    out.expires_at = now + self.settings.patience;
+                    *offer_at = None;
+                    let is_first = cursor.is_none();
+                    // Who asks for the same again and again gets it, but not for ever.
+                    if cursor.get_or_insert_default().pulled(after) || is_first {
+                        out.expires_at = now + self.settings.patience;
+                    }
                     self.drive_outgoing(transfer, now);
                 }
             }

@@ -9,7 +9,7 @@
 //!  worker: Wanted ─> apply stage pins a version
 //!  worker: Taken  ─> offer  ───────────────────────────────>   worker: Offered, is it wanted?
 //!                           <───────────────────────────────   pull, after no key
-//!                    chunk  ───────────────────────────────>   staged in a tablet that nothing refers to
+//!                    chunks ───────────────────────────────>   staged in a tablet that nothing refers to
 //!                           <───────────────────────────────   pull, after the last key that came
 //!                    …                                          …
 //!                    last chunk, with the hash of all  ──────>  compared, made durable
@@ -17,8 +17,8 @@
 //!  worker: Delivered                                            worker: Staged, steps the InstallSnapshot
 //! ```
 //!
-//! The receiver pulls, so nothing piles up anywhere, and a break costs at most the chunk that was on its way: it
-//! pulls again after the last key that it has, from whoever offers the same snapshot. What was pinned lives as long
+//! The receiver pulls, so nothing piles up anywhere: the sender is ahead of it by a few chunks at most, and those are what a break
+//! costs. It pulls again after the last key that it has, from whoever offers the same snapshot. What was pinned lives as long
 //! as the receiver makes progress.
 //!
 //! The one commit point is the record in the log that the receiver's worker writes when Raft has taken the snapshot;

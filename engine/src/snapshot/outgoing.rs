@@ -5,6 +5,7 @@ use bytes::Bytes;
 use pontoon_raft::Message;
 use pontoon_store::{KvSnapshot, StateHash, StoreError, View};
 use pontoon_types::{GroupId, Instant, NodeId, ReplicaId};
+use std::collections::VecDeque;
 
 /// Where one transfer stands.
 pub(super) struct Outgoing<V> {
@@ -27,11 +28,14 @@ pub(super) enum State<V> {
         message: Box<Message>,
         /// When it is offered again; `None` once it is being pulled.
         offer_at: Option<Instant>,
-        /// What was pulled and has to wait for the budget.
-        pulled: Option<Bytes>,
-        cursor: Box<Cursor>,
+        /// `None` until the receiver pulls.
+        cursor: Option<Box<Cursor>>,
     },
 }
+
+/// Chunks that may be under way before the receiver says that it has the first of them: one is read while another travels and a
+/// third is staged. A break costs as many.
+const MAX_UNDER_WAY: usize = 3;
 
 /// A key, and the hash of all rows up to it.
 #[derive(Clone, Default)]
@@ -40,57 +44,89 @@ struct Mark {
     hash: StateHash,
 }
 
-/// Where the last chunk began and ended.
-#[derive(Clone, Default)]
+/// Where the receiver is, and where what is on its way to it ends.
+#[derive(Default)]
 pub(super) struct Cursor {
-    before: Mark,
-    after: Mark,
+    /// What the receiver has. `None` until it has said so, or if that ends where no chunk from here did.
+    held: Option<Mark>,
+    /// Behind the last key of this the receiver wants more; it is that of `held` if there is one.
+    after: Bytes,
+    /// The ends of the chunks that are under way, in order.
+    under_way: VecDeque<Mark>,
+    /// The last of them is the last of all.
+    has_last: bool,
 }
 
 impl Cursor {
-    /// The chunk behind `after`.
+    /// The receiver has all rows up to `after`, and wants more. If that is nothing new, what was under way is lost: all of it is sent
+    /// again. Returns whether it has come further.
+    pub(super) fn pulled(&mut self, after: Bytes) -> bool {
+        if let Some(at) = self.under_way.iter().position(|mark| mark.key == after) {
+            self.held = self.under_way.drain(..=at).next_back();
+            self.after = after;
+            return true;
+        }
+        self.under_way.clear();
+        let is_new = after > self.after;
+        if after.is_empty() {
+            self.held = Some(Mark::default());
+        } else if after != self.after {
+            self.held = None;
+        }
+        self.after = after;
+        is_new
+    }
+
+    /// Whether the receiver waits for a chunk that may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        match self.under_way.len() {
+            0 => true,
+            some => some < MAX_UNDER_WAY && !self.has_last,
+        }
+    }
+
+    /// The next chunk.
     ///
     /// # Errors
     /// If a row could not be read.
     pub(super) fn chunk<V: View>(
         &mut self,
         snapshot: &KvSnapshot<V>,
-        after: Bytes,
         max_bytes: usize,
     ) -> Result<SnapshotBody, StoreError> {
-        let mut mark = if after == self.after.key {
-            self.after.clone()
-        } else if after == self.before.key {
-            self.before.clone()
-        } else {
-            // The receiver has this from somebody else: what it holds is hashed here too.
-            let mut mark = Mark::default();
-            for row in snapshot.rows(None) {
-                let (key, value) = row?;
-                if key > after {
-                    break;
+        let mut mark = match (self.under_way.back(), &self.held) {
+            (Some(mark), _) | (None, Some(mark)) => mark.clone(),
+            (None, None) => {
+                // The receiver has this from somebody else: what it holds is hashed here too.
+                let mut mark = Mark::default();
+                for row in snapshot.rows(None) {
+                    let (key, value) = row?;
+                    if key > self.after {
+                        break;
+                    }
+                    mark.hash.push(&key, &value);
                 }
-                mark.hash.push(&key, &value);
+                mark.key = self.after.clone();
+                self.held = Some(mark.clone());
+                mark
             }
-            mark.key = after.clone();
-            mark
         };
-        self.before = mark.clone();
+        let after = mark.key.clone();
         let mut rows = Vec::with_capacity(max_bytes.min(1 << 20));
-        let mut is_last = true;
+        self.has_last = true;
         let from = (!after.is_empty()).then_some(&after[..]);
         for row in snapshot.rows(from) {
             let (key, value) = row?;
             if rows.len() >= max_bytes {
-                is_last = false;
+                self.has_last = false;
                 break;
             }
             put_row(&mut rows, &key, &value);
             mark.hash.push(&key, &value);
             mark.key = key;
         }
-        let hash = is_last.then(|| mark.hash.finish());
-        self.after = mark;
+        let hash = self.has_last.then(|| mark.hash.finish());
+        self.under_way.push_back(mark);
         Ok(SnapshotBody::Chunk {
             after,
             hash,

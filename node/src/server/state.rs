@@ -239,7 +239,7 @@ impl Node {
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
             given_up: counters.given_up,
-            rate_percent: counters.rate_percent,
+            present_rate: counters.present_rate,
         }
     }
 

@@ -87,14 +87,13 @@ impl<S: Store> Carrier<S> {
             snapshot,
             message,
             offer_at: Some(now),
-            pulled: None,
-            cursor: Box::default(),
+            cursor: None,
         };
         self.outgoing.insert(transfer, Outgoing { state, ..out });
         self.drive_outgoing(transfer, now);
     }
 
-    /// Offers what has to be offered, and sends the chunk that was pulled, when the budget allows.
+    /// Offers what has to be offered, and sends the next chunk, when the receiver and the budget allow.
     pub(super) fn drive_outgoing(&mut self, transfer: u64, now: Instant) {
         let Some(out) = self.outgoing.get_mut(&transfer) else {
             return;
@@ -108,7 +107,6 @@ impl<S: Store> Carrier<S> {
             snapshot,
             message,
             offer_at,
-            pulled,
             cursor,
         } = &mut out.state
         else {
@@ -124,11 +122,11 @@ impl<S: Store> Carrier<S> {
             };
             return self.send(to, group, transfer, body);
         }
-        if pulled.is_none() || self.budget.opens_at(now) > now {
+        let cursor = cursor.as_deref_mut().filter(|cursor| cursor.has_room());
+        let Some(cursor) = cursor.filter(|_| self.budget.opens_at(now) <= now) else {
             return;
-        }
-        let after = pulled.take().expect("it was just seen");
-        match cursor.chunk(snapshot, after, self.settings.chunk_bytes) {
+        };
+        match cursor.chunk(snapshot, self.settings.chunk_bytes) {
             Ok(body) => {
                 if let SnapshotBody::Chunk { rows, .. } = &body {
                     self.budget.charge(rows.len(), now);

@@ -46,8 +46,8 @@ pub(super) struct Transfer {
     pub(super) took: Duration,
     /// Bytes of rows.
     pub(super) bytes: u64,
-    /// The lowest that the nodes have let their rate go to while writes waited, in percent.
-    pub(super) least_percent: u32,
+    /// The lowest that the node has let its rate go to while writes waited, in bytes a second.
+    pub(super) least_rate: u64,
 }
 
 impl Transfer {
@@ -87,10 +87,10 @@ impl Guest {
         let wanted = self.replica_in(&host).map_or(0, |group| group.commit);
         let began = Instant::now();
         self.change(MemberStep::AddLearner(self.node)).await?;
-        let mut least_percent = 100;
+        let mut least_rate = u64::MAX;
         loop {
             let status = self.status(self.node).await?;
-            least_percent = least_percent.min(status.snapshots.rate_percent);
+            least_rate = least_rate.min(status.snapshots.present_rate);
             if self
                 .replica_in(&status)
                 .is_some_and(|group| group.applied >= wanted)
@@ -101,7 +101,7 @@ impl Guest {
                 return Ok(Transfer {
                     took,
                     bytes,
-                    least_percent,
+                    least_rate,
                 });
             }
             Self::look_again(began, "a replica does not catch up").await?;

@@ -165,7 +165,7 @@ impl Report<'_> {
                 "bytes": transfer.bytes,
                 "seconds": transfer.took.as_secs_f64(),
                 "bytes_per_s": transfer.rate(),
-                "least_rate_percent": transfer.least_percent,
+                "least_rate": transfer.least_rate,
             })
         };
         let pairs: Vec<_> = self
