@@ -139,12 +139,16 @@ impl Clients {
         seen
     }
 
-    /// Whether a client is still at work.
-    #[must_use]
-    pub fn are_at_work(&mut self) -> bool {
-        while let Some(ended) = self.tasks.try_join_next() {
-            ended.expect("a client does not panic");
-        }
-        !self.tasks.is_empty()
+    /// Waits until no client is at work any more, but no longer than `most`; says whether that is so.
+    ///
+    /// # Panics
+    /// As [`Self::finish`].
+    pub async fn end_within(&mut self, most: Duration) -> bool {
+        let all_end = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                ended.expect("a client does not panic");
+            }
+        };
+        tokio::time::timeout(most, all_end).await.is_ok()
     }
 }

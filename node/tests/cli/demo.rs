@@ -84,6 +84,9 @@ fn a_demo_of_a_file_writes_all_of_it_and_keeps_the_directory_it_was_given() {
     ]);
     assert_eq!(report["acked"], 500, "{report}");
     assert_eq!(report["verified"], 500, "{report}");
+    // However soon it is over, all of it is measured.
+    assert_eq!(report["writes"], 500, "{report}");
+    assert!(report["p50_us"].as_u64() > Some(0), "{report}");
     let verified = stdout(&run(&["wal", "verify", &format!("{data}/node-1")]));
     assert!(verified.contains("checked"), "{verified}");
 

@@ -31,6 +31,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long shards may be without a leader after a start.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
+/// How often the load is looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_millis(1500);
 /// Keys sampled from the generated ones, to cut shards at.
@@ -183,22 +185,27 @@ impl Demo {
         file: Option<&Arc<SharedFile>>,
     ) -> Result<Report, Error> {
         let spinner = self.output.spinner("writing");
-        let mut clients = self.start_clients(client, run, file);
-        if file.is_none() {
-            clients.work_for(WARM_UP, |_, _| {}).await;
-        }
+        let warm = match file {
+            // It may be over in a moment, so all of it is measured.
+            Some(_) => None,
+            None => {
+                let clients = self.start_clients(client, run, None);
+                clients.work_for(WARM_UP, |_, _| {}).await;
+                Some(clients)
+            }
+        };
         let before = ClusterView::look(client).await;
         let cpu_before = process_cpu_us();
         run.start_measuring();
 
         let began = Instant::now();
+        let mut clients = warm.unwrap_or_else(|| self.start_clients(client, run, file));
         let mut trouble = Trouble::new(self.args.kill);
         let mut last = (began, run.done());
         loop {
-            let over = match file {
-                Some(_) => !clients.are_at_work(),
-                None => began.elapsed() >= Duration::from_secs(self.args.seconds),
-            };
+            // Clients of a file end with it, and so does the window.
+            let over = clients.end_within(INTERVAL).await
+                || file.is_none() && began.elapsed() >= Duration::from_secs(self.args.seconds);
             if over {
                 break;
             }
@@ -212,7 +219,6 @@ impl Demo {
                     spinner.suspend(|| self.output.note(&note));
                 }
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let seconds = began.elapsed().as_secs_f64();
         run.stop();
