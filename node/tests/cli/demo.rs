@@ -95,6 +95,20 @@ fn a_demo_of_a_file_writes_all_of_it_and_keeps_the_directory_it_was_given() {
 }
 
 #[test]
+fn a_file_does_not_end_before_the_kill_that_was_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows: String = (0..40).map(|row| format!("{row}\t{row}\n")).collect();
+    let path = file(directory.path(), "rows.tsv", &rows);
+    let args = ["demo", "--load", &path, "--shards", "4"];
+    let report = report(&[&args[..], &["--kill", "--json"]].concat());
+    let nodes_in = |name: &str| report[name].as_array().map(Vec::len);
+    assert_eq!(nodes_in("per_node"), Some(2), "{report}");
+    assert_eq!(nodes_in("not_counted"), Some(1), "the killed one: {report}");
+    assert_eq!(report["writes"], 40, "{report}");
+    assert_eq!(report["verified"], 40, "{report}");
+}
+
+#[test]
 fn a_row_that_no_node_takes_ends_the_demo_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let too_long = "v".repeat((1 << 20) + 1);

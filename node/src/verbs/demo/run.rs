@@ -25,6 +25,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Deadline of a request; longer than an election, so that clients live through one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +34,9 @@ const LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How often the load is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How much of the load is over when a node is killed, and from where on a file waits for that.
+const KILL_AT: f64 = 0.4;
+const HELD_FROM: f64 = 0.6;
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_millis(1500);
 /// Keys sampled from the generated ones, to cut shards at.
@@ -51,6 +55,8 @@ struct SharedFile {
     path: PathBuf,
     reader: Mutex<Reader<BufReader<File>>>,
     length: u64,
+    /// Whether clients may read it to its end. If a node is to be killed, that comes first.
+    may_end: watch::Sender<bool>,
     /// Why nobody goes on with it.
     failed: Mutex<Option<Error>>,
 }
@@ -104,6 +110,7 @@ impl Demo {
                 let file = SharedFile {
                     path: path.clone(),
                     length: std::fs::metadata(path).map_or(0, |file| file.len()),
+                    may_end: watch::Sender::new(!args.kill),
                     reader: Mutex::new(sample::open(path, None)?),
                     failed: Mutex::new(None),
                 };
@@ -206,18 +213,22 @@ impl Demo {
             // Clients of a file end with it, and so does the window.
             let over = clients.end_within(INTERVAL).await
                 || file.is_none() && began.elapsed() >= Duration::from_secs(self.args.seconds);
-            if over {
-                break;
-            }
             let part = self.part_done(began, file);
             let rate = (run.done() - last.1) as f64 / last.0.elapsed().as_secs_f64().max(1e-3);
             last = (Instant::now(), run.done());
             self.show(&spinner, began, rate, file);
-            if part >= 0.4 {
+            // Before the end is looked at: no load outruns the kill that was asked for.
+            if part >= KILL_AT {
                 let note = trouble.make(&self.layout, cluster, &before).await?;
                 if let Some(note) = note {
                     spinner.suspend(|| self.output.note(&note));
                 }
+                if let Some(file) = file {
+                    file.may_end.send_replace(true);
+                }
+            }
+            if over {
+                break;
             }
         }
         let seconds = began.elapsed().as_secs_f64();
@@ -239,7 +250,9 @@ impl Demo {
         let counters = |view: &ClusterView| Counters::new(view.statuses().cloned());
         let (before, after) = (counters(&before), counters(&after));
         let cpu = (!self.args.kill).then_some((cpu, "this process: all nodes and all clients"));
-        let rates = before.rates_until(&after, seconds);
+        let mut rates = before.rates_until(&after, seconds);
+        // It may be back already, and so soon that its counters do not tell.
+        rates.retain(|node| trouble.killed() != Some(NodeId(node.node)));
         let not_counted = before.left_out(&rates);
         report.set_nodes(rates, not_counted, cpu);
         Ok(report)
@@ -268,7 +281,7 @@ impl Demo {
     /// How much of the load is over, from 0 to 1.
     fn part_done(&self, began: Instant, file: Option<&Arc<SharedFile>>) -> f64 {
         match file {
-            Some(file) => file.reader.lock().bytes_read() as f64 / file.length.max(1) as f64,
+            Some(file) => file.part_read(),
             None => began.elapsed().as_secs_f64() / self.args.seconds as f64,
         }
     }
@@ -310,11 +323,20 @@ enum Trouble {
     None,
     Ahead,
     Away { node: NodeId, since: Instant },
+    Over { node: NodeId },
 }
 
 impl Trouble {
     fn new(is_wanted: bool) -> Self {
         if is_wanted { Self::Ahead } else { Self::None }
+    }
+
+    /// Who was killed, back or not.
+    const fn killed(&self) -> Option<NodeId> {
+        match *self {
+            Self::Away { node, .. } | Self::Over { node } => Some(node),
+            Self::None | Self::Ahead => None,
+        }
     }
 
     /// Does what is due, and says what was done.
@@ -343,14 +365,14 @@ impl Trouble {
                 self.end(layout, cluster)?;
                 Ok(Some(format!("started node {node} again")))
             }
-            Self::Away { .. } | Self::None => Ok(None),
+            Self::Away { .. } | Self::Over { .. } | Self::None => Ok(None),
         }
     }
 
     fn end(&mut self, layout: &Layout, cluster: &mut Cluster) -> Result<(), Error> {
         if let Self::Away { node, .. } = *self {
             cluster.start_again(layout, node)?;
-            *self = Self::None;
+            *self = Self::Over { node };
         }
         Ok(())
     }
@@ -373,7 +395,7 @@ async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: 
 /// take just now, is written again: the file is to be there in the end. A row that is refused for what it
 /// is ends the demo.
 async fn write_file(mut actor: Actor, file: Arc<SharedFile>) {
-    while let Some((line, row)) = file.next() {
+    while let Some((line, row)) = file.next().await {
         while let Err(Failed(source)) = actor.put(&row.key, &row.value).await {
             if !source.is_transient() {
                 let path = file.path.clone();
@@ -387,8 +409,12 @@ async fn write_file(mut actor: Actor, file: Arc<SharedFile>) {
 }
 
 impl SharedFile {
-    /// The next row, with the number of its line.
-    fn next(&self) -> Option<(u64, Row)> {
+    /// The next row, with the number of its line; held back while the file may not end.
+    async fn next(&self) -> Option<(u64, Row)> {
+        if !*self.may_end.borrow() && self.part_read() >= HELD_FROM {
+            // The sender is ours, so whoever waits is told.
+            let _ = self.may_end.subscribe().wait_for(|may_end| *may_end).await;
+        }
         let mut reader = self.reader.lock();
         if self.has_failed() {
             return None;
@@ -399,6 +425,11 @@ impl SharedFile {
         };
         self.fail(error);
         None
+    }
+
+    /// How much of it has been read, from 0 to 1.
+    fn part_read(&self) -> f64 {
+        self.reader.lock().bytes_read() as f64 / self.length.max(1) as f64
     }
 
     /// Lets nobody go on; the first reason counts.
