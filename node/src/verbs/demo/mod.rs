@@ -11,7 +11,8 @@ use std::path::PathBuf;
 /// The nodes have directories and certificates of their own, talk QUIC over loopback and sync to
 /// disk, as they would on machines of their own. Clients write for a while; then all nodes are
 /// stopped and started again, and a fresh client reads everything and holds it against the record of
-/// what was acknowledged. Exits with 1 if anything is missing or wrong.
+/// what was acknowledged. Exits with 1 if anything is missing or wrong, or if
+/// nothing was acknowledged at all.
 ///
 /// Before the load and after it the disk is probed: how often a second can three files each be synced, at the same
 /// time? That is what a log would do that syncs every write alone.

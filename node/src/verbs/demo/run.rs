@@ -147,7 +147,7 @@ impl Demo {
             self.output.line("")?;
             self.output.line(&verification.to_text())?;
         }
-        let result = verification.into_result();
+        let result = judge(verification);
         if result.is_err() {
             let place = self.layout.keep().display().to_string();
             self.output.note(&format!("everything is kept in {place}"));
@@ -318,6 +318,17 @@ impl Demo {
     }
 }
 
+/// Whether something was acknowledged, and all of it is there: a demo that wrote nothing proves nothing.
+fn judge(found: Verification) -> Result<(), Error> {
+    let acked = found.acked;
+    found.into_result()?;
+    if acked == 0 {
+        let problem = "no write was acknowledged, so nothing was proved";
+        return Err(Error::Unhealthy(problem.to_owned()));
+    }
+    Ok(())
+}
+
 /// A node's death and return.
 enum Trouble {
     None,
@@ -439,5 +450,22 @@ impl SharedFile {
 
     fn has_failed(&self) -> bool {
         self.failed.lock().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_that_wrote_nothing_has_failed() {
+        let error = judge(Verification::default()).unwrap_err();
+        assert!(error.to_string().contains("no write"), "{error}");
+        let acked = 1;
+        let found = Verification {
+            acked,
+            ..Verification::default()
+        };
+        assert!(judge(found).is_ok());
     }
 }
