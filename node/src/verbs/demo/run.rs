@@ -29,6 +29,8 @@ use tokio::sync::watch;
 
 /// Deadline of a request; longer than an election, so that clients live through one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a row of a file is tried again while its shard cannot be written; as long as `load` does.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long shards may be without a leader after a start.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -404,11 +406,12 @@ async fn write_generated(mut actor: Actor, number: u64, keys: u64, value_bytes: 
 
 /// Writes rows of the file until it ends. A row whose outcome is unknown, or which the cluster could not
 /// take just now, is written again: the file is to be there in the end. A row that is refused for what it
-/// is ends the demo.
+/// is, or that could not be written for [`PATIENCE`], ends the demo.
 async fn write_file(mut actor: Actor, file: Arc<SharedFile>) {
     while let Some((line, row)) = file.next().await {
+        let began = Instant::now();
         while let Err(Failed(source)) = actor.put(&row.key, &row.value).await {
-            if !source.is_transient() {
+            if !source.is_transient() || began.elapsed() >= PATIENCE {
                 let path = file.path.clone();
                 file.fail(Error::Row { path, line, source });
             }
