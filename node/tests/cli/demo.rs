@@ -117,9 +117,14 @@ fn a_row_that_no_node_takes_ends_the_demo_and_is_named() {
         "rows.tsv",
         &format!("a\t1\nb\t{too_long}\nc\t3\n"),
     );
-    let line = error_line(&run(&["demo", "--load", &rows, "--shards", "2"]));
+    let output = run(&["demo", "--load", &rows, "--shards", "20"]);
+    let line = error_line(&output);
     assert!(line.contains("rows.tsv:2: "), "{line}");
     assert!(line.contains("max-value-bytes"), "{line}");
+    // Three keys do not make twenty shards.
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("enough for 3 shards only"), "{told}");
+    assert!(told.contains("3 nodes with 3 shards"), "{told}");
 }
 
 #[test]

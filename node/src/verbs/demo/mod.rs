@@ -27,7 +27,7 @@ pub struct DemoArgs {
     /// Nodes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]
     pub nodes: u64,
-    /// Shards that the key space is cut into, where the keys are.
+    /// Shards that the key space is cut into, where the keys are; no more than there are keys.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub shards: u32,
     /// Threads of each node that run groups. [default: as a node's]

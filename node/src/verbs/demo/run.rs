@@ -17,6 +17,7 @@ use crate::workload::{KeyStyle, ValueMaker, fnv64};
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use pontoon_client::Client;
+use pontoon_shard_router::cut_at_samples;
 use pontoon_types::{Limits, NodeId};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -41,14 +42,18 @@ const KILL_AT: f64 = 0.4;
 const HELD_FROM: f64 = 0.6;
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_millis(1500);
-/// Keys sampled from the generated ones, to cut shards at.
+/// Keys sampled from the generated ones, to cut shards at, however few they are.
 const SAMPLE_KEYS: u64 = 16_384;
+/// The same for each of many shards, so that they come out about as large as each other.
+const SAMPLE_KEYS_PER_SHARD: u64 = 16;
 
 /// A demo whose directories are made.
 pub(super) struct Demo {
     args: DemoArgs,
     output: Output,
     layout: Layout,
+    /// As many as were asked for, or as there are keys to cut at.
+    shards: usize,
     floor: Floor,
 }
 
@@ -76,10 +81,18 @@ impl Demo {
         let sample = match &args.load {
             // All of it, so that what is wrong with it is known before anything is started.
             Some(path) => sample::keys_of_file_to_load(path)?,
-            None => KeyStyle::Hashed.sample(args.keys, SAMPLE_KEYS),
+            None => KeyStyle::Hashed.sample(args.keys, keys_to_sample(args.shards)),
         };
+        let shards = cut_at_samples(&sample, args.shards as usize).shards();
+        if shards < args.shards as usize {
+            output.note(&format!(
+                "--shards is {}, but the keys are enough for {} only",
+                count(args.shards.into()),
+                counted(shards as u64, "shard")
+            ));
+        }
         let data_dir = args.data_dir.as_deref();
-        let mut layout = Layout::make(data_dir, args.nodes, args.shards as usize, sample)?;
+        let mut layout = Layout::make(data_dir, args.nodes, shards, sample)?;
         if let Some(workers) = args.workers {
             layout = layout.with_settings(&format!("workers = {workers}\n"))?;
         }
@@ -89,6 +102,7 @@ impl Demo {
             args,
             output,
             layout,
+            shards,
             floor,
         })
     }
@@ -98,7 +112,7 @@ impl Demo {
         self.output.note(&format!(
             "starting {} with {} in {}",
             counted(args.nodes, "node"),
-            counted(args.shards.into(), "shard"),
+            counted(self.shards as u64, "shard"),
             self.layout.directory().display()
         ));
         let mut cluster = Cluster::start(&self.layout, args.kill).await?;
@@ -320,6 +334,11 @@ impl Demo {
     }
 }
 
+/// How many of the generated keys to sample.
+fn keys_to_sample(shards: u32) -> u64 {
+    SAMPLE_KEYS.max(SAMPLE_KEYS_PER_SHARD * u64::from(shards))
+}
+
 /// Whether something was acknowledged, and all of it is there: a demo that wrote nothing proves nothing.
 fn judge(found: Verification) -> Result<(), Error> {
     let acked = found.acked;
@@ -459,6 +478,14 @@ impl SharedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sample_is_enough_for_as_many_shards_as_there_are_keys() {
+        for shards in [1, 20_000, 100_000] {
+            let sample = KeyStyle::Hashed.sample(100_000, keys_to_sample(shards));
+            assert!(!cut_at_samples(sample, shards as usize).is_short());
+        }
+    }
 
     #[test]
     fn a_demo_that_wrote_nothing_has_failed() {
