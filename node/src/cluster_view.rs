@@ -338,7 +338,7 @@ mod tests {
         ];
         let view = ClusterView::new(CLUSTER, Some(&map), answers);
         assert_eq!(view.shards_without_leader(), 3);
-        let text = view.to_text();
+        let text = view.to_text(false);
         assert!(text.contains("unreachable"), "{text}");
         assert!(
             text.contains("node 1 does not answer: no answer in time"),
@@ -347,6 +347,41 @@ mod tests {
         assert!(text.contains("without a leader: shards"), "{text}");
         assert!(text.lines().count() < 20, "{text}");
         assert!(!view.to_json().contains('\n'));
+    }
+
+    /// The words of a shard's row, if it has one.
+    fn row_of(text: &str, shard: u64) -> Option<Vec<&str>> {
+        let table = text.lines().skip_while(|line| !line.starts_with("shard "));
+        let mut rows = table.map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.find(|row| row.first().is_some_and(|first| *first == shard.to_string()))
+    }
+
+    #[test]
+    fn a_few_shards_have_a_row_each_and_more_have_if_that_is_asked_for() {
+        let nodes = || (1..=3).map(|id| (NodeId(id), node(id).address));
+        let view = |split_keys: Vec<::bytes::Bytes>| {
+            let manifest = Manifest::new(CLUSTER, nodes(), split_keys, None).unwrap();
+            let map = manifest.initial_map();
+            let mut broken = answer(&map, 2, false, 4);
+            broken.groups[2].role = Role::Stopped;
+            let answers = vec![
+                (node(1), Ok(answer(&map, 1, true, 4))),
+                (node(2), Ok(broken)),
+                (node(3), Err("away".to_owned())),
+            ];
+            ClusterView::new(CLUSTER, Some(&map), answers)
+        };
+        let few = view(vec![::bytes::Bytes::from_static(b"m")]);
+        let (shard, text) = (few.shards[2].shard, few.to_text(false));
+        let row = row_of(&text, shard).unwrap();
+        assert_eq!(row[2..6], ["\"m\"", "1", "4", "20"], "{text}");
+        assert_eq!(row[6..].join(" "), "1: 9, 2: stopped, 3: -", "{text}");
+
+        let many = (1..40).map(|key| ::bytes::Bytes::from(vec![key]));
+        let many = view(many.collect());
+        let shard = many.shards[2].shard;
+        assert!(row_of(&many.to_text(false), shard).is_none());
+        assert!(row_of(&many.to_text(true), shard).is_some());
     }
 
     #[test]
@@ -369,14 +404,14 @@ mod tests {
         };
         let away = |id| (node(id), Err("away".to_owned()));
         let one = vec![(node(1), Ok(status(1))), away(2), away(3)];
-        let text = ClusterView::new(CLUSTER, Some(&map), one).to_text();
+        let text = ClusterView::new(CLUSTER, Some(&map), one).to_text(false);
         assert!(text.contains("no quorum: 3 of them"), "{text}");
         assert!(
             text.contains("recovered by force: shards 1, 2, 3;"),
             "{text}"
         );
         let two = vec![(node(1), Ok(status(1))), (node(2), Ok(status(2))), away(3)];
-        let text = ClusterView::new(CLUSTER, Some(&map), two).to_text();
+        let text = ClusterView::new(CLUSTER, Some(&map), two).to_text(false);
         assert!(!text.contains("no quorum"), "{text}");
     }
 
@@ -390,6 +425,6 @@ mod tests {
         let view = ClusterView::new(CLUSTER, None, answers);
         assert_eq!((view.user_shards(), view.shards.len()), (2, 3));
         assert_eq!(view.led_by(1), 3);
-        assert!(view.to_text().contains("cannot be read"));
+        assert!(view.to_text(false).contains("cannot be read"));
     }
 }

@@ -1,15 +1,21 @@
 //! The view of a cluster for people.
 
 use super::{ClusterView, NodeView, ShardView};
-use crate::output::{agreeing, bytes, count, counted, table};
+use crate::output::{agreeing, bytes, count, counted, printable, table};
+use crate::status::Role;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use std::collections::BTreeSet;
 
 /// So many shards are named in a line.
 const NAMED: usize = 8;
+/// So many shards have a row each even if nobody asks for that.
+const FEW: usize = 16;
 
 impl ClusterView {
-    /// What fits on a screen, however many shards there are.
+    /// What fits on a screen, however many shards there are; with a row for each if they are few, or with
+    /// `all_shards`.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self, all_shards: bool) -> String {
         let header = [
             "node", "address", "state", "replicas", "leads", "log", "syncs", "memory", "version",
         ];
@@ -23,6 +29,9 @@ impl ClusterView {
             table(&header, rows),
             String::new(),
         ];
+        if all_shards || self.user_shards() <= FEW {
+            lines.extend([self.shard_table(), String::new()]);
+        }
         lines.push(self.shard_summary());
         let leaderless = self.named(|shard| shard.leader.is_none());
         lines.extend(leaderless.map(|shards| format!("without a leader: {shards}")));
@@ -99,6 +108,45 @@ impl ClusterView {
         row
     }
 
+    fn shard_table(&self) -> String {
+        let header = [
+            "shard", "group", "from", "leader", "term", "commit", "applied",
+        ];
+        let row = |shard: &ShardView| {
+            let leader = shard.leader.map(|node| node.to_string());
+            let nodes: BTreeSet<_> = shard.replicas.iter().collect();
+            let applied: Vec<_> = nodes
+                .into_iter()
+                .map(|node| format!("{node}: {}", self.applied_on(*node, shard.group)))
+                .collect();
+            vec![
+                shard.shard.to_string(),
+                shard.group.to_string(),
+                shard.first_key(),
+                leader.unwrap_or_else(|| "-".to_owned()),
+                shard.term.to_string(),
+                shard.commit.to_string(),
+                applied.join(", "),
+            ]
+        };
+        table(&header, self.shards.iter().map(row).collect())
+    }
+
+    /// How far a node has applied a group, in a word.
+    fn applied_on(&self, node: u64, group: u64) -> String {
+        let mut told = self.statuses().filter(|status| status.node == node);
+        let groups = told.next().map(|status| status.groups.as_slice());
+        match groups
+            .unwrap_or_default()
+            .iter()
+            .find(|one| one.group == group)
+        {
+            None => "-".to_owned(),
+            Some(replica) if replica.role == Role::Stopped => "stopped".to_owned(),
+            Some(replica) => replica.applied.to_string(),
+        }
+    }
+
     fn shard_summary(&self) -> String {
         let terms = self.shards.iter().map(|shard| shard.term);
         let (least, most) = (terms.clone().min().unwrap_or(0), terms.max().unwrap_or(0));
@@ -113,6 +161,17 @@ impl ClusterView {
             count(self.shards.iter().map(|shard| shard.commit).sum::<u64>() as f64),
             counted(lag.max().unwrap_or(0), "entry"),
         )
+    }
+}
+
+impl ShardView {
+    /// Where its keys begin, for people.
+    fn first_key(&self) -> String {
+        if self.meta {
+            return "the map".to_owned();
+        }
+        let start = BASE64_STANDARD.decode(&self.range.start_b64);
+        start.map_or_else(|_| "?".to_owned(), |start| printable(&start))
     }
 }
 

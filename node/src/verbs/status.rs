@@ -9,16 +9,22 @@ use clap::Args;
 /// Show nodes, shards and leaders.
 ///
 /// Asks every node for what it knows about itself. A node that does not answer is shown as such.
-/// Exits with 1 if a shard has no leader.
+/// Of up to 16 shards each has a row: its first key, who leads it in which term, how far it is
+/// committed, and how far the replica on each node has applied it. Exits with 1 if a shard has no
+/// leader.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pontoon status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --certs certs
+  pontoon status --shards               (a row for each shard, however many)
   pontoon status --json | jq '.shards[] | select(.leader == null)'")]
 pub struct StatusArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
+    /// Show a row for each shard also if there are more than 16.
+    #[arg(long)]
+    pub shards: bool,
     /// Print everything as JSON: every node's own answer, and every shard.
     #[arg(long)]
     pub json: bool,
@@ -35,7 +41,7 @@ pub async fn run(args: StatusArgs) -> Result<(), Error> {
     if args.json {
         output.line(&view.to_json())?;
     } else {
-        output.line(&view.to_text())?;
+        output.line(&view.to_text(args.shards))?;
     }
     match view.shards_without_leader() {
         0 => Ok(()),

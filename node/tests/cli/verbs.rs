@@ -45,6 +45,9 @@ fn single_keys_can_be_written_read_swapped_and_removed() {
 
     let status = stdout(&cluster.run(&["status"]));
     assert!(status.contains("4 shards and the meta shard"), "{status}");
+    let first = status.lines().find(|line| line.contains("\"\""));
+    let applied = first.unwrap().matches(": ").count();
+    assert_eq!(applied, 3, "a word of each replica: {status}");
     let verified = stdout(&cluster.run(&["verify"]));
     assert!(
         verified.contains("15 of 15 replicas in 5 shards are the same"),
