@@ -235,6 +235,7 @@ mod tests {
             "pontoon dump --format ndjson --out f --endpoints a:1 --certs c",
             "pontoon bench --endpoints a:1 --certs c --workload ycsb-e --clients 8 --seconds 5 \
              --value-bytes 100 --keys 1000 --json",
+            "pontoon bench --workload ycsb-a --keys 100000 --write-sample ycsb.tsv",
             "pontoon status --endpoints a:1 --certs c --shards --json",
             "pontoon verify --endpoints a:1 --certs c --patience 5 --json",
             "pontoon backup --to d --endpoints a:1 --certs c --patience 5 --json",

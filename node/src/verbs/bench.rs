@@ -11,8 +11,10 @@ use crate::measure::{Counters, Report, floor};
 use crate::output::{Output, count, counted};
 use crate::verification::Verification;
 use crate::workload::{Inserts, KeyStyle, Step, Steps, ValueMaker, Workload, fnv64};
-use clap::Args;
+use clap::builder::ArgPredicate;
+use clap::{Arg, Args};
 use pontoon_client::Client;
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,10 @@ use std::time::Duration;
 /// 0.99 scattered by FNV. An update changes one field, so it reads the row first; with
 /// --write-all-fields it writes a whole new row instead.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("endpoints", unless_a_sample),
+    mut_arg("certs", certs_unless_a_sample)
+)]
 #[command(after_help = "\
 Workloads:
   put     writes of 16-byte keys, uniform      get     linearizable reads, uniform
@@ -73,7 +79,7 @@ pub struct BenchArgs {
     /// Draw other keys and values.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Only write keys of the workload to a file, for `pontoon node --split-sample`.
+    /// Only write keys of the workload to a file, for `pontoon node --split-sample`. Needs no cluster.
     #[arg(long, value_name = "FILE")]
     pub write_sample: Option<PathBuf>,
     /// Which cluster.
@@ -82,6 +88,18 @@ pub struct BenchArgs {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A sample is written before there is a cluster to name.
+fn unless_a_sample(argument: Arg) -> Arg {
+    argument
+        .required(false)
+        .required_unless_present("write_sample")
+}
+
+/// A directory must stand there all the same; nobody looks into it.
+fn certs_unless_a_sample(certs: Arg) -> Arg {
+    unless_a_sample(certs).default_value_if("write_sample", ArgPredicate::IsPresent, ".")
 }
 
 /// Not measured, so that connections and caches are warm.
@@ -322,6 +340,9 @@ fn write_sample(args: &BenchArgs, path: &PathBuf, output: Output) -> Result<(), 
         Format::write(format, &mut text, key, b"").map_err(Error::file("write", path))?;
     }
     std::fs::write(path, text).map_err(Error::file("write", path))?;
+    if output.json {
+        return output.json(&json!({ "keys": keys.len(), "file": path }));
+    }
     output.line(&format!(
         "wrote {} to {}",
         counted(keys.len() as u64, "key"),

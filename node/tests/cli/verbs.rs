@@ -124,6 +124,31 @@ fn scans_cross_shards_in_key_order_and_bad_lines_are_named() {
 }
 
 #[test]
+fn a_sample_is_written_before_there_is_a_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ycsb.tsv");
+    let path = path.to_str().unwrap();
+    let args = ["bench", "--workload", "ycsb-a", "--keys", "100"];
+    let args = [&args[..], &["--write-sample", path]].concat();
+    let told = stdout(&run(&args));
+    assert!(told.starts_with("wrote 100 keys to "), "{told}");
+    let sample = std::fs::read_to_string(path).unwrap();
+    assert_eq!(sample.lines().count(), 100);
+    assert!(sample.lines().all(|line| line.starts_with("user")));
+    let json = stdout(&run(&[&args[..], &["--json"]].concat()));
+    let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!((&json["keys"], &json["file"]), (&100.into(), &path.into()));
+
+    let missing = run(&args[..3]);
+    assert_eq!(missing.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(
+        told.contains("--endpoints") && told.contains("--certs"),
+        "{told}"
+    );
+}
+
+#[test]
 fn help_stands_on_its_own() {
     for verb in [
         "demo", "certs", "node", "put", "load", "bench", "status", "wal",
