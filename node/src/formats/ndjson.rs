@@ -78,6 +78,13 @@ pub(super) fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Resul
     out.write_all(b"}\n")
 }
 
+/// Writes the line of a key that is not there. It is none that can be read back as a row.
+pub(crate) fn write_absent(out: &mut impl Write, key: &[u8]) -> io::Result<()> {
+    out.write_all(b"{")?;
+    write_field(out, "key", key)?;
+    out.write_all(b", \"value\": null}\n")
+}
+
 fn write_field(out: &mut impl Write, field: &str, bytes: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
@@ -108,6 +115,14 @@ mod tests {
             text("ключ\n".as_bytes(), b"\xff\x00"),
             "{\"key\": \"ключ\\n\", \"value_b64\": \"/wA=\"}\n"
         );
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_has_no_value() {
+        let mut line = Vec::new();
+        write_absent(&mut line, b"k").unwrap();
+        assert_eq!(line, b"{\"key\": \"k\", \"value\": null}\n");
+        assert_eq!(parse(&line).unwrap_err(), BadLine::OneOf { field: "value" });
     }
 
     #[test]

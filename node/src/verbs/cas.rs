@@ -3,8 +3,10 @@
 use crate::cli::{BytesOptions, ClusterOptions};
 use crate::error::Error;
 use crate::output::{Output, printable};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::Args;
 use pontoon_client::CasOutcome;
+use serde_json::json;
 
 /// Write a key if it has the value that is expected.
 ///
@@ -32,7 +34,7 @@ pub struct CasArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
-    /// Print the result as JSON.
+    /// Print the result as JSON; if nothing was swapped, with what is there.
     #[arg(long)]
     pub json: bool,
 }
@@ -53,13 +55,41 @@ pub async fn run(args: CasArgs) -> Result<(), Error> {
     let swap = client
         .compare_and_swap(&key, expect.as_deref(), set.as_deref())
         .await?;
-    match swap {
-        CasOutcome::Swapped => Output::new(args.json).outcome("swapped"),
-        CasOutcome::NotSwapped { actual } => Err(Error::NotSwapped {
-            actual: match actual {
-                Some(value) => format!("the value is {}", printable(&value)),
-                None => "there is no such key".to_owned(),
-            },
-        }),
+    let output = Output::new(args.json);
+    let CasOutcome::NotSwapped { actual } = swap else {
+        return output.outcome("swapped");
+    };
+    if args.json {
+        output.json(&not_swapped(actual.as_deref()))?;
+    }
+    Err(Error::NotSwapped {
+        actual: match actual {
+            Some(value) => format!("the value is {}", printable(&value)),
+            None => "there is no such key".to_owned(),
+        },
+    })
+}
+
+/// What is there, with the names that a row has in NDJSON.
+fn not_swapped(actual: Option<&[u8]>) -> serde_json::Value {
+    const OUTCOME: &str = "not swapped";
+    match actual.map(|value| (std::str::from_utf8(value), value)) {
+        None => json!({ "outcome": OUTCOME, "actual": null }),
+        Some((Ok(text), _)) => json!({ "outcome": OUTCOME, "actual": text }),
+        Some((Err(_), bytes)) => {
+            json!({ "outcome": OUTCOME, "actual_b64": BASE64_STANDARD.encode(bytes) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_text_or_base64_or_null() {
+        assert_eq!(not_swapped(None)["actual"], serde_json::Value::Null);
+        assert_eq!(not_swapped(Some(b"hi"))["actual"], "hi");
+        assert_eq!(not_swapped(Some(b"\xff\0"))["actual_b64"], "/wA=");
     }
 }

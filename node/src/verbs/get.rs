@@ -2,7 +2,7 @@
 
 use crate::cli::{BytesOptions, ClusterOptions};
 use crate::error::Error;
-use crate::formats::Format;
+use crate::formats::{Format, ndjson};
 use crate::output::{Output, printable};
 use clap::Args;
 
@@ -24,7 +24,7 @@ pub struct GetArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterOptions,
-    /// Print key and value as JSON, in the format of `dump`.
+    /// Print key and value as JSON, in the format of `dump`; the value is null if there is no such key.
     #[arg(long)]
     pub json: bool,
 }
@@ -36,10 +36,16 @@ pub struct GetArgs {
 pub async fn run(args: GetArgs) -> Result<(), Error> {
     let key = args.bytes.read(&args.key)?;
     let value = args.cluster.connect().await?.get(&key).await?;
-    let value = value.ok_or_else(|| Error::NoSuchKey {
-        key: printable(&key),
-    })?;
-    let mut line = Vec::with_capacity(value.len() + 1);
+    let output = Output::new(args.json);
+    let mut line = Vec::new();
+    let Some(value) = value else {
+        if args.json {
+            ndjson::write_absent(&mut line, &key).map_err(Error::Stdout)?;
+            output.bytes(&line)?;
+        }
+        let key = printable(&key);
+        return Err(Error::NoSuchKey { key });
+    };
     if args.json {
         Format::Ndjson
             .write(&mut line, &key, &value)
@@ -50,5 +56,5 @@ pub async fn run(args: GetArgs) -> Result<(), Error> {
         line.extend_from_slice(&value);
         line.push(b'\n');
     }
-    Output::new(args.json).bytes(&line)
+    output.bytes(&line)
 }

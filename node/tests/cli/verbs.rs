@@ -1,6 +1,7 @@
 //! Every verb against a running cluster: what it prints, and how it ends.
 
 use crate::cluster::{Cluster, error_line, file, run, stdout, usage_line};
+use std::process::Output;
 
 #[test]
 fn single_keys_can_be_written_read_swapped_and_removed() {
@@ -21,6 +22,15 @@ fn single_keys_can_be_written_read_swapped_and_removed() {
         line.contains("not swapped: the value is \"hello\""),
         "{line}"
     );
+    let last_line = |output: &Output| -> serde_json::Value {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    };
+    let wrong = cluster.run(&["cas", "greeting", "--expect", "hi", "--json"]);
+    let expected = serde_json::json!({ "outcome": "not swapped", "actual": "hello" });
+    assert_eq!(last_line(&wrong), expected);
+    assert!(error_line(&wrong).contains("not swapped"));
     let right = cluster.run(&["cas", "greeting", "--expect", "hello", "--set", "bye"]);
     assert_eq!(stdout(&right), "swapped\n");
     assert_eq!(
@@ -36,6 +46,10 @@ fn single_keys_can_be_written_read_swapped_and_removed() {
     let gone = cluster.run(&["get", "greeting"]);
     assert_eq!(error_line(&gone), "error: no such key: \"greeting\"");
     assert!(gone.stdout.is_empty());
+    let gone = cluster.run(&["get", "greeting", "--json"]);
+    let expected = serde_json::json!({ "key": "greeting", "value": null });
+    assert_eq!(last_line(&gone), expected);
+    assert_eq!(error_line(&gone), "error: no such key: \"greeting\"");
 
     assert_eq!(
         stdout(&cluster.run(&["put", "--b64", "/wA=", "AAE="])),
