@@ -115,7 +115,8 @@ pub async fn run(mut args: LoadArgs) -> Result<(), Error> {
             "rows_per_s": rows_per_s,
             "bad_lines": summary.bad_lines,
             "repeated_batches": summary.repeated,
-            "complete": summary.stopped.is_none(),
+            // Whether every row of the file is there now; lines that were passed over are not.
+            "complete": summary.stopped.is_none() && summary.bad_lines == 0,
         });
         output.line(&object.to_string())?;
     } else {

@@ -113,6 +113,11 @@ fn scans_cross_shards_in_key_order_and_bad_lines_are_named() {
         "{named}"
     );
 
+    let skipped = cluster.run(&["load", &path, "--on-error", "skip", "--json"]);
+    let summary: serde_json::Value = serde_json::from_str(stdout(&skipped).trim()).unwrap();
+    assert_eq!(summary["bad_lines"], 2, "{summary}");
+    assert_eq!(summary["complete"], false, "{summary}");
+
     assert_eq!(stdout(&cluster.run(&["scan"])), "a\t1\nd\t4\ng\t7\nk\t11\n");
     assert_eq!(
         stdout(&cluster.run(&["scan", "--from", "b", "--to", "k"])),
