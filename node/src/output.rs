@@ -1,8 +1,9 @@
 //! What an operator sees.
 //!
 //! Results go to stdout, everything else to stderr. Progress is drawn only where somebody looks:
-//! when stdout is no terminal, or with `--json`, nothing is. Writing to a closed pipe is an error
-//! like any other, never a panic.
+//! when stdout is no terminal, or with `--json`, nothing is; but rows that go to a file or a pipe
+//! are no reason to be silent ([`Stdout`]). Writing to a closed pipe is an error like any other,
+//! never a panic.
 
 use crate::error::Error;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -18,13 +19,34 @@ pub struct Output {
     draws: bool,
 }
 
+/// What a verb prints to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// What came of it, at the end.
+    Results,
+    /// Rows, all the time.
+    Rows,
+    /// Nothing.
+    Nothing,
+}
+
 impl Output {
     /// For a verb with or without `--json`.
     #[must_use]
     pub fn new(json: bool) -> Self {
         Self {
+            draws: !json && Self::of(Stdout::Results).draws,
             json,
-            draws: !json && std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// For a verb without `--json`, by what it prints to stdout.
+    #[must_use]
+    pub fn of(stdout: Stdout) -> Self {
+        let on_terminal = std::io::stdout().is_terminal();
+        Self {
+            json: false,
+            draws: std::io::stderr().is_terminal() && stdout.leaves_room(on_terminal),
         }
     }
 
@@ -118,6 +140,18 @@ impl Output {
         ProgressBar::with_draw_target(Some(length), target)
             .with_style(style.progress_chars("=> "))
             .with_message(message.to_owned())
+    }
+}
+
+impl Stdout {
+    /// Whether what is drawn on a terminal would be seen there, and run into nothing.
+    const fn leaves_room(self, is_on_terminal: bool) -> bool {
+        match self {
+            Self::Results => is_on_terminal,
+            // Those that pass by are progress enough.
+            Self::Rows => !is_on_terminal,
+            Self::Nothing => true,
+        }
     }
 }
 
@@ -240,6 +274,18 @@ mod tests {
         assert_eq!(bytes(10.0), "10 B");
         assert_eq!(bytes(1536.0), "1.5 KiB");
         assert_eq!(bytes(64.0 * 1024.0 * 1024.0), "64.0 MiB");
+    }
+
+    #[test]
+    fn rows_that_do_not_go_to_the_terminal_leave_it_to_the_progress() {
+        for (stdout, on_terminal, redirected) in [
+            (Stdout::Results, true, false),
+            (Stdout::Rows, false, true),
+            (Stdout::Nothing, true, true),
+        ] {
+            assert_eq!(stdout.leaves_room(true), on_terminal, "{stdout:?}");
+            assert_eq!(stdout.leaves_room(false), redirected, "{stdout:?}");
+        }
     }
 
     #[test]

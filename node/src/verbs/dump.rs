@@ -3,7 +3,7 @@
 use crate::cli::ClusterOptions;
 use crate::error::Error;
 use crate::formats::Format;
-use crate::output::{Output, counted};
+use crate::output::{Output, Stdout, counted};
 use crate::rows::Rows;
 use bytes::Bytes;
 use clap::Args;
@@ -42,29 +42,33 @@ pub async fn run(args: DumpArgs) -> Result<(), Error> {
         .format
         .or_else(|| Format::of_path(args.out.as_deref()?))
         .unwrap_or(Format::Ndjson);
+    let output = Output::of(match args.out {
+        Some(_) => Stdout::Nothing,
+        None => Stdout::Rows,
+    });
     let rows = Rows::new(args.cluster.connect().await?, Bytes::new(), None, None);
     match &args.out {
         None => {
             let out = std::io::stdout();
-            let rows = dump(rows, format, BufWriter::new(out), || Error::Stdout).await?;
-            Output::new(false).note(&format!("dumped {}", counted(rows, "row")));
+            let rows = dump(output, rows, format, BufWriter::new(out), || Error::Stdout).await?;
+            output.note(&format!("dumped {}", counted(rows, "row")));
         }
         Some(path) if is_special(path) => {
             let file = File::create(path).map_err(Error::file("open", path))?;
             let out = BufWriter::new(file);
-            let rows = dump(rows, format, out, || Error::file("write", path)).await?;
-            Output::new(false).note(&format!("dumped {}", counted(rows, "row")));
+            let rows = dump(output, rows, format, out, || Error::file("write", path)).await?;
+            output.note(&format!("dumped {}", counted(rows, "row")));
         }
         Some(path) => {
             let file = file_beside(path)?;
             let out = BufWriter::new(&file);
-            let rows = dump(rows, format, out, || Error::file("write", path)).await?;
+            let rows = dump(output, rows, format, out, || Error::file("write", path)).await?;
             file.as_file()
                 .sync_all()
                 .map_err(Error::file("sync", path))?;
             file.persist(path)
                 .map_err(|error| Error::file("create", path)(error.error))?;
-            Output::new(false).note(&format!(
+            output.note(&format!(
                 "dumped {} to {}",
                 counted(rows, "row"),
                 path.display()
@@ -93,12 +97,13 @@ fn file_beside(path: &Path) -> Result<NamedTempFile, Error> {
 }
 
 async fn dump<W: Write, E: FnOnce(std::io::Error) -> Error>(
+    output: Output,
     mut rows: Rows,
     format: Format,
     mut out: W,
     failed: impl Fn() -> E,
 ) -> Result<u64, Error> {
-    let progress = Output::new(false).spinner("dumping");
+    let progress = output.spinner("dumping");
     let mut count = 0;
     while let Some(page) = rows.next_page().await? {
         if let Some((first, _)) = page.first().filter(|_| count == 0) {
