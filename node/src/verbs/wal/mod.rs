@@ -28,7 +28,7 @@ pub struct WalArgs {
 pub enum Action {
     /// Read every record and check it. Exits with 1 if anything is damaged.
     Verify(LogArgs),
-    /// Show segments, records and groups.
+    /// Show segments, records and groups. Exits with 1 if anything is damaged.
     Stat(LogArgs),
     /// Show the records themselves, in the order of the log. Exits with 1 if anything is damaged.
     Dump(dump::DumpArgs),
