@@ -55,7 +55,8 @@ pub struct Report {
     pub cpu_us_per_write: Option<f64>,
     /// Bytes a second into the busiest node's log.
     pub log_bytes_per_s: Option<f64>,
-    /// Syncs a second of each of three files at once, measured before the load.
+    /// Syncs a second of each of three files at once, measured before the load; of a demo, the mean of what was
+    /// measured before it and after it.
     pub floor_syncs_per_s: Option<f64>,
     /// Writes a second, as a multiple of that.
     pub writes_per_floor_sync: Option<f64>,
