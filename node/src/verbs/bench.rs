@@ -26,8 +26,8 @@ use std::time::Duration;
 /// is measured. Syncs, entries and CPU time are the nodes' own counts over the same window.
 ///
 /// The YCSB workloads have the published mixes, distributions and keys: rows of ten fields, zipfian
-/// 0.99 scattered by FNV. An update changes one field, so it reads the row first; with
-/// --write-all-fields it writes a whole new row instead.
+/// 0.99 scattered by FNV. An update writes the row anew and does not read it; a read-modify-write reads
+/// it and changes one field, and so does an update with --update-one-field.
 #[derive(Debug, Args)]
 #[command(
     mut_arg("endpoints", unless_a_sample),
@@ -67,9 +67,9 @@ pub struct BenchArgs {
     /// The rows are there from an earlier run; do not write them first.
     #[arg(long)]
     pub skip_load: bool,
-    /// Let a YCSB update write the whole row without reading it.
+    /// Let a YCSB update change one field, for which it reads the row first.
     #[arg(long)]
-    pub write_all_fields: bool,
+    pub update_one_field: bool,
     /// Read everything afterwards, and check that what was acknowledged is there.
     #[arg(long)]
     pub verify: bool,
@@ -209,7 +209,7 @@ fn start(args: &BenchArgs, run: &Arc<Run>, client: &Client) -> Clients {
     let inserts = Arc::new(Inserts::new(args.keys));
     let workload = args.workload;
     let value_bytes = args.value_bytes.unwrap_or(workload.default_value_bytes());
-    let whole_rows = args.write_all_fields || !workload.is_ycsb();
+    let one_field = args.update_one_field && workload.is_ycsb();
     let (keys, seed) = (args.keys, args.seed);
     Clients::start(
         run.clone(),
@@ -222,7 +222,7 @@ fn start(args: &BenchArgs, run: &Arc<Run>, client: &Client) -> Clients {
                 keys: workload.keys(),
                 values: ValueMaker::new(value_bytes, fnv64(seed ^ fnv64(number + 1))),
                 inserts: inserts.clone(),
-                whole_rows,
+                one_field,
             };
             worker.work(steps)
         },
@@ -235,7 +235,7 @@ struct Worker {
     keys: KeyStyle,
     values: ValueMaker,
     inserts: Arc<Inserts>,
-    whole_rows: bool,
+    one_field: bool,
 }
 
 impl Worker {
@@ -262,19 +262,28 @@ impl Worker {
                 self.inserts.finished(row);
                 result
             }
-            Step::Update(row) if self.whole_rows => {
-                let value = self.values.value();
-                self.actor.put(&self.keys.key(row), &value).await
-            }
-            Step::Update(row) | Step::ReadModifyWrite(row) => {
+            Step::Update(row) | Step::ReadModifyWrite(row) if reads_first(step, self.one_field) => {
                 let (key, values) = (self.keys.key(row), &mut self.values);
                 let change = |row: Option<bytes::Bytes>| match row {
-                    Some(row) if !self.whole_rows => values.with_new_field(&row),
-                    _ => values.value(),
+                    Some(row) => values.with_new_field(&row),
+                    None => values.value(),
                 };
                 self.actor.modify(&key, change).await
             }
+            Step::Update(row) | Step::ReadModifyWrite(row) => {
+                let value = self.values.value();
+                self.actor.put(&self.keys.key(row), &value).await
+            }
         }
+    }
+}
+
+/// Whether what a step writes depends on what it reads: that is what parts the workloads A and F.
+const fn reads_first(step: Step, one_field: bool) -> bool {
+    match step {
+        Step::ReadModifyWrite(_) => true,
+        Step::Update(_) => one_field,
+        Step::Read(_) | Step::Insert(_) | Step::Scan(..) => false,
     }
 }
 
@@ -348,4 +357,21 @@ fn write_sample(args: &BenchArgs, path: &PathBuf, output: Output) -> Result<(), 
         counted(keys.len() as u64, "key"),
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_of_workload_a_are_blind_unless_asked_and_those_of_f_are_not() {
+        let reading = |workload, one_field| {
+            let steps = Steps::new(workload, 100, Arc::new(Inserts::new(100)), 1, 0);
+            let steps = steps.take(1000);
+            steps.filter(|step| reads_first(*step, one_field)).count()
+        };
+        assert_eq!(reading(Workload::YcsbA, false), 0);
+        assert!(reading(Workload::YcsbA, true) > 400);
+        assert!(reading(Workload::YcsbF, false) > 400);
+    }
 }

@@ -10,9 +10,10 @@
 //!
 //! - workload E draws the start of a scan from the rows loaded before the run; the reference adds
 //!   twice the expected number of inserts to the key space, which is not known here;
-//! - a row is one value of ten fields, so changing one field reads the row first, as the reference
-//!   implementation's bindings of plain key-value stores do; `--write-all-fields` (the reference's
-//!   `writeallfields`) makes an update a blind write of the row instead.
+//! - a row is one value of ten fields, so a write of one field must read the row first. An update is
+//!   a blind write, as in the publication, and therefore of the whole row (the reference's
+//!   `writeallfields`); a read-modify-write changes one field of what it has read. Where the
+//!   reference's bindings of plain key-value stores read before they update, `--update-one-field` does.
 
 mod distribution;
 mod keys;
