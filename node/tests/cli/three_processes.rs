@@ -1,8 +1,9 @@
 //! Three nodes as an operator runs them, with data that must survive what is done to them.
 
-use crate::cluster::{Cluster, error_line, file, run, stdout};
+use crate::cluster::{Cluster, error_line, run, stdout, until};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -23,21 +24,48 @@ fn rows(count: usize) -> (String, String) {
     (text, sorted)
 }
 
+/// How far a node has applied each of its groups.
+fn applied(cluster: &Cluster, node: u64) -> BTreeMap<u64, u64> {
+    let status = status(cluster);
+    let mut nodes = status["nodes"].as_array().unwrap().iter();
+    let node = nodes.find(|one| one["node"] == node).unwrap();
+    let groups = node["status"]["groups"].as_array().unwrap().iter();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    groups
+        .map(|group| (number(&group["group"]), number(&group["applied"])))
+        .collect()
+}
+
+fn status(cluster: &Cluster) -> serde_json::Value {
+    serde_json::from_str(stdout(&cluster.run(&["status", "--json"])).trim()).unwrap()
+}
+
 #[test]
 fn a_file_survives_the_death_of_one_node_and_then_of_all() {
     let mut cluster = Cluster::start(&["--shards", "8"]);
     let (text, sorted) = rows(6000);
-    let path = file(cluster.dir.path(), "rows.tsv", &text);
-
-    let load = cluster
-        .command(&["load", &path, "--json"])
+    let mut load = cluster
+        .command(&["load", "-", "--format", "tsv", "--json"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // However fast it is, it has not the last third of the rows when the node dies.
+    let (held, release) = std::sync::mpsc::channel();
+    let mut rows = load.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || {
+        let (at_once, later) = text.as_bytes().split_at(text.len() * 2 / 3);
+        rows.write_all(at_once).unwrap();
+        release.recv().unwrap();
+        rows.write_all(later).unwrap();
+    });
     // As soon as something is written, the load is under way.
     while stdout(&cluster.run(&["scan", "--limit", "1"])).is_empty() {}
     cluster.kill(2);
+    assert!(load.try_wait().unwrap().is_none(), "the load is over");
+    held.send(()).unwrap();
+    feeding.join().unwrap();
     let load = load.wait_with_output().unwrap();
     let summary: serde_json::Value = serde_json::from_str(stdout(&load).trim()).unwrap();
     assert_eq!(summary["rows"], 6000);
@@ -45,6 +73,11 @@ fn a_file_survives_the_death_of_one_node_and_then_of_all() {
 
     cluster.spawn(2);
     cluster.wait_until_whole();
+    // It catches up: nothing is written now, so all come to the same indexes.
+    until(|| {
+        let [first, second, third] = [1, 2, 3].map(|node| applied(&cluster, node));
+        (first.len() == 9 && first == second && second == third).then_some(())
+    });
     for node in 1..=3 {
         cluster.kill(node);
     }
@@ -88,18 +121,21 @@ fn clients_go_on_when_a_leader_dies_and_nothing_acknowledged_is_lost() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(3000));
-    cluster.kill(1);
+    // The keys lie evenly over the shards, so any that is not the map's is written to.
+    let shards = status(&cluster)["shards"].take();
+    let mut shards = shards.as_array().unwrap().iter();
+    let written_to = shards.find(|shard| shard["meta"] == false).unwrap();
+    let leader = written_to["leader"].as_u64().unwrap();
+    cluster.kill(leader as usize);
     let report: serde_json::Value =
         serde_json::from_str(stdout(&bench.wait_with_output().unwrap()).trim()).unwrap();
     assert_eq!(report["missing"], 0, "{report}");
     assert_eq!(report["verified"], report["acked"], "{report}");
     assert_eq!(report["errors"], 0, "{report}");
     assert!(report["acked"].as_u64().unwrap() > 100, "{report}");
-    // Three seconds is what is promised; a busy test machine gets some more.
-    assert!(
-        report["longest_pause_us"].as_u64().unwrap() < 5_000_000,
-        "{report}"
-    );
+    // Others wait for an election before they lead, and no longer than is promised.
+    let pause = report["longest_pause_us"].as_u64().unwrap();
+    assert!((500_000..3_000_000).contains(&pause), "{report}");
 }
 
 #[test]
