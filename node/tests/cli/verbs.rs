@@ -169,10 +169,17 @@ fn a_sample_is_written_before_there_is_a_cluster() {
 
 #[test]
 fn help_stands_on_its_own() {
-    for verb in [
-        "demo", "certs", "node", "put", "load", "bench", "status", "wal",
-    ] {
+    let all = stdout(&run(&["--help"]));
+    let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let verbs = commands.filter_map(|line| line.split_whitespace().next());
+    let verbs: Vec<&str> = verbs.filter(|verb| *verb != "help").collect();
+    assert!(verbs.contains(&"demo") && verbs.contains(&"wal"), "{all}");
+    for verb in verbs {
         let help = stdout(&run(&[verb, "--help"]));
-        assert!(help.contains("Examples:"), "{verb}: {help}");
+        let (usage, examples) = help.split_once("\nExamples:\n").expect(verb);
+        assert!(usage.contains(&format!("Usage: pontoon {verb} ")), "{help}");
+        let first = examples.lines().next().unwrap();
+        assert!(first.starts_with(&format!("  pontoon {verb}")), "{help}");
     }
 }
