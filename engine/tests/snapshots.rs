@@ -425,6 +425,48 @@ fn who_stops_answering_is_given_up_and_leaves_nothing() {
 }
 
 #[test]
+fn who_pulls_the_same_again_and_again_is_given_up() {
+    let mut world = World::new(SETTINGS);
+    world.want(1);
+    for _ in 0..200 {
+        assert!(world.step());
+    }
+    let pulls = |world: &World| {
+        let (from, _, frame) = world.wire.front()?;
+        let body = SnapshotMessage::decode(frame).unwrap().body;
+        let is_pull = *from == NodeId(3) && matches!(body, SnapshotBody::Pull { .. });
+        is_pull.then(|| frame.clone())
+    };
+    let pull = loop {
+        match pulls(&world) {
+            Some(pull) => break pull,
+            None => assert!(world.step()),
+        }
+    };
+    // Nothing of what node 3 gets helps it.
+    world.wire.clear();
+    world.side(3).carrier = Carrier::new(SETTINGS, Instant::from_nanos(5));
+    let began = world.now;
+    while world.sides[0].told.is_empty() {
+        assert!(
+            world.now - began <= 2 * SETTINGS.patience,
+            "it is served for ever"
+        );
+        world.now = world.now + SETTINGS.retry;
+        let (from, frame) = (NodeId(3), pull.clone());
+        world.hand(1, CarrierInput::Frame { from, frame });
+        let now = world.now;
+        world.side(1).carrier.handle_timeout(now);
+        world.run_errands();
+    }
+    assert!(matches!(
+        world.sides[0].told[..],
+        [Input::SnapshotFailed { .. }]
+    ));
+    assert!(world.now - began >= SETTINGS.patience);
+}
+
+#[test]
 fn a_budget_is_kept_to_and_too_many_at_once_are_refused() {
     let settings = SnapshotSettings {
         bytes_per_second: 1 << 20,

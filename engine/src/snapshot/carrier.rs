@@ -311,7 +311,7 @@ impl<S: Store> Carrier<S> {
                 {
                     *offer_at = None;
                     let is_first = cursor.is_none();
-                    // Who asks for the same again and again gets it, but not for ever.
+                    // Who pulls the same again is there, and does not get on.
                     if cursor.get_or_insert_default().pulled(after) || is_first {
                         out.expires_at = now + self.settings.patience;
                     }

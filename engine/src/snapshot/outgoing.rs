@@ -13,7 +13,7 @@ pub(super) struct Outgoing<V> {
     pub(super) peer: ReplicaId,
     pub(super) to: NodeId,
     pub(super) state: State<V>,
-    /// When it is given up, unless something happens before.
+    /// When it is given up, unless more of it has been pulled before.
     pub(super) expires_at: Instant,
 }
 
