@@ -43,7 +43,8 @@ pub struct EngineConfig {
     /// How often the store's progress is taken to cut the log.
     pub compaction_interval: Duration,
     /// Per group: entries that are kept for followers who lag, after the store has them durably. Who is further
-    /// behind gets a snapshot. A full log keeps none.
+    /// behind gets a snapshot, and all that follows on it is kept while that brings him up. A full log keeps none, and
+    /// neither does a group over its quota; with 0, nobody is waited for.
     pub log_tail_entries: u64,
     /// How long a state that a mark has pinned is held after somebody has asked for it. Whoever copies one asks again and
     /// again, however slow he is.

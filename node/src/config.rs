@@ -91,7 +91,7 @@ pub struct NodeSettings {
     pub recovery_bytes: Option<ByteSize>,
 
     /// How much of the log one group may take before its state is flushed so that its log can be cut, without a tail
-    /// for replicas that lag. [default: 256MiB]
+    /// for replicas that lag. A replica must be brought up before so much is written to its shard. [default: 256MiB]
     #[arg(long, value_name = "BYTES")]
     pub group_quota_bytes: Option<ByteSize>,
 
@@ -168,7 +168,7 @@ pub struct NodeSettings {
     pub snapshot_rate: Option<ByteSize>,
 
     /// Entries of each group that the log keeps for replicas that lag, once the store has them. Who is further
-    /// behind gets a snapshot; a full log keeps none. [default: 4096]
+    /// behind gets a snapshot, and all that follows on it is kept meanwhile; a full log keeps none. [default: 4096]
     #[arg(long, value_name = "N")]
     pub log_tail_entries: Option<u64>,
 

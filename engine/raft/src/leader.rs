@@ -27,6 +27,7 @@ impl Raft {
         read_round: u64,
     ) -> Result<(), StepError> {
         let (first, last) = (self.first_index(), self.log.last_index());
+        let (commit, now) = (self.log.commit(), self.clock);
         let Some(peer) = self.answering_peer(from, read_round)? else {
             return Ok(());
         };
@@ -36,7 +37,11 @@ impl Raft {
                 what: "it matches more than there is",
             });
         }
+        let before = peer.matched;
         peer.accepted(matched, first);
+        if peer.matched > before {
+            peer.got_on(commit, now);
+        }
         self.advance_commit();
         self.confirm_round();
         Ok(())

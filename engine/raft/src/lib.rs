@@ -120,7 +120,7 @@
 //! # Snapshots
 //!
 //! The front of the log goes once the state machine holds it durably: [`Raft::compactable`] says how far, with
-//! a tail kept for followers that lag, and [`Raft::compact`] lets it go. A peer that needs what is gone, or that
+//! a tail kept for followers that lag and more for who is brought up, and [`Raft::compact`] lets it go. A peer that needs what is gone, or that
 //! does not know its members yet, gets a snapshot (§7): [`Ready::snapshots`] asks for it, the shell takes it, with
 //! the position and the members that it is of, and brings it to the peer, whose replica sees the message that
 //! travels with it. What is not newer than its commit index it answers at once; a snapshot

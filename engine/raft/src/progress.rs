@@ -3,7 +3,8 @@
 use crate::config::Config;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use pontoon_types::{Entry, Instant, LogIndex, ReplicaId};
+use core::time::Duration;
+use pontoon_types::{Entry, Instant, LogIndex, ReplicaId, mutant};
 
 /// How a leader feeds a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,9 @@ pub(crate) enum SnapshotFlight {
     Asked,
     /// One that ends here was taken and is on its way.
     Taken(LogIndex),
+    /// One that ends here has reached the peer, which then does not hold all that is committed yet; the moment
+    /// is when it last was known to hold more than before.
+    Delivered(LogIndex, Instant),
     /// The last one failed; not before this moment again.
     Backoff(Instant),
 }
@@ -236,13 +240,51 @@ impl Progress {
     }
 
     /// The peer has got its snapshot. It is probed for what follows, once it has been heard of.
-    pub(crate) fn snapshot_delivered(&mut self) {
-        let flight = core::mem::replace(&mut self.flight, SnapshotFlight::Idle);
-        if let SnapshotFlight::Taken(last) = flight
-            && self.mode == ProgressMode::Snapshot
-        {
+    pub(crate) fn snapshot_delivered(&mut self, now: Instant) {
+        let SnapshotFlight::Taken(last) = self.flight else {
+            self.flight = SnapshotFlight::Idle;
+            return;
+        };
+        self.flight = SnapshotFlight::Delivered(last, now);
+        if self.mode == ProgressMode::Snapshot {
             self.probe_at(last.max(self.matched).next());
             self.paused = true;
+        }
+    }
+
+    /// The peer was found to hold more than before. Who holds all that is committed is not brought up any more.
+    pub(crate) fn got_on(&mut self, commit: LogIndex, now: Instant) {
+        if let SnapshotFlight::Delivered(_, got_on_at) = &mut self.flight {
+            *got_on_at = now;
+            if self.matched >= commit {
+                self.flight = SnapshotFlight::Idle;
+            }
+        }
+    }
+
+    /// After which index the log has to go on for the peer to follow it, now or when it has got its snapshot;
+    /// `None` if it needs one that has yet to be taken.
+    pub(crate) fn follows_after(&self) -> Option<LogIndex> {
+        match (self.mode, self.flight) {
+            (ProgressMode::Snapshot, SnapshotFlight::Taken(last)) => Some(last),
+            (ProgressMode::Snapshot, _) => None,
+            // It has yet to say that it has the snapshot.
+            (ProgressMode::Probe, SnapshotFlight::Delivered(last, _)) => {
+                Some(last.max(self.matched))
+            }
+            (ProgressMode::Probe | ProgressMode::Pipeline, _) => Some(self.matched),
+        }
+    }
+
+    /// Whether a snapshot is on its way to the peer, or has reached it and the peer has got on within
+    /// `patience`. Who carries the one on its way gives it up when that does not get on.
+    pub(crate) fn is_brought_up(&self, now: Instant, patience: Duration) -> bool {
+        match self.flight {
+            SnapshotFlight::Taken(_) => true,
+            SnapshotFlight::Delivered(_, got_on_at) => {
+                now < got_on_at + patience || mutant!(StuckPeersHoldLog)
+            }
+            SnapshotFlight::Idle | SnapshotFlight::Asked | SnapshotFlight::Backoff(_) => false,
         }
     }
 

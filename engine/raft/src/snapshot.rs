@@ -20,8 +20,11 @@ use crate::ready::{Ready, Snapshot};
 use alloc::boxed::Box;
 use pontoon_types::{LogIndex, ReplicaId, mutant};
 
-/// Tails of entries that a peer may hold the log back by, while it is being brought up.
+/// Tails of entries that a peer may hold the log back by.
 const MAX_TAILS: u64 = 4;
+/// Election timeouts for which a peer that has got a snapshot may hold the log back without getting on. A disk
+/// that takes its time is to be waited for, and the next snapshot costs more than the log of a few seconds.
+const PATIENCE: u32 = 20;
 
 impl Raft {
     /// The shell has taken the snapshot that [`Ready::snapshots`](crate::Ready::snapshots) asked for.
@@ -86,8 +89,9 @@ impl Raft {
     /// should that be lost, it is probed for after the snapshot's last index.
     pub fn handle_snapshot_delivered(&mut self, peer: ReplicaId) {
         self.settled = false;
+        let now = self.clock;
         if let Some(peer) = self.peer_mut(peer) {
-            peer.snapshot_delivered();
+            peer.snapshot_delivered(now);
         }
     }
 
@@ -105,7 +109,7 @@ impl Raft {
     pub(crate) fn ask_for_snapshots(&mut self, ready: &mut Ready) {
         for peer in &mut self.peers {
             let is_idle = match peer.flight {
-                SnapshotFlight::Idle => true,
+                SnapshotFlight::Idle | SnapshotFlight::Delivered(..) => true,
                 SnapshotFlight::Backoff(until) => {
                     until <= self.clock || mutant!(SnapshotsRetryAtOnce)
                 }
@@ -170,20 +174,27 @@ impl Raft {
     ///
     /// Never beyond what is applied. All that every member holds may go. Beyond that the last
     /// `tail_entries` applied ones stay, for followers that lag a little, and on a leader also what
-    /// peers need that it is bringing up, by the log or from a snapshot, within four such tails: nobody
-    /// may hold it back for ever, and a snapshot is of no use to who then finds the log gone.
+    /// follows on what peers hold that are not further behind than four such tails.
+    ///
+    /// Who is brought up from a snapshot holds the log back however long that takes, for a snapshot is of no use to
+    /// who then finds the log gone: from when it is taken, and once it is delivered for as long as the peer
+    /// gets on. What that may take is for the shell to bound: a tail of 0 waits for nobody.
     #[must_use]
     pub fn compactable(&self, tail_entries: u64) -> LogIndex {
         let applied = self.log.applied().min(self.log.durable());
         let before = |entries: u64| LogIndex(applied.0.saturating_sub(entries));
         let limit = before(tail_entries.saturating_mul(MAX_TAILS));
+        let first = self.first_index();
+        let patience = self.config.election_timeout.saturating_mul(PATIENCE);
         let held_at = self.peers.iter().filter_map(|peer| {
-            let at = match (peer.mode, peer.flight) {
-                (ProgressMode::Snapshot, SnapshotFlight::Taken(index)) => index,
-                (ProgressMode::Snapshot, _) => return None,
-                (ProgressMode::Probe | ProgressMode::Pipeline, _) => peer.matched,
-            };
-            (self.role == Role::Leader && at >= limit).then_some(at)
+            let at = peer.follows_after()?;
+            let is_brought_up = tail_entries > 0
+                && peer.is_brought_up(self.clock, patience)
+                && !mutant!(LogOutrunsSnapshots);
+            // Who finds the log gone already needs another snapshot, and nothing of what is left.
+            let finds_log = at.next() >= first;
+            let holds = finds_log && (at >= limit || is_brought_up);
+            (self.role == Role::Leader && holds).then_some(at)
         });
         let keep_after = held_at
             .min()

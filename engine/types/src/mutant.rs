@@ -165,6 +165,10 @@ mutants! {
     SnapshotsPileUp => [Scenarios],
     /// Who has failed to send a snapshot tries again at once.
     SnapshotsRetryAtOnce => [Scenarios],
+    /// The log goes on without who is brought up from a snapshot.
+    LogOutrunsSnapshots => [Scenarios],
+    /// Who has got a snapshot and does not get on holds the log back for ever.
+    StuckPeersHoldLog => [Scenarios],
     /// Who lacks a part of the log is told to campaign.
     TransfersToLagging => [Scenarios],
     /// A confirmed read does not wait until its index is applied.

@@ -29,6 +29,14 @@ pub(crate) enum Written {
     Every,
 }
 
+/// How far the log is let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompactTo {
+    Index(u64),
+    /// As far as the core says, with a tail of so many entries.
+    Tail(u64),
+}
+
 /// One thing to do or to look at.
 #[derive(Clone, Debug)]
 pub(crate) enum Word {
@@ -73,7 +81,7 @@ pub(crate) enum Word {
     },
     Compact {
         node: u64,
-        index: u64,
+        up_to: CompactTo,
     },
 
     ProcessReady(Nodes),
@@ -260,8 +268,14 @@ impl Word {
             }
             "compact" => {
                 let node = a.node()?;
-                let index = a.number("an index")?;
-                (Self::Compact { node, index }, "compact NODE INDEX")
+                let up_to = match a.number_option("tail")? {
+                    Some(entries) => CompactTo::Tail(entries),
+                    None => CompactTo::Index(a.number("an index or tail=")?),
+                };
+                (
+                    Self::Compact { node, up_to },
+                    "compact NODE INDEX or compact NODE tail=N",
+                )
             }
             "process-ready" => (Self::ProcessReady(a.nodes()?), "process-ready NODES"),
             "ack-append" => {

@@ -6,7 +6,7 @@ use super::refusal::{refused_proposal, refused_read, refused_start, refused_tran
 use super::script::{Action, Case, Step};
 use super::setup::{Settings, Setup};
 use super::token::Nodes;
-use super::word::{Word, Written};
+use super::word::{CompactTo, Word, Written};
 use crate::harness::{Cluster, Node, StartError, TICK, index};
 use pontoon_raft::{Message, ProposeError};
 use pontoon_types::{LogPosition, ReplicaId};
@@ -184,9 +184,13 @@ impl World {
                 raft.handle_unreachable(ReplicaId(*peer));
                 self.cluster.check();
             }
-            Word::Compact { node, index: up_to } => {
-                self.up(*node)?;
-                self.cluster.compact(*node, index(*up_to));
+            Word::Compact { node, up_to } => {
+                let raft = self.up(*node)?.raft();
+                let up_to = match *up_to {
+                    CompactTo::Index(at) => index(at),
+                    CompactTo::Tail(entries) => raft.compactable(entries),
+                };
+                self.cluster.compact(*node, up_to);
             }
             Word::ProcessReady(nodes) => {
                 for id in self.ids(nodes)? {
