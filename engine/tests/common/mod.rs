@@ -7,15 +7,16 @@
 use bytes::Bytes;
 use pontoon_engine::apply::ApplyStage;
 use pontoon_engine::frame::Lane;
-use pontoon_engine::worker::{Input, Output, Read, ReadQuery, Worker};
+use pontoon_engine::worker::{Fetch, Input, Output, Read, ReadQuery, SnapshotOrder, Worker};
 use pontoon_engine::{EngineConfig, Reply, Waiter};
 use pontoon_raft::Restored;
 use pontoon_store::{KvMachine, ModelStore, ReplicaRecord};
 use pontoon_types::{
-    Command, ConfState, Epoch, GroupId, Instant, Members, Mutation, NodeId, Operation, ReplicaId,
-    Request, Sequence, SessionId, ShardId, TabletId,
+    Command, ConfState, Entry, Epoch, GroupId, Instant, Members, Mutation, NodeId, Operation,
+    ReplicaId, Request, Sequence, SessionId, ShardId, TabletId,
 };
 use pontoon_wal::Record;
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ pub struct Cluster {
 pub struct Node {
     pub id: NodeId,
     pub worker: Worker,
-    stage: ApplyStage<ModelStore>,
+    pub stage: ApplyStage<ModelStore>,
+    /// What its carrier of snapshots was told, if there is one.
+    pub orders: Vec<SnapshotOrder>,
     /// Batches that the log was handed and has not synced.
     pub unsynced: Vec<u64>,
     /// The envelopes of all entries that the log was handed, in order.
@@ -63,6 +66,33 @@ pub fn record(group: GroupId, replica: u64, nodes: u64) -> ReplicaRecord {
     }
 }
 
+impl Node {
+    /// The log answers at once.
+    fn fetch(&mut self, Fetch { group, fetch }: Fetch, now: Instant) {
+        let logged = self.logged.iter();
+        let logged = logged.map(|bytes| Entry::decode_unverified(bytes.clone()).unwrap());
+        // What was logged later replaces what stood at its index.
+        let by_index: BTreeMap<_, _> = logged
+            .filter(|entry| entry.group() == group)
+            .map(|entry| (entry.index(), entry))
+            .collect();
+        let mut bytes = 0;
+        let fits = |entry: &Entry| {
+            let is_first = bytes == 0;
+            bytes += entry.encoded_len();
+            is_first || bytes <= fetch.max_bytes
+        };
+        let wanted = by_index.range(fetch.from..=fetch.to);
+        let entries = wanted.map(|(_, entry)| entry.clone()).take_while(fits);
+        let fetched = Input::Fetched {
+            group,
+            purpose: fetch.purpose,
+            entries: entries.collect(),
+        };
+        self.worker.handle(fetched, now);
+    }
+}
+
 impl Cluster {
     pub fn new(nodes: u64, groups: u64, config: &EngineConfig) -> Self {
         Self::of_configs(groups, &vec![config.clone(); nodes as usize])
@@ -87,11 +117,12 @@ impl Cluster {
                 worker.add_group(record, restored, now).unwrap();
             }
             let stage = ApplyStage::new(machine);
-            let (unsynced, logged) = Default::default();
+            let (orders, unsynced, logged) = Default::default();
             Node {
                 id: NodeId(id),
                 worker,
                 stage,
+                orders,
                 unsynced,
                 logged,
             }
@@ -132,6 +163,10 @@ impl Cluster {
                     }),
             );
             node.unsynced.push(batch.sequence);
+        }
+        node.orders.extend(out.snapshots);
+        for fetch in out.fetches {
+            node.fetch(fetch, now);
         }
         for (to, lane, frame) in out.frames {
             self.wire.push((node.id, to, lane, frame.to_bytes()));
