@@ -114,6 +114,11 @@ pub(crate) struct Beside {
     #[arg(long, value_name = "PART", default_value_t = 0.5, value_parser = part)]
     pub(crate) load: f64,
 
+    /// Writes a second to the shard that is brought up, from before the first window to the last one's end.
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub(crate) big_writes: u32,
+
     /// How long a window without a replica is, and how long the most writes a second are looked for.
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..))]

@@ -9,7 +9,7 @@ fn a_replica_is_brought_up_beside_a_load_and_both_are_measured() {
     let output = Command::new(env!("CARGO_BIN_EXE_pontoon-crash"))
         .arg("beside")
         .args(options)
-        .args(["--load", "0.1", "--json"])
+        .args(["--load", "0.1", "--big-writes", "50", "--json"])
         .output()
         .expect("the binary was built for this test");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -34,6 +34,7 @@ fn a_replica_is_brought_up_beside_a_load_and_both_are_measured() {
     let alone = number(&pairs[0]["alone"], "writes");
     let due = number(&report, "writes_per_s");
     assert!((0.5 * due..1.5 * due).contains(&alone), "{alone} of {due}");
+    assert_eq!(report["big_writes_per_s"], 50, "{report}");
     assert!(number(&report, "disk_bytes_per_s") > 0.0, "{report}");
     assert!(number(&report, "p99_ratio") > 0.0, "{report}");
 }

@@ -1,7 +1,7 @@
 //! The command `beside`: what do writes feel of a replica that is brought up beside them?
 //!
-//! Four nodes, each shard on three. One shard holds much and rests; the others are written to at a set part of what
-//! the cluster takes at most. In pairs of windows, one without and one beside it, the node that has no replica of the big
+//! Four nodes, each shard on three. One shard holds much and rests, unless it is to be written to as well
+//! (`--big-writes`); the others are written to at a set part of what the cluster takes at most. In pairs of windows, one without and one beside it, the node that has no replica of the big
 //! shard gets one, as `pontoon members` would give it one, and loses it again.
 //!
 //! The load is open: writes begin when they are due, however many are under way, and their latency counts from then.
@@ -43,6 +43,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Rows of the big shard, which cannot be compressed, and how many are written at once.
 const ROW_BYTES: u64 = 4096;
 const ROWS_AT_ONCE: u64 = 16;
+/// What is written to the big shard beside the load begins here, behind all rows that are loaded.
+const FIRST_ROW_BEHIND: u64 = 1 << 40;
 const LOADERS: u64 = 16;
 /// The disk is asked so often how fast it writes.
 const PROBES: usize = 3;
@@ -94,6 +96,7 @@ async fn measure(options: &Beside) -> Result<bool, Error> {
     ));
     guest.wait_for_rest().await?;
     let load = Paced::start(&client, &keys, rate);
+    let big_load = Paced::start(&client, &Keys::OfBig, f64::from(options.big_writes));
     // Stores that have just rested flush and merge less than they will: the first window must not be a better one.
     quiet_window(&load, WARM_UP * options.seconds as u32).await;
     let mut pairs = Vec::new();
@@ -115,6 +118,7 @@ async fn measure(options: &Beside) -> Result<bool, Error> {
         cluster.is_whole(&layout)?;
     }
     load.stop().await?;
+    big_load.stop().await?;
     cluster.stop().await?;
 
     let report = Report {
@@ -173,7 +177,7 @@ async fn place(client: &Client) -> Result<(Guest, Keys), Error> {
     let holds = |node| big.replicas.iter().any(|replica| replica.node == node);
     let spare = map.nodes().map(|node| node.node).find(|node| !holds(*node));
     let spare = spare.ok_or_else(|| missing("node without the first shard"))?;
-    Ok((Guest::new(client, big, spare), Keys { from: end }))
+    Ok((Guest::new(client, big, spare), Keys::From(end)))
 }
 
 /// A row of the big shard: its keys begin with zeros, and so lie below where the first shard ends.

@@ -1,6 +1,6 @@
 //! Writes that begin when they are due, and those that begin when the one before has ended.
 
-use super::TIMEOUT;
+use super::{FIRST_ROW_BEHIND, TIMEOUT, big_key};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon::error::Error;
@@ -24,18 +24,24 @@ const TICK: Duration = Duration::from_millis(1);
 /// Writes under way; further ones wait to begin, which counts.
 const MOST_UNDER_WAY: usize = 4096;
 
-/// The keys of the load.
+/// The keys of a load.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
-    /// The first of those that may be written.
-    pub(super) from: Bytes,
+pub(super) enum Keys {
+    /// Hashed ones from this on.
+    From(Bytes),
+    /// Of the big shard, behind the rows that were loaded.
+    OfBig,
 }
 
 impl Keys {
     fn draw(&self) -> Bytes {
         loop {
-            let key = KeyStyle::Hashed.key(rand::rng().random_range(0..ROWS));
-            if key >= self.from {
+            let row = rand::rng().random_range(0..ROWS);
+            let key = match self {
+                Self::From(from) => Some(KeyStyle::Hashed.key(row)).filter(|key| key >= from),
+                Self::OfBig => Some(big_key(FIRST_ROW_BEHIND + row)),
+            };
+            if let Some(key) = key {
                 return key;
             }
         }

@@ -42,7 +42,7 @@ struct Held {
 /// What came with a replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
-    /// From the change of members until it had applied all that the others had committed by then.
+    /// From the change of members until it had applied all that the others had committed a moment before.
     pub(super) took: Duration,
     /// Bytes of rows.
     pub(super) bytes: u64,
@@ -83,8 +83,7 @@ impl Guest {
     /// Gives the node a replica that follows, and waits until it has caught up.
     pub(super) async fn bring_up(&mut self) -> Result<Transfer, Error> {
         let before = self.status(self.node).await?.snapshots.received_bytes;
-        let host = self.status(self.host).await?;
-        let wanted = self.replica_in(&host).map_or(0, |group| group.commit);
+        let mut wanted = self.committed().await?;
         let began = Instant::now();
         self.change(MemberStep::AddLearner(self.node)).await?;
         let mut least_rate = u64::MAX;
@@ -104,8 +103,15 @@ impl Guest {
                     least_rate,
                 });
             }
+            wanted = self.committed().await?;
             Self::look_again(began, "a replica does not catch up").await?;
         }
+    }
+
+    /// How far its host knows the big shard to be committed.
+    async fn committed(&self) -> Result<u64, Error> {
+        let host = self.status(self.host).await?;
+        Ok(self.replica_in(&host).map_or(0, |group| group.commit))
     }
 
     /// Takes the replica away, and waits until its rows have gone from the disk.

@@ -128,6 +128,10 @@ impl Report<'_> {
             ),
         );
         row(
+            "  and to the shard that is brought up",
+            format!("{} writes/s", count(f64::from(self.options.big_writes))),
+        );
+        row(
             "the disk, one file written and synced",
             per_second(self.disk_rate),
         );
@@ -185,6 +189,7 @@ impl Report<'_> {
             "bytes": self.options.bytes.0,
             "most_writes_per_s": self.most,
             "writes_per_s": self.rate,
+            "big_writes_per_s": self.options.big_writes,
             "disk_bytes_per_s": self.disk_rate,
             "transfer_alone": transfer(&self.alone),
             "pairs": pairs,
