@@ -42,6 +42,9 @@ pub struct EngineConfig {
     pub max_queued_bytes: usize,
     /// How often the store's progress is taken to cut the log.
     pub compaction_interval: Duration,
+    /// After so long the store flushes what it has, however little, so that the log of groups that are seldom written to is
+    /// cut, too; `None`: only when there is much.
+    pub flush_interval: Option<Duration>,
     /// Per group: entries that are kept for followers who lag, after the store has them durably. Who is further
     /// behind gets a snapshot, and all that follows on it is kept while that brings him up. A full log keeps none, and
     /// neither does a group over its quota; with 0, nobody is waited for.
@@ -72,6 +75,7 @@ impl Default for EngineConfig {
             max_queued_inputs: 64 << 10,
             max_queued_bytes: 64 << 20,
             compaction_interval: Duration::from_secs(1),
+            flush_interval: Some(Duration::from_secs(600)),
             log_tail_entries: 4096,
             held_for: Duration::from_secs(60),
             snapshots: SnapshotSettings::default(),

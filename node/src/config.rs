@@ -150,6 +150,11 @@ pub struct NodeSettings {
     #[arg(long, value_name = "HOW")]
     pub compression: Option<Compression>,
 
+    /// After how long the store flushes what it has, however little, so that the log of shards that are seldom written to is
+    /// cut; 0: only when there is much. [default: 10]
+    #[arg(long, value_name = "MINUTES")]
+    pub flush_interval_minutes: Option<u64>,
+
     /// Bytes per second that the store merges in the background at most. [default: unbounded]
     #[arg(long, value_name = "BYTES")]
     pub compaction_rate: Option<ByteSize>,
@@ -303,6 +308,7 @@ impl NodeSettings {
             max_memtables: self.max_memtables.or(other.max_memtables),
             block_cache_bytes: self.block_cache_bytes.or(other.block_cache_bytes),
             compression: self.compression.or(other.compression),
+            flush_interval_minutes: self.flush_interval_minutes.or(other.flush_interval_minutes),
             compaction_rate: self.compaction_rate.or(other.compaction_rate),
             scrub_interval_hours: self.scrub_interval_hours.or(other.scrub_interval_hours),
             scrub_rate: self.scrub_rate.or(other.scrub_rate),
@@ -598,7 +604,7 @@ mod tests {
              hung-disk-ms = 8\nelection-timeout-ms = 6\nheartbeat-interval-ms = 7\n\
              lease-reads = true\nmax-clock-drift-percent = 5\nelection-rank = 1\n\
              memtable-bytes = 8\nmax-memtables = 3\nblock-cache-bytes = 9\n\
-             compression = 'none'\ncompaction-rate = '64MiB'\n\
+             compression = 'none'\nflush-interval-minutes = 3\ncompaction-rate = '64MiB'\n\
              scrub-interval-hours = 24\nscrub-rate = '1MiB'\n\
              snapshot-rate = '7MiB'\nlog-tail-entries = 11\nlog = 'debug'\n",
         )

@@ -12,19 +12,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Looks after the store's damage, and the log's space: tells the workers what the store has made durable, and asks for a
-/// flush when the log is nearly full or a group takes more than its quota of it.
+/// flush when the log is nearly full, a group takes more than its quota of it, or the last flush was long ago.
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) apply: Mailbox<ApplyJob>,
     pub(super) durability: Durability,
     pub(super) store: LsmMonitor,
     pub(super) interval: Duration,
+    pub(super) flush_interval: Option<Duration>,
 }
 
 impl Keeper {
     pub(super) fn run(&self) {
         let mut seen = self.durability.generation();
         let mut was_full = false;
+        let mut flushed_at = clock::now();
         // Groups over their quota that a flush was asked for, and from where their logs are kept.
         let mut crowded = Vec::new();
         while !self.shared.halting.load(Ordering::Acquire) {
@@ -40,7 +42,15 @@ impl Keeper {
             // One that a flush has not helped is not helped by another: it is damaged, or has just been cut.
             let crowds = crowd.iter().any(|over| !crowded.contains(over));
             crowded = crowd;
-            if full || crowds {
+            let now = clock::now();
+            if generation != seen {
+                flushed_at = now;
+            }
+            let is_due = |interval| now - flushed_at >= interval;
+            // Asked for again while the log is full, but not on top of what is being flushed: memory is bounded, too.
+            let helps = || self.store.stats().sealed_memtables == 0;
+            if crowds || self.flush_interval.is_some_and(is_due) || full && helps() {
+                flushed_at = now;
                 self.apply.tell(ApplyJob::Flush);
             }
             if full != was_full {

@@ -274,6 +274,7 @@ impl<M: StateMachine> Opened<M> {
             durability,
             store: store.clone(),
             interval: config.compaction_interval,
+            flush_interval: config.flush_interval,
         };
         threads
             .keeper

@@ -54,6 +54,8 @@ pub struct ServerConfig {
     pub block_cache_bytes: u64,
     /// How the store's tables are compressed.
     pub compression: Compression,
+    /// After how long the store flushes what it has, however little; `None`: only when there is much.
+    pub flush_interval: Option<Duration>,
     /// Bytes per second that the store merges in the background at most.
     pub compaction_bytes_per_second: Option<NonZeroU64>,
     /// How often the store reads all its tables and holds them against their checksums; `None`: never.
@@ -78,6 +80,7 @@ impl ServerConfig {
             max_clock_drift_percent: self.max_clock_drift_percent,
             election_rank: self.election_rank,
             wal: self.log.clone(),
+            flush_interval: self.flush_interval,
             log_tail_entries: self.log_tail_entries,
             held_for: self.held_for,
             snapshots: SnapshotSettings {

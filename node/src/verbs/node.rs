@@ -6,6 +6,7 @@ use crate::output::{Output, counted};
 use crate::sample;
 use crate::server::{Server, ServerConfig};
 use clap::Args;
+use pontoon_engine::EngineConfig;
 use pontoon_shard_router::cut_at_samples;
 use pontoon_store::{Compression, LsmSettings};
 use pontoon_types::NodeId;
@@ -144,6 +145,11 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
         Some(0) => None,
         Some(hours) => Some(Duration::from_secs(hours.saturating_mul(3600))),
     };
+    let flush_interval = match settings.flush_interval_minutes {
+        None => EngineConfig::default().flush_interval,
+        Some(0) => None,
+        Some(minutes) => Some(Duration::from_secs(minutes.saturating_mul(60))),
+    };
     let split_keys = match &settings.split_sample {
         Some(path) => {
             let sample = sample::keys_of_file(path, None)?;
@@ -193,6 +199,7 @@ pub(crate) fn server_config(settings: NodeSettings) -> Result<ServerConfig, Erro
             Some(config::Compression::None) => Compression::None,
             Some(config::Compression::Lz4) | None => Compression::Lz4,
         },
+        flush_interval,
         compaction_bytes_per_second: rate(settings.compaction_rate),
         scrub_interval,
         scrub_bytes_per_second: rate(settings.scrub_rate).unwrap_or(store.scrub_bytes_per_second),

@@ -100,6 +100,7 @@ impl Nodes {
             block_cache_bytes: 4 << 20,
             compression: Compression::Lz4,
             compaction_bytes_per_second: None,
+            flush_interval: None,
             scrub_interval: None,
             scrub_bytes_per_second: NonZeroU64::MAX,
             snapshot_bytes_per_second: NonZeroU64::MIN.saturating_add(64 << 20),
