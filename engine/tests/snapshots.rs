@@ -330,6 +330,26 @@ fn a_few_chunks_are_under_way_at_once_and_never_more() {
 }
 
 #[test]
+fn two_at_once_share_the_budget() {
+    // One alone takes longer than the other would be waited for.
+    let settings = SnapshotSettings {
+        bytes_per_second: 512 << 10,
+        ..SETTINGS
+    };
+    let mut world = World::new(settings);
+    world.want(1);
+    let other = CarrierInput::Wanted {
+        group: GROUP,
+        peer: ReplicaId(2),
+        to: NodeId(2),
+    };
+    world.hand(1, other);
+    world.settle();
+    let counters = world.sides[0].carrier.counters();
+    assert_eq!((counters.sent, counters.given_up), (2, 0));
+}
+
+#[test]
 fn another_node_with_the_same_state_sends_the_rest() {
     let mut world = World::new(SETTINGS);
     let total = bytes_of_rows(&world);

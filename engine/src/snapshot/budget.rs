@@ -24,7 +24,7 @@ const SLACK: Duration = Duration::from_micros(300);
 /// is paid off.
 ///
 /// It is told now and then how long the log's batches wait. While they wait half as long again as they did without snapshots the
-/// rate is halved, and grows slowly when they do not (as TCP does, RFC 5681), and doubles when there are none.
+/// rate is halved, and grows slowly when they do not (as TCP does, RFC 5681), and by half when there are none.
 /// At the least rate the waiting is not the snapshots' doing, and becomes what is usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
@@ -98,7 +98,7 @@ impl Budget {
                 self.rate.saturating_add(MORE_BYTES_PER_SECOND)
             }
         } else if self.quiet >= QUIET {
-            self.rate.saturating_mul(2)
+            self.rate.saturating_add(self.rate.div_ceil(2))
         } else {
             return;
         };
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(second(&mut budget), Duration::from_secs(16));
         heed(&mut budget, QUIET - 1, 0, 0);
         assert_eq!(mib(&budget), 64, "it may be a slow disk");
-        heed(&mut budget, 4, 0, 0);
+        heed(&mut budget, 7, 0, 0);
         assert_eq!(mib(&budget), 1024);
         assert_eq!(second(&mut budget), Duration::from_secs(1));
         // After a pause it is careful again.

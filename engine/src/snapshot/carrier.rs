@@ -14,6 +14,7 @@ use pontoon_raft::Message;
 use pontoon_store::{KvSnapshot, Store, StoreError};
 use pontoon_types::{GroupId, Instant, NodeId, ReplicaId, TabletId};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 /// The longest record of a replica that is taken, well below what the log takes with a snapshot.
@@ -184,6 +185,8 @@ pub struct Carrier<S: Store> {
     /// Until then none is taken in.
     no_room_until: Instant,
     next_transfer: u64,
+    /// Whose chunk was sent last: the budget serves the others before it.
+    last_served: u64,
     counters: SnapshotCounters,
     errands: Vec<Errand>,
 }
@@ -206,6 +209,7 @@ impl<S: Store> Carrier<S> {
             no_room_until: now,
             // Numbers of an earlier life of the node must not be taken for this one's.
             next_transfer: now.as_nanos(),
+            last_served: 0,
             counters: SnapshotCounters {
                 present_rate: budget.present_rate(),
                 ..SnapshotCounters::default()
@@ -233,7 +237,10 @@ impl<S: Store> Carrier<S> {
                 outgoing::State::Offered {
                     cursor: Some(cursor),
                     ..
-                } => cursor.has_room().then(|| self.budget.opens_at(now)),
+                } => {
+                    let has_room = cursor.has_room(self.settings.chunk_bytes);
+                    has_room.then(|| self.budget.opens_at(now))
+                }
                 outgoing::State::Offered { offer_at, .. } => *offer_at,
                 outgoing::State::Pinning | outgoing::State::Taking(_) => None,
             };
@@ -268,7 +275,9 @@ impl<S: Store> Carrier<S> {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let transfers: Vec<u64> = self.outgoing.keys().copied().collect();
+        let next = self.outgoing.range((Excluded(self.last_served), Unbounded));
+        let others = self.outgoing.range(..=self.last_served);
+        let transfers: Vec<u64> = next.chain(others).map(|(number, _)| *number).collect();
         for transfer in transfers {
             self.drive_outgoing(transfer, now);
         }
@@ -315,7 +324,6 @@ impl<S: Store> Carrier<S> {
                     if cursor.get_or_insert_default().pulled(after) || is_first {
                         out.expires_at = now + self.settings.patience;
                     }
-                    self.drive_outgoing(transfer, now);
                 }
             }
             SnapshotBody::End { how: End::Gone } => {

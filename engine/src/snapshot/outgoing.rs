@@ -34,14 +34,15 @@ pub(super) enum State<V> {
 }
 
 /// Chunks that may be under way before the receiver says that it has the first of them: one is read while another travels and a
-/// third is staged. A break costs as many.
+/// third is staged. A break costs as many. If a row makes them much larger than they should be, it is fewer.
 const MAX_UNDER_WAY: usize = 3;
 
-/// A key, and the hash of all rows up to it.
+/// A key, the hash of all rows up to it, and the bytes of the chunk that ends there.
 #[derive(Clone, Default)]
 struct Mark {
     key: Bytes,
     hash: StateHash,
+    chunk_bytes: usize,
 }
 
 /// Where the receiver is, and where what is on its way to it ends.
@@ -55,33 +56,47 @@ pub(super) struct Cursor {
     under_way: VecDeque<Mark>,
     /// The last of them is the last of all.
     has_last: bool,
+    /// What was under way when the receiver last pulled again: it may only have been late.
+    late: VecDeque<Mark>,
+    /// The last key that the receiver ever said it has.
+    furthest: Bytes,
 }
 
 impl Cursor {
-    /// The receiver has all rows up to `after`, and wants more. If that is nothing new, what was under way is lost: all of it is sent
-    /// again. Returns whether it has come further.
+    /// The receiver has all rows up to `after`, and wants more. If that is not the end of a chunk under way, those are taken to be
+    /// lost, and what follows is sent again. Returns whether it has come further than ever.
     pub(super) fn pulled(&mut self, after: Bytes) -> bool {
         if let Some(at) = self.under_way.iter().position(|mark| mark.key == after) {
             self.held = self.under_way.drain(..=at).next_back();
-            self.after = after;
-            return true;
-        }
-        self.under_way.clear();
-        let is_new = after > self.after;
-        if after.is_empty() {
-            self.held = Some(Mark::default());
-        } else if after != self.after {
-            self.held = None;
+        } else {
+            let known = self
+                .late
+                .iter()
+                .chain(&self.held)
+                .find(|mark| mark.key == after);
+            self.held = match after.is_empty() {
+                true => Some(Mark::default()),
+                false => known.cloned(),
+            };
+            let lost = std::mem::take(&mut self.under_way);
+            if !lost.is_empty() {
+                self.late = lost;
+            }
         }
         self.after = after;
-        is_new
+        let is_further = self.after > self.furthest;
+        if is_further {
+            self.furthest = self.after.clone();
+        }
+        is_further
     }
 
-    /// Whether the receiver waits for a chunk that may be sent.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether the receiver waits for a chunk that may be sent; they should have so many bytes.
+    pub(super) fn has_room(&self, chunk_bytes: usize) -> bool {
+        let bytes: usize = self.under_way.iter().map(|mark| mark.chunk_bytes).sum();
         match self.under_way.len() {
             0 => true,
-            some => some < MAX_UNDER_WAY && !self.has_last,
+            some => some < MAX_UNDER_WAY && bytes < MAX_UNDER_WAY * chunk_bytes && !self.has_last,
         }
     }
 
@@ -126,6 +141,7 @@ impl Cursor {
             mark.key = key;
         }
         let hash = self.has_last.then(|| mark.hash.finish());
+        mark.chunk_bytes = rows.len();
         self.under_way.push_back(mark);
         Ok(SnapshotBody::Chunk {
             after,

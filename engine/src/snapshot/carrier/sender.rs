@@ -2,7 +2,7 @@
 
 use super::{Carrier, Errand};
 use crate::snapshot::message::{End, SnapshotBody};
-use crate::snapshot::outgoing::{self, Outgoing};
+use crate::snapshot::outgoing::{self, Cursor, Outgoing};
 use crate::worker::Input;
 use pontoon_raft::Message;
 use pontoon_store::{KvSnapshot, Store};
@@ -122,11 +122,14 @@ impl<S: Store> Carrier<S> {
             };
             return self.send(to, group, transfer, body);
         }
-        let cursor = cursor.as_deref_mut().filter(|cursor| cursor.has_room());
+        let chunk_bytes = self.settings.chunk_bytes;
+        let has_room = |cursor: &&mut Cursor| cursor.has_room(chunk_bytes);
+        let cursor = cursor.as_deref_mut().filter(has_room);
         let Some(cursor) = cursor.filter(|_| self.budget.opens_at(now) <= now) else {
             return;
         };
-        match cursor.chunk(snapshot, self.settings.chunk_bytes) {
+        self.last_served = transfer;
+        match cursor.chunk(snapshot, chunk_bytes) {
             Ok(body) => {
                 if let SnapshotBody::Chunk { rows, .. } = &body {
                     self.budget.charge(rows.len(), now);
