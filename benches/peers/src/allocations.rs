@@ -1,4 +1,5 @@
-//! The node's allocator, counting what a thread asks of it.
+//! The node's allocator, counting what a thread asks of it. An allocator's functions are `unsafe` by their trait; these count, and
+//! hand everything on as it is.
 
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout};
