@@ -4,25 +4,44 @@ use bytes::Bytes;
 use pontoon_store::{Outcome, ScanPage};
 use pontoon_types::{GroupId, NodeId};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The right to one answer.
 ///
 /// Exactly one [`Reply`] comes of every waiter. If one is dropped without an answer, because its worker
 /// stopped, it answers [`Reply::Unknown`] by itself: the caller can then never wait for ever, and is
 /// never told more than is known.
-pub struct Waiter(Option<Box<dyn FnOnce(Reply) + Send>>);
+pub struct Waiter {
+    answer: Option<Box<dyn FnOnce(Reply) + Send>>,
+    /// Given back with the answer.
+    place: Option<Place>,
+}
 
 impl Waiter {
     /// A waiter that takes its answer with `answer`, which is called on a worker's, the apply stage's or
     /// a reader's thread and must not block.
     #[must_use]
     pub fn new(answer: impl FnOnce(Reply) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
+        Self {
+            answer: Some(Box::new(answer)),
+            place: None,
+        }
+    }
+
+    /// Takes one of `places` until the answer, if one is free.
+    pub(crate) fn take_place(&mut self, places: &Arc<Places>) -> bool {
+        self.place = places.take();
+        self.place.is_some()
     }
 
     /// Gives the answer.
     pub fn reply(mut self, reply: Reply) {
-        if let Some(answer) = self.0.take() {
+        self.answer(reply);
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if let Some(answer) = self.answer.take() {
             answer(reply);
         }
     }
@@ -30,9 +49,37 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer(Reply::Unknown);
+        self.answer(Reply::Unknown);
+    }
+}
+
+/// How many may wait for an answer at the same time, wherever on their way they are.
+pub(crate) struct Places {
+    free: AtomicUsize,
+}
+
+/// One of [`Places`], until it is dropped.
+struct Place(Arc<Places>);
+
+impl Places {
+    pub(crate) const fn new(places: usize) -> Self {
+        Self {
+            free: AtomicUsize::new(places),
         }
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let one_less = |free: usize| free.checked_sub(1);
+        self.free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(1, Ordering::Relaxed);
     }
 }
 

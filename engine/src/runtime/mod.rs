@@ -25,7 +25,7 @@ mod work;
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
 use crate::held::{DigestState, HeldStates, Work};
-use crate::reply::{Reply, Waiter};
+use crate::reply::{Places, Reply, Waiter};
 use crate::snapshot::{CarrierInput, SnapshotCounters};
 use crate::status::GroupStatus;
 use crate::worker::{Input, MemberStep, Read};
@@ -145,6 +145,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     apply: Mailbox<ApplyJob>,
     readers: Sender<ReadJob>,
+    /// For reads, until they are answered: they wait for rounds, for entries to be applied, for the disk.
+    reads: Arc<Places>,
     carrier: Mailbox<CarrierJob>,
     held: Mailbox<HeldJob>,
     counters: Arc<Mutex<SnapshotCounters>>,
@@ -181,7 +183,12 @@ impl Engine {
     }
 
     /// Reads from a group, linearizably.
-    pub fn read(&self, group: GroupId, read: Read) {
+    pub fn read(&self, group: GroupId, mut read: Read) {
+        if !read.waiter.take_place(&self.reads) {
+            return read.waiter.reply(Reply::Overloaded {
+                reason: "too many reads wait",
+            });
+        }
         if let Some(Input::Read { read, .. }) =
             self.mailbox(group).offer(Input::Read { group, read }, 0)
         {

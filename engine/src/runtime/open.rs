@@ -10,6 +10,7 @@ use crate::apply::ApplyStage;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::held::HeldStates;
+use crate::reply::Places;
 use crate::restore::{redo, restore};
 use crate::snapshot::Carrier;
 use crate::worker::{Input, Worker};
@@ -196,6 +197,7 @@ impl<M: StateMachine> Opened<M> {
             workers: mailboxes.clone(),
             host: host.clone(),
         });
+        let max_reads = config.max_queued_inputs.saturating_mul(mailboxes.len());
         let shared = Arc::new(Shared {
             mailboxes,
             wal,
@@ -283,6 +285,7 @@ impl<M: StateMachine> Opened<M> {
             shared,
             apply,
             readers,
+            reads: Arc::new(Places::new(max_reads)),
             carrier,
             held,
             counters,
