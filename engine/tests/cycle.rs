@@ -307,6 +307,12 @@ fn a_full_log_refuses_proposals_and_nothing_else() {
         .handle(Input::LogPressure { full: true }, now);
     let put = cluster.put(1, 1, "k", "v");
     assert!(matches!(put.try_recv(), Ok(Reply::Overloaded { .. })));
+    // A follower names the leader, who may have room.
+    let full = Input::LogPressure { full: true };
+    cluster.node(2).worker.handle(full, now);
+    let put = cluster.put(2, 1, "k", "v");
+    let leader = Some(NodeId(1));
+    assert_eq!(put.try_recv(), Ok(Reply::NotLeader { leader }));
     let get = cluster.get(1, 1, "k");
     cluster.settle();
     assert_eq!(get.try_recv(), Ok(Reply::Value(None)));

@@ -283,6 +283,7 @@ impl Router {
                 attempt.again_with_map(Setback::NotHere { node }, now, random)
             }
             Response::Unavailable { text } => {
+                self.forget_leader(shard, node);
                 attempt.pass_over(node);
                 let text = text.clone();
                 attempt.again(Setback::Unavailable { node, text }, now, random)

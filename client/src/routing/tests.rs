@@ -193,6 +193,32 @@ fn a_write_without_an_answer_is_unknown_and_a_read_goes_elsewhere() {
 }
 
 #[test]
+fn a_leader_that_is_stopping_is_a_leader_no_more() {
+    let mut router = router();
+    let mut before = attempt(Access::Write);
+    assert_eq!(node_for(&router, &mut before, b"a"), NodeId(1));
+    answer(&mut router, &mut before, &Response::Written);
+
+    let mut write = attempt(Access::Write);
+    assert_eq!(node_for(&router, &mut write, b"a"), NodeId(1));
+    let stopping = Response::Unavailable {
+        text: "the node is stopping".into(),
+    };
+    assert!(is_retry(&answer(&mut router, &mut write, &stopping)));
+    // Others are asked in turn, and the one that stops not before them.
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        asked.push(node_for(&router, &mut write, b"a").0);
+        answer(
+            &mut router,
+            &mut write,
+            &Response::NotLeader { leader: None },
+        );
+    }
+    assert_eq!(asked, [2, 3]);
+}
+
+#[test]
 fn what_was_surely_not_proposed_is_tried_again_even_if_it_writes() {
     let refusals = [
         Response::NotLeader { leader: None },

@@ -28,7 +28,7 @@ use crate::held::{DigestState, HeldStates, Work};
 use crate::reply::{Places, Reply, Waiter};
 use crate::snapshot::{CarrierInput, SnapshotCounters};
 use crate::status::GroupStatus;
-use crate::worker::{Input, MemberStep, Read};
+use crate::worker::{Input, MemberStep, Read, STOPPING};
 use apply::ApplyJob;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -176,9 +176,7 @@ impl Engine {
             waiter,
         };
         if let Some(Input::Propose { waiter, .. }) = self.mailbox(group).offer(input, bytes) {
-            waiter.reply(Reply::Overloaded {
-                reason: "too many requests wait",
-            });
+            waiter.reply(self.no_room());
         }
     }
 
@@ -192,9 +190,17 @@ impl Engine {
         if let Some(Input::Read { read, .. }) =
             self.mailbox(group).offer(Input::Read { group, read }, 0)
         {
-            read.waiter.reply(Reply::Overloaded {
-                reason: "too many requests wait",
-            });
+            read.waiter.reply(self.no_room());
+        }
+    }
+
+    /// Why a mailbox has not taken something in.
+    fn no_room(&self) -> Reply {
+        if self.shared.halting.load(Ordering::Acquire) {
+            return STOPPING;
+        }
+        Reply::Overloaded {
+            reason: "too many requests wait",
         }
     }
 
@@ -234,9 +240,7 @@ impl Engine {
             waiter,
         };
         if let Some(Input::ChangeMembers { waiter, .. }) = self.mailbox(group).offer(input, 0) {
-            waiter.reply(Reply::Overloaded {
-                reason: "too many requests wait",
-            });
+            waiter.reply(self.no_room());
         }
     }
 
@@ -245,9 +249,7 @@ impl Engine {
     pub fn mark(&self, group: GroupId, waiter: Waiter) {
         let input = Input::Mark { group, waiter };
         if let Some(Input::Mark { waiter, .. }) = self.mailbox(group).offer(input, 0) {
-            waiter.reply(Reply::Overloaded {
-                reason: "too many requests wait",
-            });
+            waiter.reply(self.no_room());
         }
     }
 
@@ -285,9 +287,7 @@ impl Engine {
             waiter,
         };
         if let Some(HeldJob::Page { waiter, .. }) = self.held.offer(job, 0) {
-            waiter.reply(Reply::Overloaded {
-                reason: "too many requests wait",
-            });
+            waiter.reply(self.no_room());
         }
     }
 

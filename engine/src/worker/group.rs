@@ -373,7 +373,7 @@ impl Group {
         }
     }
 
-    fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         self.raft.leader().and_then(|leader| self.node_of(leader))
     }
 

@@ -7,7 +7,7 @@ use crate::frame::{FrameReader, Item};
 use crate::reply::{Reply, Waiter};
 use crate::worker::Read;
 use bytes::Bytes;
-use pontoon_raft::{Message, MessageBody, ProposeError, StepError};
+use pontoon_raft::{Message, MessageBody, ProposeError, Role, StepError};
 use pontoon_types::{GroupId, Instant, LogPosition, NodeId, mutant};
 
 impl Worker {
@@ -40,6 +40,16 @@ impl Worker {
     /// The slot of a group that something may be proposed to now; or what to answer.
     fn proposable(&mut self, group: GroupId) -> Result<usize, Reply> {
         let slot = self.slot(group).ok_or(Reply::NoReplica { group })?;
+        let replica = &self.groups[slot];
+        if let Some(reason) = replica.failure {
+            return Err(Reply::Unavailable { reason });
+        }
+        // Whoever asks here is to ask elsewhere, however much room there is.
+        if replica.raft.role() != Role::Leader {
+            return Err(Reply::NotLeader {
+                leader: replica.leader(),
+            });
+        }
         if self.stopping {
             return Err(STOPPING);
         }
@@ -54,10 +64,7 @@ impl Worker {
             });
         }
         self.counters.proposals += 1;
-        match self.groups[slot].failure {
-            Some(reason) => Err(Reply::Unavailable { reason }),
-            None => Ok(slot),
-        }
+        Ok(slot)
     }
 
     /// Notes who waits for what was proposed, or says why it was not.

@@ -53,7 +53,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use timers::Timers;
 
 /// What is answered while the node stops.
-const STOPPING: Reply = Reply::Unavailable {
+pub(crate) const STOPPING: Reply = Reply::Unavailable {
     reason: "the node is stopping",
 };
 

@@ -215,13 +215,14 @@ impl Server {
         for task in &self.tasks {
             task.abort();
         }
+        // First, so that clients turn to other nodes while this one drains and flushes.
+        self.clients.close();
         let node = self.node.clone();
         let drained = tokio::task::spawn_blocking(move || node.engine().shutdown(DRAIN_PATIENCE));
         if let Err(error) = drained.await {
             tracing::error!(%error, "the engine did not stop as it should");
         }
         self.transport.shutdown().await;
-        self.clients.close();
         match self.failures.lock().await.try_recv() {
             Ok(error) => Err(ServerError::Engine(error)),
             Err(_) => Ok(()),

@@ -16,6 +16,7 @@ use pontoon_shard_router::{DescriptorError, ShardDescriptor};
 use pontoon_store::{Outcome, ReplicaRecord};
 use pontoon_transport::{ClientHandler, Responder};
 use pontoon_types::{Command, Epoch, ShardId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,12 +288,19 @@ impl Replica {
     /// A replica by its record. The descriptor in it is of the range; who the members are, the record itself says.
     pub(super) fn new(record: &ReplicaRecord) -> Result<Self, DescriptorError> {
         let mut descriptor = ShardDescriptor::decode(&record.descriptor)?;
-        let members = record.conf_state.members().into_iter();
-        let placed = members.filter_map(|replica| {
+        let conf = &record.conf_state;
+        // A lost replica and the one that comes in its place are on the same node.
+        let mut nodes = BTreeSet::new();
+        let members = [&conf.voters, &conf.outgoing, &conf.learners];
+        let placed = members.into_iter().flatten().filter_map(|&replica| {
             let node = record.members.node_of(replica)?;
-            Some(pontoon_shard_router::Replica { replica, node })
+            let is_first = nodes.insert(node);
+            is_first.then_some(pontoon_shard_router::Replica { replica, node })
         });
-        descriptor.replicas = placed.collect();
+        let placed: Vec<_> = placed.collect();
+        if !placed.is_empty() {
+            descriptor.replicas = placed;
+        }
         descriptor.epoch = record.epoch;
         Ok(Self {
             record: record.clone(),
@@ -377,5 +385,54 @@ fn response(reply: Reply, replica: &Replica) -> Response {
         },
         Reply::Refused { reason } => refused(RefusalCode::Members, &reason),
         Reply::Unknown => Response::UnknownOutcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_types::{ConfState, GroupId, Members, NodeId, ReplicaId, TabletId};
+
+    #[test]
+    fn who_is_replaced_on_its_own_node_is_named_once() {
+        let epoch = Epoch {
+            range: 1,
+            membership: 2,
+        };
+        let nodes = [(1, 1), (2, 2), (3, 3), (4, 2)];
+        let placed = |(replica, node)| (ReplicaId(replica), NodeId(node));
+        let mut conf_state = ConfState::of_voters([1, 2, 3].map(ReplicaId));
+        conf_state.learners = vec![ReplicaId(4)];
+        let descriptor = ShardDescriptor {
+            shard: ShardId(1),
+            group: GroupId(1),
+            start: Bytes::new(),
+            end: None,
+            epoch,
+            replicas: vec![pontoon_shard_router::Replica {
+                replica: ReplicaId(1),
+                node: NodeId(1),
+            }],
+        };
+        let mut encoded = Vec::new();
+        descriptor.encode(&mut encoded);
+        let record = ReplicaRecord {
+            group: GroupId(1),
+            shard: ShardId(1),
+            replica: ReplicaId(1),
+            start: Bytes::new(),
+            end: Bytes::new(),
+            epoch,
+            tablet: TabletId(1),
+            conf_state,
+            members: Members::new(nodes.map(placed)),
+            descriptor: encoded.into(),
+        };
+        let replica = Replica::new(&record).unwrap();
+        let mut told = Vec::new();
+        replica.descriptor.encode(&mut told);
+        let heard = ShardDescriptor::decode(&told).unwrap();
+        let named: Vec<_> = heard.replicas.iter().map(|one| one.replica.0).collect();
+        assert_eq!(named, [1, 2, 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads that wait are bounded, wherever they wait.
+//! Requests that a node has no room for, or that come when it has stopped.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 use bytes::Bytes;
@@ -111,4 +111,23 @@ fn reads_behind_a_disk_that_hangs_are_turned_away() {
     let served: Vec<_> = answers.iter().take(PLACES).collect();
     assert_eq!(served, [true; PLACES]);
     read_until_served(&engine);
+}
+
+#[test]
+fn who_comes_when_the_node_has_stopped_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = start(directory.path());
+    read_until_served(&engine);
+    engine.shutdown(Duration::from_secs(10));
+
+    let stopped = Ok(Reply::Unavailable {
+        reason: "the node is stopping",
+    });
+    let (sender, answered) = mpsc::channel();
+    read(&engine, move |reply| sender.send(reply).unwrap());
+    assert_eq!(answered.try_recv(), stopped);
+    let (sender, answered) = mpsc::channel();
+    let waiter = Waiter::new(move |reply| sender.send(reply).unwrap());
+    engine.propose(GROUP, Bytes::from_static(b"a command"), waiter);
+    assert_eq!(answered.try_recv(), stopped);
 }
