@@ -31,4 +31,4 @@ pub use error::{EngineError, FrameError};
 pub use reply::{Reply, Waiter};
 pub use restore::{redo, restore};
 pub use runtime::{Engine, Host, Opened, ReplicaSurvey};
-pub use status::{GroupStatus, MemberStatus, RoleName};
+pub use status::{GroupStatus, LostReplicas, MemberStatus, RoleName};

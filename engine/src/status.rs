@@ -4,6 +4,7 @@ use pontoon_raft::Role;
 use pontoon_store::ReplicaRecord;
 use pontoon_types::{GroupId, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use std::fmt;
+use std::ops::AddAssign;
 
 /// A replica's state at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,49 @@ impl GroupStatus {
             applied: LogIndex::ZERO,
             first: LogIndex::ZERO,
             last: LogIndex::ZERO,
+        }
+    }
+}
+
+/// Replicas of a node that were lost, and those whose groups have healed, counted since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostReplicas {
+    /// Lost because what the log holds of them is damaged.
+    pub by_log: u64,
+    /// Lost because rows of theirs were in a damaged table.
+    pub by_table: u64,
+    /// Stopped for another reason: contradicted by a peer, or unable to read what a newer Pontoon has written.
+    pub otherwise: u64,
+    /// Of all these, those that have left their groups since, nearly always for a new replica on the same node.
+    pub replaced: u64,
+}
+
+impl AddAssign for LostReplicas {
+    fn add_assign(&mut self, other: Self) {
+        self.by_log += other.by_log;
+        self.by_table += other.by_table;
+        self.otherwise += other.otherwise;
+        self.replaced += other.replaced;
+    }
+}
+
+/// Why a replica is lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Loss {
+    Log,
+    Table,
+    Contradicted,
+    NewerLog,
+}
+
+impl Loss {
+    /// What is said to those who still ask the replica.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Log => "its log cannot be read; the replica was stopped",
+            Self::Table => "its state is damaged; the replica is rebuilt from its peers",
+            Self::Contradicted => "a peer contradicted what is committed; the replica was stopped",
+            Self::NewerLog => "its log is of a newer Pontoon; the replica was stopped",
         }
     }
 }

@@ -6,7 +6,8 @@ use parking_lot::RwLock;
 use pontoon_engine::frame::{Frame, Lane};
 use pontoon_engine::worker::{Read, ReadQuery};
 use pontoon_engine::{
-    Engine, EngineConfig, EngineError, GroupStatus, Host, Opened, Reply, RoleName, Waiter,
+    Engine, EngineConfig, EngineError, GroupStatus, Host, LostReplicas, Opened, Reply, RoleName,
+    Waiter,
 };
 use pontoon_store::{Compression, LsmSettings, Outcome, ReplicaRecord};
 use pontoon_types::{
@@ -15,7 +16,7 @@ use pontoon_types::{
 };
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -83,37 +84,43 @@ fn value(group: u64, i: u64) -> Vec<u8> {
     format!("value {i:05} of {group} {}", "-".repeat(100)).into_bytes()
 }
 
+fn open(dir: &Path, node: u64) -> Opened {
+    let config = EngineConfig {
+        workers: 1,
+        seed: node,
+        election_timeout: Duration::from_millis(300),
+        heartbeat_interval: Duration::from_millis(50),
+        compaction_interval: Duration::from_millis(100),
+        log_tail_entries: 16,
+        ..EngineConfig::default()
+    };
+    let settings = LsmSettings {
+        memtable_bytes: 64 << 10,
+        block_cache_bytes: 16 << 10,
+        compression: Compression::None,
+        scrub_interval: None,
+        ..LsmSettings::default()
+    };
+    let path = dir.join(format!("node-{node}"));
+    Opened::open(&path, ClusterId(1), NodeId(node), config, settings).unwrap()
+}
+
+fn start(opened: Opened, node: u64, engines: &Engines) -> Arc<Engine> {
+    let (from, engines) = (NodeId(node), engines.clone());
+    Arc::new(opened.start(Arc::new(Wires { from, engines })).unwrap())
+}
+
 impl Cluster {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engines = Engines::default();
         let opened = (1..=3).map(|node| {
-            let config = EngineConfig {
-                workers: 1,
-                seed: node,
-                election_timeout: Duration::from_millis(300),
-                heartbeat_interval: Duration::from_millis(50),
-                compaction_interval: Duration::from_millis(100),
-                log_tail_entries: 16,
-                ..EngineConfig::default()
-            };
-            let settings = LsmSettings {
-                memtable_bytes: 64 << 10,
-                block_cache_bytes: 16 << 10,
-                compression: Compression::None,
-                scrub_interval: None,
-                ..LsmSettings::default()
-            };
-            let path = dir.path().join(format!("node-{node}"));
-            let mut opened =
-                Opened::open(&path, ClusterId(1), NodeId(node), config, settings).unwrap();
+            let mut opened = open(dir.path(), node);
             let records: Vec<_> = (1..=GROUPS).map(|group| record(group, node)).collect();
             opened.machine().bootstrap(&records, &[]).unwrap();
-            let from = NodeId(node);
-            let engines = engines.clone();
-            opened.start(Arc::new(Wires { from, engines })).unwrap()
+            start(opened, node, &engines)
         });
-        let opened: Vec<_> = opened.map(Arc::new).collect();
+        let opened: Vec<_> = opened.collect();
         *engines.write() = opened;
         let sequence = std::cell::Cell::new(0);
         let cluster = Self {
@@ -247,10 +254,14 @@ impl Cluster {
 
     /// Flips a byte of a row in the tables of a node.
     fn flip(&self, node: u64) -> PathBuf {
-        let tables = self.dir.path().join(format!("node-{node}/store/tables"));
-        let needle = value(HIT, ROW);
+        self.flip_in(node, "store/tables", &value(HIT, ROW))
+    }
+
+    /// Flips the first byte of what only one file in a directory of a node has, and once.
+    fn flip_in(&self, node: u64, below: &str, needle: &[u8]) -> PathBuf {
+        let dir = self.dir.path().join(format!("node-{node}")).join(below);
         let mut found = Vec::new();
-        for entry in fs::read_dir(tables).unwrap() {
+        for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let bytes = fs::read(&path).unwrap();
             let mut windows = bytes.windows(needle.len());
@@ -261,12 +272,12 @@ impl Cluster {
         };
         let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
         file.seek(SeekFrom::Start(*at as u64)).unwrap();
-        file.write_all(b"V").unwrap();
+        file.write_all(&[needle[0] ^ 1]).unwrap();
         path.clone()
     }
 
-    /// After something has met the damage on `node`: the group heals, the table goes, and no other group has noticed.
-    fn heals(&self, node: u64, before: &[GroupStatus]) {
+    /// The group heals, with a new replica on `node` for the one that was lost, and that is counted.
+    fn is_rebuilt(&self, node: u64, by_log: u64, by_table: u64) {
         self.wait("the group is healed", || {
             let status = [1, 2, 3].map(|node| self.status(node, HIT));
             let healed = status.iter().flatten().filter(|status| {
@@ -277,6 +288,20 @@ impl Cluster {
             let is_new = |status: &GroupStatus| status.replica > ReplicaId(3);
             healed.count() == 3 && status[node as usize - 1].as_ref().is_some_and(is_new)
         });
+        let counted = LostReplicas {
+            by_log,
+            by_table,
+            otherwise: 0,
+            replaced: 1,
+        };
+        self.wait("it is counted", || {
+            self.engine(node).lost_replicas() == counted
+        });
+    }
+
+    /// After something has met the damage on `node`: the group heals, the table goes, and no other group has noticed.
+    fn heals(&self, node: u64, before: &[GroupStatus]) {
+        self.is_rebuilt(node, 0, 1);
         self.wait("the damaged table has gone", || {
             let store = self.engine(node).store().clone();
             store.stats().scrub.damaged > 0 && store.damaged_tables().is_empty()
@@ -380,6 +405,35 @@ fn damage_that_only_scrubbing_finds_is_healed_as_well() {
     cluster.engine(2).store().scrub();
     cluster.heals(2, &before);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_replica_whose_log_is_damaged_is_rebuilt_and_counted() {
+    let cluster = Cluster::new();
+    cluster.make_lead(1, HIT);
+    let put = |group, key, value| {
+        cluster.write(group, Operation::Write(vec![Mutation::Put { key, value }]))
+    };
+    put(HIT, b"late", b"what the log still has");
+    for group in 1..=GROUPS {
+        put(group, b"later", b"what makes that durable everywhere");
+    }
+    let engine = cluster.engine(2);
+    cluster.wait("node 2 has it all", || {
+        [1, 2]
+            .map(|node| cluster.status(node, HIT).unwrap().applied.0)
+            .windows(2)
+            .all(|it| it[0] == it[1])
+    });
+    engine.shutdown(Duration::from_secs(1));
+    cluster.flip_in(2, "log", b"what the log still has");
+    drop(engine);
+    let opened = open(cluster.dir.path(), 2);
+    cluster.engines.write()[1] = start(opened, 2, &cluster.engines);
+    assert_eq!(cluster.engine(2).lost_replicas().by_log, 1);
+    cluster.is_rebuilt(2, 1, 0);
+    cluster.make_lead(2, HIT);
+    assert_eq!(cluster.read_all(2, HIT), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use bytes::Bytes;
 use pontoon_engine::frame::{FrameBuilder, FrameReader, Item, Origin};
 use pontoon_engine::worker::{Input, Output, Worker};
-use pontoon_engine::{EngineConfig, RoleName};
+use pontoon_engine::{EngineConfig, LostReplicas, RoleName};
 use pontoon_raft::{Message, MessageBody, Restored};
 use pontoon_types::{
     ConfState, GroupId, HardState, Instant, LogIndex, LogPosition, Members, NodeId, ReplicaId, Term,
@@ -231,4 +231,29 @@ fn a_replica_that_hears_nothing_asks_everybody_and_believes_whoever_knows() {
     assert_eq!(asked, BTreeSet::from([1, 2, 4].map(NodeId)));
     gone(&mut node);
     assert!(!runs(&node));
+}
+
+#[test]
+fn a_replica_is_lost_once_and_no_longer_when_its_group_says_that_it_has_left() {
+    let mut node = Node::new();
+    let record = common::record(GROUP, 3, 3);
+    let restored = Restored {
+        conf_state: record.conf_state.clone(),
+        ..Restored::default()
+    };
+    node.worker.add_group(record, restored, node.now).unwrap();
+    let mut expected = LostReplicas {
+        by_log: 1,
+        ..LostReplicas::default()
+    };
+    for _ in 0..2 {
+        let input = Input::LogUnreadable { group: GROUP };
+        node.worker.handle(input, node.now);
+        assert_eq!(node.worker.counters().lost, expected);
+    }
+    expected.replaced = 1;
+    for _ in 0..2 {
+        node.hear(|frame| frame.push_gone(GROUP, ReplicaId(3), LogPosition::ZERO));
+        assert_eq!(node.worker.counters().lost, expected);
+    }
 }

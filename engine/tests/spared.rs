@@ -6,7 +6,7 @@ mod common;
 use common::Cluster;
 use pontoon_engine::frame::{FrameBuilder, Origin};
 use pontoon_engine::worker::Input;
-use pontoon_engine::{EngineConfig, Reply, RoleName};
+use pontoon_engine::{EngineConfig, LostReplicas, Reply, RoleName};
 use pontoon_types::{GroupId, NodeId, ReplicaId, TabletId, Term};
 use std::time::Duration;
 
@@ -54,6 +54,15 @@ fn given_up(cluster: &Cluster) -> usize {
     roles.filter(|role| *role == RoleName::Stopped).count()
 }
 
+/// What all nodes count.
+fn lost(cluster: &Cluster) -> LostReplicas {
+    let mut sum = LostReplicas::default();
+    for node in &cluster.nodes {
+        sum += node.worker.counters().lost;
+    }
+    sum
+}
+
 /// Lets time pass in which a node neither hears nor is heard.
 fn pass_without(cluster: &mut Cluster, away: u64, millis: u64) {
     for _ in 0..millis {
@@ -91,6 +100,7 @@ fn of_two_damaged_followers_one_is_given_up_and_the_other_votes_on() {
         cluster.pass(Duration::from_secs(1));
     }
     assert_eq!(given_up(&cluster), 1, "{:?}", roles(&cluster));
+    assert_eq!(lost(&cluster).by_table, 1, "it is counted once");
     assert!(can_write(&mut cluster));
 }
 

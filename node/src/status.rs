@@ -5,6 +5,7 @@
 //! it is (`pontoon status --json`). Fields are only ever added. A reader takes the default for
 //! what an older node did not send, and passes over what it does not know.
 
+use crate::output::counted;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -28,6 +29,8 @@ pub struct NodeStatus {
     pub resident_bytes: u64,
     /// Its replicas, the meta group's among them.
     pub groups: Vec<GroupStatus>,
+    /// Those of them that were lost to damage.
+    pub lost_replicas: LostReplicas,
     /// Its log.
     pub log: LogStatus,
     /// Its store.
@@ -97,6 +100,48 @@ pub struct MemberStatus {
     pub node: Option<u64>,
     /// Whether it votes.
     pub voter: bool,
+}
+
+/// Replicas that a node has lost since it started, and those that were replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostReplicas {
+    /// Lost because what the log holds of them is damaged.
+    pub by_log: u64,
+    /// Lost because rows of theirs were in a damaged table.
+    pub by_table: u64,
+    /// Stopped for another reason: contradicted by a peer, or unable to read what a newer Pontoon has written.
+    pub otherwise: u64,
+    /// Of all these, those that have left their groups since, nearly always for a new replica on the same node.
+    pub replaced: u64,
+}
+
+impl LostReplicas {
+    /// What happened, in a line; `None` if nothing did.
+    #[must_use]
+    pub fn to_text(&self) -> Option<String> {
+        let Self {
+            by_log,
+            by_table,
+            otherwise,
+            replaced,
+        } = self;
+        let lost = by_log + by_table + otherwise;
+        let parts = [
+            (by_log, "by its log"),
+            (by_table, "by its tables"),
+            (otherwise, "otherwise"),
+        ];
+        let parts = parts.into_iter().filter(|(count, _)| **count > 0);
+        let parts: Vec<_> = parts.map(|(count, how)| format!("{count} {how}")).collect();
+        (lost > 0).then(|| {
+            format!(
+                "{} lost since it started ({}), {replaced} replaced",
+                counted(lost, "replica"),
+                parts.join(", ")
+            )
+        })
+    }
 }
 
 /// Snapshots that a node has sent and received since it started.
@@ -264,6 +309,19 @@ pub struct TransportStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_that_were_lost_are_a_line_and_none_is_no_line() {
+        assert_eq!(LostReplicas::default().to_text(), None);
+        let lost = LostReplicas {
+            by_log: 2,
+            by_table: 1,
+            otherwise: 0,
+            replaced: 2,
+        };
+        let line = "3 replicas lost since it started (2 by its log, 1 by its tables), 2 replaced";
+        assert_eq!(lost.to_text().as_deref(), Some(line));
+    }
 
     #[test]
     fn what_a_newer_or_older_node_sends_can_be_read() {

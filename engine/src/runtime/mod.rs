@@ -27,7 +27,7 @@ use crate::frame::{Frame, Lane, Origin};
 use crate::held::{DigestState, HeldStates, Work};
 use crate::reply::{Places, Reply, Waiter};
 use crate::snapshot::{CarrierInput, SnapshotCounters};
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, LostReplicas};
 use crate::worker::{Input, MemberStep, Read, STOPPING};
 use apply::ApplyJob;
 use bytes::Bytes;
@@ -112,6 +112,8 @@ struct Shared {
     wal: Wal,
     /// Per worker: whether nobody waits for it and it waits for nobody.
     drained: Vec<AtomicBool>,
+    /// Per worker: the replicas that it has lost.
+    lost: Vec<Mutex<LostReplicas>>,
     halting: AtomicBool,
     /// The records of the replicas, as the apply thread has them.
     replicas: Mutex<BTreeMap<GroupId, ReplicaRecord>>,
@@ -338,6 +340,16 @@ impl Engine {
         let mut groups: Vec<GroupStatus> = receiver.iter().flatten().collect();
         groups.sort_unstable_by_key(|status| status.group);
         groups
+    }
+
+    /// How many replicas here were lost, and how many of them replaced.
+    #[must_use]
+    pub fn lost_replicas(&self) -> LostReplicas {
+        let mut sum = LostReplicas::default();
+        for lost in &self.shared.lost {
+            sum += *lost.lock();
+        }
+        sum
     }
 
     /// The log's counters.

@@ -202,6 +202,9 @@ impl<M: StateMachine> Opened<M> {
             mailboxes,
             wal,
             drained: workers.iter().map(|_| AtomicBool::new(false)).collect(),
+            lost: (workers.iter())
+                .map(|worker| Mutex::new(worker.counters().lost))
+                .collect(),
             halting: AtomicBool::new(false),
             replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
             held: Mutex::new(HeldStates::new(config.held_for)),

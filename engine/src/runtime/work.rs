@@ -56,6 +56,7 @@ pub(super) fn run(index: usize, mut worker: Worker, inbox: &Inbox<Input>, exits:
             }
         }
         drop(waiting);
+        *exits.shared.lost[index].lock() = worker.counters().lost;
         exits.shared.drained[index].store(worker.is_drained(), Ordering::Release);
     }
 }

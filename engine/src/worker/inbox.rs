@@ -5,6 +5,7 @@ use super::{STOPPING, Worker};
 use crate::error::FrameError;
 use crate::frame::{FrameReader, Item};
 use crate::reply::{Reply, Waiter};
+use crate::status::Loss;
 use crate::worker::Read;
 use bytes::Bytes;
 use pontoon_raft::{Message, MessageBody, ProposeError, Role, StepError};
@@ -196,22 +197,13 @@ impl Worker {
         self.touch(slot);
     }
 
-    pub(super) fn fail(&mut self, slot: usize, reason: &'static str, now: Instant) {
-        self.groups[slot].fail(reason);
-        self.note_lost(now);
-    }
-
     /// A message that cannot be followed. One that contradicts what is committed stops the group, and
     /// only the group (scenario R3): its replica neither votes nor acknowledges any more.
     pub(super) fn refuse(&mut self, slot: usize, from: NodeId, error: &StepError, now: Instant) {
         let group = &mut self.groups[slot];
         if error.is_fatal() {
             tracing::error!(group = %group.id(), %from, %error, "stopped a replica");
-            self.fail(
-                slot,
-                "a peer contradicted what is committed; the replica was stopped",
-                now,
-            );
+            self.lose(slot, Loss::Contradicted, now);
         } else {
             tracing::debug!(group = %group.id(), %from, %error, "refused a message");
         }

@@ -11,6 +11,7 @@
 use super::Worker;
 use super::group::Group;
 use crate::frame::Lane;
+use crate::status::Loss;
 use pontoon_raft::Role;
 use pontoon_types::{
     ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, TabletId, Term,
@@ -195,16 +196,34 @@ impl Worker {
     fn give_up(&mut self, slot: usize, now: Instant) {
         let group = &self.groups[slot];
         tracing::error!(group = %group.id(), replica = %group.raft.id(), "the state of a replica is damaged; quarantined it");
-        self.fail(
-            slot,
-            "its state is damaged; the replica is rebuilt from its peers",
-            now,
-        );
+        self.lose(slot, Loss::Table, now);
     }
 
-    /// A replica has been lost.
-    pub(super) fn note_lost(&mut self, now: Instant) {
+    /// A replica takes no part any more.
+    pub(super) fn lose(&mut self, slot: usize, loss: Loss, now: Instant) {
+        let group = &mut self.groups[slot];
+        let (id, is_first) = (group.id(), group.failure.is_none());
+        group.fail(loss.reason());
+        if is_first {
+            self.note_lost(id, loss, now);
+        }
+    }
+
+    /// A replica has been lost: it is counted, and the others hear of it.
+    pub(super) fn note_lost(&mut self, group: GroupId, loss: Loss, now: Instant) {
+        let lost = &mut self.counters.lost;
+        *match loss {
+            Loss::Log => &mut lost.by_log,
+            Loss::Table => &mut lost.by_table,
+            Loss::Contradicted | Loss::NewerLog => &mut lost.otherwise,
+        } += 1;
+        *self.unhealed.entry(group).or_default() += 1;
         self.notice_at = Some(self.notice_at.unwrap_or(now));
+    }
+
+    /// Whoever was lost here of a group is no member of it any more.
+    pub(super) fn note_healed(&mut self, group: GroupId) {
+        self.counters.lost.replaced += self.unhealed.remove(&group).unwrap_or(0);
     }
 }
 
@@ -254,6 +273,15 @@ impl Group {
         })
     }
 
+    /// Whether it is the only member on its node, so that nobody who was lost there is one.
+    pub(super) fn is_sole(&self) -> bool {
+        let own = self.raft.id();
+        let others = self.raft.conf_state().members().into_iter();
+        let mut others = others.filter(|member| *member != own);
+        let node = self.node_of(own);
+        self.is_member() && others.all(|member| self.node_of(member) != node)
+    }
+
     /// Finds out whether a node has several members, all but one of which are lost.
     pub(super) fn find_doubles(&mut self) {
         let conf = self.raft.conf_state();
@@ -264,5 +292,50 @@ impl Group {
             .collect();
         nodes.sort_unstable();
         self.is_doubled = !conf.is_joint() && nodes.windows(2).any(|pair| pair[0] == pair[1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EngineConfig;
+    use pontoon_raft::Restored;
+    use pontoon_store::ReplicaRecord;
+    use pontoon_types::{ConfState, Epoch, Members, ShardId};
+
+    /// Replica 4 on node 3, where replica 3 was, of a group with these voters and learners.
+    fn newer(voters: &[u64], learners: &[u64]) -> Group {
+        let ids = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect::<Vec<_>>();
+        let conf_state = ConfState {
+            learners: ids(learners).into_iter().collect(),
+            ..ConfState::of_voters(ids(voters))
+        };
+        let nodes = [(1, 1), (2, 2), (3, 3), (4, 3)];
+        let record = ReplicaRecord {
+            group: GroupId(1),
+            shard: ShardId(1),
+            replica: ReplicaId(4),
+            start: bytes::Bytes::new(),
+            end: bytes::Bytes::new(),
+            epoch: Epoch::default(),
+            tablet: TabletId(1),
+            conf_state: conf_state.clone(),
+            members: Members::new(nodes.map(|(id, node)| (ReplicaId(id), NodeId(node)))),
+            descriptor: bytes::Bytes::new(),
+        };
+        let restored = Restored {
+            conf_state,
+            ..Restored::default()
+        };
+        let (config, now) = (EngineConfig::default(), Instant::from_nanos(1));
+        Group::new(NodeId(3), record, restored, &config, now).unwrap()
+    }
+
+    #[test]
+    fn a_group_is_healed_when_the_new_replica_is_the_only_member_on_its_node() {
+        assert!(!newer(&[1, 2, 3], &[4]).is_sole(), "the old one is there");
+        assert!(!newer(&[1, 2, 3], &[]).is_sole(), "it is no member");
+        assert!(newer(&[1, 2, 4], &[]).is_sole());
+        assert!(newer(&[1, 2], &[4]).is_sole(), "a learner was replaced");
     }
 }

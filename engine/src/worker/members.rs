@@ -279,7 +279,12 @@ impl Worker {
 
     /// The members are others now, as of what is applied.
     pub(super) fn members_changed(&mut self, slot: usize, now: Instant) {
-        self.groups[slot].members_changed();
+        let group = &mut self.groups[slot];
+        group.members_changed();
+        if group.is_sole() {
+            let id = group.id();
+            self.note_healed(id);
+        }
         self.note_others(slot);
         self.leave_later(slot, now);
     }
@@ -414,6 +419,8 @@ impl Worker {
                 group.record.members.iter().any(|(_, node)| node == from)
             };
             if group.raft.id() == gone && is_known {
+                let id = group.id();
+                self.note_healed(id);
                 self.retire(slot, committed);
             }
         }

@@ -39,7 +39,7 @@ pub use io::{
 use crate::config::EngineConfig;
 use crate::frame::{Frame, FrameBuilder, Lane, Origin};
 use crate::reply::Reply;
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, Loss, LostReplicas};
 use group::Group;
 use members::ASK_AFTER;
 use pontoon_raft::{AppendSequence, Message, Ready, Restored};
@@ -98,6 +98,8 @@ pub struct Worker {
     condemns_unknown: bool,
     /// The replicas whose logs were found damaged.
     quarantined: BTreeMap<GroupId, ReplicaRecord>,
+    /// Groups that have lost replicas here and not healed since, with how many.
+    unhealed: BTreeMap<GroupId, u64>,
     /// When the others are told again which replicas are lost; `None` if none are.
     notice_at: Option<Instant>,
     /// All other nodes that are known to have, or to have had, something to do with a group of this worker.
@@ -131,6 +133,8 @@ pub struct Counters {
     pub bad_frames: u64,
     /// Appends dropped because too much waited for the disk, or the log was full.
     pub dropped_appends: u64,
+    /// Replicas lost, and replaced.
+    pub lost: LostReplicas,
 }
 
 /// A replica that has left the node.
@@ -186,6 +190,7 @@ impl Worker {
             condemned: HashSet::new(),
             condemns_unknown: false,
             quarantined: BTreeMap::new(),
+            unhealed: BTreeMap::new(),
             notice_at: None,
             others: BTreeSet::new(),
             blank: 0,
@@ -246,8 +251,8 @@ impl Worker {
     /// Takes note of a replica whose log is damaged. It takes no part; the others hear of it.
     pub fn quarantine(&mut self, record: ReplicaRecord, now: Instant) {
         self.condemned.remove(&record.group);
+        self.note_lost(record.group, Loss::Log, now);
         self.quarantined.insert(record.group, record);
-        self.note_lost(now);
     }
 
     /// Takes note of what the log remembers of groups beside the replicas that were added: the last ones that have
@@ -308,7 +313,7 @@ impl Worker {
             }
             Input::LogUnreadable { group } => {
                 if let Some(slot) = self.slot(group) {
-                    self.fail(slot, "its log cannot be read; the replica was stopped", now);
+                    self.lose(slot, Loss::Log, now);
                 }
             }
             Input::StateDamaged {
@@ -506,11 +511,7 @@ impl Worker {
         self.ready = ready;
         if self.groups[slot].raft.is_stopped() {
             // It would have to follow a change that it cannot read.
-            self.fail(
-                slot,
-                "its log is of a newer Pontoon; the replica was stopped",
-                now,
-            );
+            self.lose(slot, Loss::NewerLog, now);
         }
         self.groups[slot].ask_if_alone(now, ASK_AFTER * self.config.election_timeout);
         self.discard_unused(slot);

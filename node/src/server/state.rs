@@ -6,8 +6,8 @@ use super::process;
 use super::requests::Replica;
 use crate::config::SyncWhen;
 use crate::status::{
-    DamagedTable, GroupStatus, KeyRange, LogStatus, MemberStatus, NodeStatus, Role, SnapshotStatus,
-    StoreStatus, TransportStatus,
+    DamagedTable, GroupStatus, KeyRange, LogStatus, LostReplicas, MemberStatus, NodeStatus, Role,
+    SnapshotStatus, StoreStatus, TransportStatus,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -144,6 +144,7 @@ impl Node {
                 .iter()
                 .map(|group| self.group_status(group))
                 .collect(),
+            lost_replicas: self.lost_replicas(),
             log: self.log_status(),
             store: self.store_status(),
             snapshots: self.snapshot_status(),
@@ -176,6 +177,16 @@ impl Node {
             last: group.last.0,
             range: range.unwrap_or_default(),
             forced: (self.forced.since(group.group, group.replica)).map(str::to_owned),
+        }
+    }
+
+    fn lost_replicas(&self) -> LostReplicas {
+        let lost = self.engine.lost_replicas();
+        LostReplicas {
+            by_log: lost.by_log,
+            by_table: lost.by_table,
+            otherwise: lost.otherwise,
+            replaced: lost.replaced,
         }
     }
 

@@ -48,17 +48,17 @@ fn status(cluster: &Cluster) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The node's store, as it says.
-fn store(cluster: &Cluster, node: usize) -> serde_json::Value {
+/// What the node says.
+fn told(cluster: &Cluster, node: usize) -> serde_json::Value {
     let output = cluster.run(&["status", "--json", "--timeout-ms", "2000"]);
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut nodes = status["nodes"].as_array().unwrap().iter();
     let one = nodes.find(|one| one["node"] == node).unwrap();
-    one["status"]["store"].clone()
+    one["status"].clone()
 }
 
 fn merges(cluster: &Cluster, node: usize) -> u64 {
-    let store = store(cluster, node);
+    let store = &told(cluster, node)["store"];
     store["compactions"].as_u64().unwrap() + store["flushes"].as_u64().unwrap()
 }
 
@@ -120,8 +120,12 @@ fn a_damaged_table_is_named_and_heals_as_soon_as_its_replica_can_be_spared() {
             cluster.log(2)
         );
     }
-    let store = store(&cluster, 2);
-    assert!(store["damaged_found"].as_u64() > Some(0), "{store}");
+    let told = told(&cluster, 2);
+    assert!(told["store"]["damaged_found"].as_u64() > Some(0), "{told}");
+    let lost = serde_json::json!({"by_log": 0, "by_table": 1, "otherwise": 0, "replaced": 1});
+    assert_eq!(told["lost_replicas"], lost);
+    let line = "node 2: 1 replica lost since it started (1 by its tables), 1 replaced";
+    assert!(status(&cluster).contains(line), "{}", status(&cluster));
     let dumped = stdout(&cluster.run(&["dump", "--format", "tsv"]));
     let expected = format!("key\tvalue\n{rows}");
     let (mut dumped, mut expected): (Vec<_>, Vec<_>) =
