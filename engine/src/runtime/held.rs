@@ -47,8 +47,7 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
         if now - heard_at >= LISTEN_EVERY {
             let before = std::mem::replace(&mut heard, shared.wal.waits());
             heard_at = now;
-            let since = heard.since(&before);
-            budget.heed(since.batches, since.waited);
+            budget.heed(&heard.since(&before));
         }
         let opens_at = budget.opens_at(now);
         match waiting.is_empty() {

@@ -40,9 +40,7 @@ pub(super) fn run(mut carrier: Carrier<LsmStore>, inbox: &Inbox<CarrierJob>, exi
         if now - heard_at >= LISTEN_EVERY {
             let before = std::mem::replace(&mut heard, exits.shared.wal.waits());
             heard_at = now;
-            let since = heard.since(&before);
-            let (batches, waited) = (since.batches, since.waited);
-            carrier.handle(CarrierInput::LogWaits { batches, waited }, now);
+            carrier.handle(CarrierInput::LogWaits(heard.since(&before)), now);
         }
         let patience = carrier.next_deadline(now).map(|deadline| deadline - now);
         inbox.wait(patience, 0, &mut jobs);

@@ -1,6 +1,7 @@
 //! How many bytes a node moves for snapshots, over all of them, and how that gives way to everything else.
 
 use pontoon_types::Instant;
+use pontoon_wal::LogWaits;
 use std::time::Duration;
 
 /// Bytes that may be moved at once after a pause.
@@ -15,7 +16,7 @@ const MORE_BYTES_PER_SECOND: u64 = 2 << 20;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Fewer batches than these say nothing about how the log does; they are added up until there are enough.
 const MIN_BATCHES: u32 = 8;
-/// Nobody writes if none has become durable so many times in a row. Fewer may be a disk that takes its time.
+/// Nobody writes if none has become durable and none waits so many times in a row.
 const QUIET: u32 = 3;
 /// What a disk may take longer without anybody's doing.
 const SLACK: Duration = Duration::from_micros(300);
@@ -24,7 +25,8 @@ const SLACK: Duration = Duration::from_micros(300);
 /// is paid off.
 ///
 /// It is told now and then how long the log's batches wait. While they wait half as long again as they did without snapshots the
-/// rate is halved, and grows slowly when they do not (as TCP does, RFC 5681), and by half when there are none.
+/// rate is halved, and grows slowly when they do not (as TCP does, RFC 5681), and by half when there are none
+/// and none waits.
 /// At the least rate the waiting is not the snapshots' doing, and becomes what is usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
@@ -85,12 +87,13 @@ impl Budget {
         self.has_moved = true;
     }
 
-    /// So many batches have become durable since the last time, and waited so long for it, all together.
-    pub(crate) fn heed(&mut self, batches: u64, waited: Duration) {
-        let batches = u32::try_from(batches).unwrap_or(u32::MAX);
+    /// What has become of the log's batches since the last time. While one waits that is not durable, the disk may hang.
+    pub(crate) fn heed(&mut self, since: &LogWaits) {
+        let batches = u32::try_from(since.batches).unwrap_or(u32::MAX);
         self.batches = self.batches.saturating_add(batches);
-        self.waited += waited;
-        self.quiet = if batches == 0 { self.quiet + 1 } else { 0 };
+        self.waited += since.waited;
+        let is_quiet = batches == 0 && since.waiting == 0;
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         let rate = if self.batches >= MIN_BATCHES {
             if self.suffers() {
                 self.rate / 2
@@ -145,7 +148,15 @@ mod tests {
         for _ in 0..times {
             let now = budget.opens_at(at(0));
             budget.charge(1, now);
-            budget.heed(batches, Duration::from_micros(batches * mean_us));
+            budget.heed(&announced(batches, mean_us));
+        }
+    }
+
+    fn announced(batches: u64, mean_us: u64) -> LogWaits {
+        LogWaits {
+            batches,
+            waited: Duration::from_micros(batches * mean_us),
+            waiting: 0,
         }
     }
 
@@ -166,7 +177,7 @@ mod tests {
         let mut budget = budget();
         assert_eq!(second(&mut budget), Duration::from_secs(16));
         heed(&mut budget, QUIET - 1, 0, 0);
-        assert_eq!(mib(&budget), 64, "it may be a slow disk");
+        assert_eq!(mib(&budget), 64, "somebody may write now and then");
         heed(&mut budget, 7, 0, 0);
         assert_eq!(mib(&budget), 1024);
         assert_eq!(second(&mut budget), Duration::from_secs(1));
@@ -179,7 +190,7 @@ mod tests {
     #[test]
     fn the_rate_gives_way_to_writes_and_comes_back() {
         let mut budget = budget();
-        budget.heed(100, Duration::from_millis(100));
+        budget.heed(&announced(100, 1_000));
         heed(&mut budget, 1, 100, 1_700);
         assert_eq!(mib(&budget), 68, "within what a disk does by itself");
         heed(&mut budget, 2, 100, 3_000);
@@ -197,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_not_the_snapshots_doing_does_not_stop_them_for_ever() {
         let mut budget = budget();
-        budget.heed(100, Duration::from_millis(100));
+        budget.heed(&announced(100, 1_000));
         heed(&mut budget, 7, 100, 9_000);
         assert!(mib(&budget) >= 2);
         heed(&mut budget, 20, 100, 9_000);
@@ -210,9 +221,25 @@ mod tests {
     }
 
     #[test]
+    fn while_a_batch_waits_for_a_disk_that_hangs_the_rate_does_not_grow() {
+        let mut budget = budget();
+        let hangs = LogWaits {
+            waiting: 1,
+            ..LogWaits::default()
+        };
+        heed(&mut budget, QUIET - 1, 0, 0);
+        for _ in 0..10 * QUIET {
+            budget.heed(&hangs);
+        }
+        assert_eq!(mib(&budget), 64);
+        heed(&mut budget, QUIET, 0, 0);
+        assert_eq!(mib(&budget), 96, "nobody writes any more");
+    }
+
+    #[test]
     fn a_few_batches_are_added_up_until_they_say_something() {
         let mut budget = budget();
-        budget.heed(100, Duration::from_millis(100));
+        budget.heed(&announced(100, 1_000));
         let before = budget.present_rate();
         heed(&mut budget, 1, 7, 10_000_000);
         heed(&mut budget, 2, 0, 0);
@@ -226,7 +253,7 @@ mod tests {
         for (rate, least) in [(64 * MIB, 2 * MIB), (4 * MIB, MIB), (1, 1)] {
             let mut budget = Budget::new(rate, at(0));
             assert_eq!(budget.present_rate(), rate, "nothing to be careful of");
-            budget.heed(100, Duration::from_millis(100));
+            budget.heed(&announced(100, 1_000));
             heed(&mut budget, 20, 100, 900_000);
             heed(&mut budget, 1, 100, 9_000_000);
             assert!(budget.present_rate() >= least, "{budget:?}");

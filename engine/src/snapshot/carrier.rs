@@ -13,6 +13,7 @@ use bytes::Bytes;
 use pontoon_raft::Message;
 use pontoon_store::{KvSnapshot, Store, StoreError};
 use pontoon_types::{GroupId, Instant, NodeId, ReplicaId, TabletId};
+use pontoon_wal::LogWaits;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
@@ -120,12 +121,7 @@ pub enum CarrierInput<S: Store> {
     },
     /// How long batches have waited in the log since the last time, so that snapshots give way to them. Needs not to be
     /// said.
-    LogWaits {
-        /// How many have become durable.
-        batches: u64,
-        /// How long they waited, all together.
-        waited: Duration,
-    },
+    LogWaits(LogWaits),
 }
 
 impl<S: Store> From<SnapshotOrder> for CarrierInput<S> {
@@ -265,8 +261,8 @@ impl<S: Store> Carrier<S> {
             },
             CarrierInput::Answered { group, answer } => self.answered(group, answer),
             CarrierInput::Opened { group, opened } => self.opened(group, opened, now),
-            CarrierInput::LogWaits { batches, waited } => {
-                self.budget.heed(batches, waited);
+            CarrierInput::LogWaits(since) => {
+                self.budget.heed(&since);
                 self.counters.present_rate = self.budget.present_rate();
             }
         }

@@ -111,10 +111,16 @@ impl<F: LogFile> LogReader<F> {
 
     pub(crate) fn waits(&self) -> LogWaits {
         let counters = &self.shared.counters;
+        let batches = counters.announced.load(Relaxed);
         LogWaits {
-            batches: counters.announced.load(Relaxed),
+            batches,
             waited: Duration::from_micros(counters.waited_us.load(Relaxed)),
+            waiting: (counters.submitted.load(Relaxed)).saturating_sub(batches),
         }
+    }
+
+    pub(crate) fn count_submitted(&self) {
+        self.shared.counters.submitted.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn pressure(&self) -> Pressure {

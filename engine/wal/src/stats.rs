@@ -51,15 +51,18 @@ pub struct LogWaits {
     pub batches: u64,
     /// How long they waited, all together.
     pub waited: Duration,
+    /// How many are not announced yet.
+    pub waiting: u64,
 }
 
 impl LogWaits {
-    /// What came after an earlier count.
+    /// What came after an earlier count; of those that wait, all.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             batches: self.batches - earlier.batches,
             waited: self.waited.saturating_sub(earlier.waited),
+            waiting: self.waiting,
         }
     }
 }
@@ -75,6 +78,7 @@ pub(crate) struct Counters {
     pub(crate) segments_recycled: AtomicU64,
     pub(crate) live_bytes: AtomicU64,
     pub(crate) rewritten: AtomicU64,
+    pub(crate) submitted: AtomicU64,
     pub(crate) announced: AtomicU64,
     pub(crate) waited_us: AtomicU64,
 }

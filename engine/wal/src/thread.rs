@@ -188,6 +188,7 @@ impl Wal {
             submitted_at: Instant::now(),
             told,
         };
+        self.inner.reader.count_submitted();
         self.inner.sender.send(Message::Batch(batch, notice));
     }
 

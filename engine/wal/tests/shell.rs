@@ -4,8 +4,10 @@
 mod common;
 
 use common::{Heard, IDENTITY, await_tickets, batch_of, config, ear, entry, hard_state, position};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use pontoon_types::{GroupId, LogIndex, NodeId, Term};
-use pontoon_wal::{BatchBuilder, LogIdentity, Ticket, Wal, WalError};
+use pontoon_wal::{BatchBuilder, DurabilityListener, LogIdentity, Ticket, Wal, WalError};
+use std::sync::Arc;
 
 const SEGMENT: u64 = 1 << 20;
 
@@ -234,4 +236,49 @@ fn threads_and_async_code_wait_for_their_own_batches() {
     wal.shutdown().unwrap();
     let late = other.append(batch_of(&[entry(1, 1, 51, b"value")]));
     assert!(matches!(late.wait(), Err(WalError::ShutDown)));
+}
+
+/// Hears nothing more until it is let go.
+struct Holds(Sender<()>, Receiver<()>);
+
+impl DurabilityListener for Holds {
+    fn durable(&self, _: &[Ticket]) {
+        self.0.send(()).unwrap();
+        // Nobody is there any more at the end.
+        let _ = self.1.recv();
+    }
+
+    fn failed(&self, error: &WalError) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn batches_that_are_not_announced_yet_are_seen_to_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let (announces, announced) = unbounded();
+    let (release, held) = unbounded();
+    let listener = Arc::new(Holds(announces, held));
+    let (wal, _) = Wal::open(directory.path(), config(SEGMENT), IDENTITY, listener).unwrap();
+    let submit = |sequence| {
+        let mut batch = BatchBuilder::new();
+        batch.append(&entry(1, 1, sequence, b"waits"));
+        let ticket = Ticket {
+            worker: 0,
+            sequence,
+        };
+        wal.submit(batch.seal(), ticket);
+        let waits = wal.waits();
+        (waits.batches, waits.waiting)
+    };
+    assert_eq!(wal.waits().waiting, 0);
+    submit(1);
+    announced.recv().unwrap();
+    assert_eq!((wal.waits().batches, wal.waits().waiting), (1, 0));
+    assert_eq!(submit(2), (1, 1));
+    assert_eq!(submit(3), (1, 2));
+    drop(release);
+    announced.recv().unwrap();
+    wal.clone().shutdown().unwrap();
+    assert_eq!((wal.waits().batches, wal.waits().waiting), (3, 0));
 }
