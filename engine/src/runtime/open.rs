@@ -153,6 +153,7 @@ impl<M: StateMachine> Opened<M> {
             news,
         } = self;
         redo(&mut recovered, &mut machine)?;
+        machine.set_tablets_aside()?;
         let replicas: Vec<_> = machine.replicas().cloned().collect();
         let mut workers: Vec<_> = (0..config.workers)
             .map(|index| Worker::new(node, index, &config))

@@ -54,7 +54,7 @@ impl Durability {
         Arc::clone(&self.0.lock().applied)
     }
 
-    /// Changes whenever a flush has finished; for those who poll.
+    /// How many memtables have reached the disk since the store was opened, in their order.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.lock().generation

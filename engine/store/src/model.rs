@@ -171,6 +171,10 @@ impl Store for ModelStore {
         self.durability.clone()
     }
 
+    fn generation(&self) -> u64 {
+        self.durability.generation() + self.sealed.len() as u64 + 1
+    }
+
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.seal();
         Ok(())

@@ -53,6 +53,9 @@ pub trait Store: Send + 'static {
     /// Tells what is durable, from any thread.
     fn durability(&self) -> Durability;
 
+    /// What was written just now is durable once [`Durability::generation`] has come to this.
+    fn generation(&self) -> u64;
+
     /// Hands everything written so far to the next flush, and does not wait for it. The store does so
     /// by itself when a memtable is full; whoever wants to cut the log of idle groups asks for it.
     ///

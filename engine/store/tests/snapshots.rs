@@ -226,6 +226,53 @@ fn the_tablet_of_a_replica_that_has_left_is_not_used_again<H: Harness>() {
     stager.finish().unwrap();
 }
 
+fn no_id_is_used_before_it_is_set_aside_durably<H: Harness>() {
+    let mut harness = H::new();
+    let mut machine = machine(&mut harness, 1);
+    let mut last = TabletId(100);
+    // Around half a block, a whole one and two of them; and each life begins with a new one.
+    let uses = [1, 511, 512, 513, 600, 1023, 1024, 1025, 2500];
+    for (life, used) in uses.into_iter().enumerate() {
+        if life % 2 == 0 {
+            machine.set_tablets_aside().unwrap();
+        }
+        for _ in 0..used {
+            let (tablet, _) = machine.begin_install().unwrap();
+            assert!(tablet > last, "life {life} uses {tablet:?} again");
+            last = tablet;
+            machine.discard(tablet);
+        }
+        machine = reopen(&mut harness, machine);
+    }
+}
+
+fn a_bootstrap_forgets_nothing_that_is_being_set_aside<H: Harness>() {
+    let mut harness = H::new();
+    let mut machine = machine(&mut harness, 1);
+    machine.set_tablets_aside().unwrap();
+    machine.bootstrap(&[record(2)], &[]).unwrap();
+    let (first, _) = machine.begin_install().unwrap();
+    assert!(first > record(2).tablet, "{first:?}");
+    let mut machine = reopen(&mut harness, machine);
+    let (next, _) = machine.begin_install().unwrap();
+    assert!(next > first, "{next:?} after {first:?}");
+}
+
+#[test]
+fn nobody_waits_for_the_disk_where_a_flush_finishes_while_half_a_block_is_left() {
+    let mut machine = machine(&mut Model::new(), 1);
+    machine.set_tablets_aside().unwrap();
+    for _ in 0..10 {
+        machine.store_mut().rotate().unwrap();
+        machine.store_mut().finish_flush();
+        let flushes = machine.durability().generation();
+        for _ in 0..1_000 {
+            machine.begin_install().unwrap();
+        }
+        assert_eq!(machine.durability().generation(), flushes);
+    }
+}
+
 macro_rules! on_both_stores {
     ($($test:ident),* $(,)?) => {
         mod on_lsm { $(#[test] fn $test() { super::$test::<super::Lsm>(); })* }
@@ -240,5 +287,7 @@ on_both_stores! {
     what_was_begun_and_not_finished_leaves_nothing,
     a_replica_that_has_left_is_forgotten_and_may_come_back,
     tablets_stay_new_over_many_lives,
+    no_id_is_used_before_it_is_set_aside_durably,
+    a_bootstrap_forgets_nothing_that_is_being_set_aside,
     the_tablet_of_a_replica_that_has_left_is_not_used_again,
 }

@@ -1,7 +1,7 @@
 //! The tablets of a node: new ones for snapshots that come in, and the reclaiming of those that nobody needs.
 //!
 //! An id is used once for as long as rows of it may exist, also over crashes. Ids are therefore set aside in blocks,
-//! durably, before one of a block is used. What a tablet holds that no record refers to, and that is not being staged, is
+//! durably, before one of a block is used; the next block while half of one is left, so that nobody waits for the disk. What a tablet holds that no record refers to, and that is not being staged, is
 //! garbage: left by a crash, by a snapshot that took another's place, by a replica that has left. Nothing has to be noted
 //! about it, for it is found again by looking which tablets there are.
 //!
@@ -10,7 +10,7 @@
 //! stays, and a crash in between only means that the tablet is found again.
 
 use super::{Machine, StateMachine};
-use crate::keys::{self, LOCAL_TABLET};
+use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{LsmStore, Shed, Store, StoreError, View, WriteBatch};
 use pontoon_types::codec::DecodeError;
 use pontoon_types::{TabletId, mutant};
@@ -32,6 +32,8 @@ pub(super) struct Tablets {
     next: u64,
     /// The first id that is not set aside.
     end: u64,
+    /// More of them, which are not known to be set aside durably.
+    ahead: Option<Ahead>,
     /// Those of snapshots on their way, until they are installed or discarded.
     staging: BTreeSet<TabletId>,
     garbage: BTreeSet<TabletId>,
@@ -39,6 +41,13 @@ pub(super) struct Tablets {
     leftovers: VecDeque<Leftover>,
     /// Up to which id it is known which tablets are garbage; `None`: all are.
     searched: Option<TabletId>,
+}
+
+/// Ids up to, and without, `end` are set aside once the store's durability has come to that generation.
+#[derive(Debug)]
+struct Ahead {
+    end: u64,
+    generation: u64,
 }
 
 /// What is left of a tablet.
@@ -64,7 +73,19 @@ impl Tablets {
     /// The first id that may not be used without setting it aside, if tablets up to `highest` are in use from here on.
     pub(super) fn end_above(&self, highest: TabletId) -> Option<u64> {
         let end = highest.0 + 1;
-        (end > self.end).then_some(end)
+        (end > self.written()).then_some(end)
+    }
+
+    /// The first id that is not set aside as of what is written, durable or not.
+    fn written(&self) -> u64 {
+        self.ahead.as_ref().map_or(self.end, |ahead| ahead.end)
+    }
+
+    /// So much of the store is durable.
+    fn reach(&mut self, generation: u64) {
+        if let Some(ahead) = self.ahead.take_if(|ahead| ahead.generation <= generation) {
+            self.end = self.end.max(ahead.end);
+        }
     }
 
     /// Tablets up to `highest` are in use that did not come from here.
@@ -99,23 +120,54 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// Makes a tablet for a snapshot that comes in, and what takes in its rows. Nothing refers to it until it is
     /// [installed](Machine::install); if that does not come, it is to be [discarded](Machine::discard).
     ///
-    /// Now and then this waits for the disk, to set aside more ids.
+    /// This waits for the disk only if no ids are set aside: at first, unless [that was done](Machine::set_tablets_aside), and
+    /// where half a block is used before what was written meanwhile is flushed.
     ///
     /// # Errors
     /// If the store cannot write.
     pub fn begin_install(&mut self) -> Result<(TabletId, S::Stager), StoreError> {
-        if self.tablets.next == self.tablets.end {
-            let end = self.tablets.next + BLOCK;
-            if !mutant!(TabletsUsedTwice) {
-                self.put_local(NEXT_TABLET, &end.to_be_bytes())?;
-            }
-            self.tablets.end = end;
+        self.tablets.reach(self.durability().generation());
+        if self.tablets.end - self.tablets.next <= BLOCK / 2 && self.tablets.ahead.is_none() {
+            self.write_ahead()?;
         }
-        let tablet = TabletId(self.tablets.next);
+        if self.tablets.next == self.tablets.end {
+            self.store_mut().flush()?;
+            self.tablets.reach(self.durability().generation());
+        }
+        let Tablets { next, end, .. } = self.tablets;
+        assert!(
+            next < end,
+            "tablet {next} is used, and {end} is the first not set aside"
+        );
+        let tablet = TabletId(next);
         let stager = self.store_mut().stager(tablet)?;
         self.tablets.next += 1;
         self.tablets.staging.insert(tablet);
         Ok((tablet, stager))
+    }
+
+    /// Begins to set ids of tablets aside for the snapshots to come, and does not wait for the disk.
+    ///
+    /// # Errors
+    /// If the store cannot write.
+    pub fn set_tablets_aside(&mut self) -> Result<(), StoreError> {
+        self.write_ahead()?;
+        self.store_mut().rotate()
+    }
+
+    fn write_ahead(&mut self) -> Result<(), StoreError> {
+        let end = self.tablets.written() + BLOCK;
+        if mutant!(TabletsUsedTwice) {
+            self.tablets.end = end;
+            return Ok(());
+        }
+        let mut batch = WriteBatch::new();
+        let (name, value) = (NEXT_TABLET.as_bytes(), end.to_be_bytes());
+        batch.put(LOCAL_TABLET, Space::Named, name, &value);
+        self.store_mut().write(&mut batch)?;
+        let generation = self.store().generation();
+        self.tablets.ahead = Some(Ahead { end, generation });
+        Ok(())
     }
 
     /// A tablet that was begun is not needed. Its stager must have finished or been dropped: what it brings later

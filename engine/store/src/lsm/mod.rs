@@ -90,6 +90,8 @@ pub struct LsmStore {
     /// The tablets whose tables are to go once the active memtable is durable.
     unneeded: Vec<TabletId>,
     shedding: Shedding,
+    /// How often something was handed over to be flushed.
+    handed_over: u64,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -129,6 +131,7 @@ impl LsmStore {
             left: BTreeSet::new(),
             unneeded: Vec::new(),
             shedding: Shedding::default(),
+            handed_over: 0,
             threads: Vec::new(),
         };
         store.spawn("pontoon-flush", Shared::flush_until_stopped)?;
@@ -195,6 +198,7 @@ impl LsmStore {
             self.memtable = next;
         }
         if is_sealed || !self.unneeded.is_empty() || self.shedding.request.is_some() {
+            self.handed_over += 1;
             self.shared.hand_over(Sealed {
                 reached: Reached {
                     applied: Arc::new(self.applied.clone()),
@@ -295,6 +299,10 @@ impl Store for LsmStore {
 
     fn durability(&self) -> Durability {
         self.shared.durability.clone()
+    }
+
+    fn generation(&self) -> u64 {
+        self.handed_over + 1
     }
 
     fn rotate(&mut self) -> Result<(), StoreError> {
