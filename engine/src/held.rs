@@ -2,7 +2,8 @@
 //!
 //! A mark is an entry that changes nothing. Every replica that applies it pins its state as of exactly there, which
 //! copies nothing and stops nobody, and holds it here: so replicas can be compared at one index while they serve, and a
-//! copy can be taken from any of them, and be continued at another one. What nobody asks for is let go soon.
+//! copy can be taken from any of them, and be continued at another one. What nobody asks for is let go soon. A state keeps the memtables that its rows
+//! were in when it was pinned, also when tables have them: if all states keep too many (S11), the oldest are given up.
 //!
 //! [`HeldStates`] remembers, and is pure; [`Work`] reads a state bit by bit. The runtime does the work on a thread of
 //! its own, within a budget.
@@ -44,6 +45,8 @@ pub enum DigestState {
     Failed,
     /// The replica holds no state at that index: it has not come there yet, was brought past it, or has let it go.
     NotHeld,
+    /// The state was given up, because what is held kept too much memory.
+    GivenUp,
 }
 
 type Place = (GroupId, LogIndex);
@@ -51,26 +54,46 @@ type Place = (GroupId, LogIndex);
 /// The states that a node holds.
 pub struct HeldStates<V> {
     held_for: Duration,
+    max_kept_bytes: u64,
     states: BTreeMap<Place, Held<V>>,
     digests: BTreeMap<Place, DigestState>,
     /// The places in `digests`, in the order in which they came.
     oldest: VecDeque<Place>,
+    next_number: u64,
+    given_up: u64,
 }
 
 struct Held<V> {
     snapshot: KvSnapshot<V>,
     expires_at: Instant,
+    /// States are numbered as they come.
+    number: u64,
+}
+
+/// What is held, for status and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldStats {
+    /// States held.
+    pub states: usize,
+    /// Bytes of memory that they keep and the store would not.
+    pub kept_bytes: u64,
+    /// States that were given up because they kept too many, since the node started.
+    pub given_up: u64,
 }
 
 impl<V> HeldStates<V> {
-    /// None yet. Each is held so long after somebody has asked for it.
+    /// None yet. Each is held so long after somebody has asked for it, unless all of them keep more memory than so many bytes
+    /// that the store would not.
     #[must_use]
-    pub const fn new(held_for: Duration) -> Self {
+    pub const fn new(held_for: Duration, max_kept_bytes: u64) -> Self {
         Self {
             held_for,
+            max_kept_bytes,
             states: BTreeMap::new(),
             digests: BTreeMap::new(),
             oldest: VecDeque::new(),
+            next_number: 0,
+            given_up: 0,
         }
     }
 }
@@ -86,50 +109,110 @@ impl<V: View> HeldStates<V> {
         }
         let place = (snapshot.record().group, snapshot.applied());
         let expires_at = now + self.held_for;
+        let number = self.next_number;
+        self.next_number += 1;
         let held = Held {
             snapshot,
             expires_at,
+            number,
         };
         self.states.insert(place, held);
     }
 
-    /// Lets go what nobody has asked for lately.
-    pub fn expire(&mut self, now: Instant) {
-        self.states.retain(|_, held| now < held.expires_at);
+    /// Lets go what nobody has asked for lately, and gives up the oldest that keep memory while all keep too much. Returns
+    /// them, for it may take a while to drop them.
+    #[must_use]
+    pub fn let_go(&mut self, now: Instant) -> Vec<KvSnapshot<V>> {
+        let expired = self.states.extract_if(.., |_, held| now >= held.expires_at);
+        let mut gone: Vec<_> = expired.map(|(_, held)| held.snapshot).collect();
+        while self.stats().kept_bytes > self.max_kept_bytes {
+            let keeps = |held: &Held<V>| !held.snapshot.kept_memory().is_empty();
+            let keeping = self.states.iter().filter(|(_, held)| keeps(held));
+            let oldest = keeping.min_by_key(|(_, held)| held.number);
+            let Some(place) = oldest.map(|(place, _)| *place) else {
+                break;
+            };
+            gone.extend(self.states.remove(&place).map(|held| held.snapshot));
+            self.given_up += 1;
+            if !matches!(self.digests.get(&place), Some(DigestState::Known(_))) {
+                self.note(place.0, place.1, DigestState::GivenUp);
+            }
+        }
+        gone
+    }
+
+    /// What is held.
+    #[must_use]
+    pub fn stats(&self) -> HeldStats {
+        let kept = self
+            .states
+            .values()
+            .flat_map(|held| held.snapshot.kept_memory());
+        // Many states keep the same.
+        let kept: BTreeMap<usize, u64> = kept.collect();
+        HeldStats {
+            states: self.states.len(),
+            kept_bytes: kept.values().sum(),
+            given_up: self.given_up,
+        }
     }
 
     /// A state, which is then held on for a while.
+    ///
+    /// # Errors
+    /// Why there is none.
     pub fn state(
         &mut self,
         group: GroupId,
         index: LogIndex,
         now: Instant,
-    ) -> Option<KvSnapshot<V>> {
-        let held = self.states.get_mut(&(group, index))?;
-        held.expires_at = now + self.held_for;
-        Some(held.snapshot.clone())
+    ) -> Result<KvSnapshot<V>, &'static str> {
+        if let Some(held) = self.states.get_mut(&(group, index)) {
+            held.expires_at = now + self.held_for;
+        }
+        self.peek(group, index)
     }
 
-    /// What a state comes to; and the state, if that must be computed first and nobody does it yet.
+    /// A state, for what was asked of it before.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn peek(&self, group: GroupId, index: LogIndex) -> Result<KvSnapshot<V>, &'static str> {
+        let place = (group, index);
+        let held = self.states.get(&place).map(|held| held.snapshot.clone());
+        held.ok_or_else(|| match self.digests.get(&place) {
+            Some(DigestState::GivenUp) => {
+                "the state at that index was given up: what is held kept too much memory"
+            }
+            _ => "no state is held at that index",
+        })
+    }
+
+    /// What a state comes to; and the work, if that must be computed first and nobody does it yet. It is held on meanwhile,
+    /// as long as somebody asks.
     pub fn digest(
         &mut self,
         group: GroupId,
         index: LogIndex,
         now: Instant,
-    ) -> (DigestState, Option<KvSnapshot<V>>) {
+    ) -> (DigestState, Option<Work>) {
+        let state = self.state(group, index, now);
         if let Some(known) = self.digests.get(&(group, index)) {
             return (*known, None);
         }
-        let Some(snapshot) = self.state(group, index, now) else {
+        let Ok(snapshot) = state else {
             return (DigestState::NotHeld, None);
         };
         self.note(group, index, DigestState::Underway);
-        (DigestState::Underway, Some(snapshot))
+        (DigestState::Underway, Some(Work::new(&snapshot)))
     }
 
     /// Nobody computes what a state comes to after all: it must be asked for again.
     pub fn forget(&mut self, group: GroupId, index: LogIndex) {
-        self.digests.remove(&(group, index));
+        let place = (group, index);
+        if self.digests.get(&place) == Some(&DigestState::Underway) {
+            self.digests.remove(&place);
+        }
     }
 
     /// Remembers what a state comes to.
@@ -146,19 +229,20 @@ impl<V: View> HeldStates<V> {
     }
 }
 
-/// A digest on its way.
-pub struct Work<V> {
-    snapshot: KvSnapshot<V>,
+/// A digest on its way. It does not hold the state that it reads.
+pub struct Work {
+    place: Place,
+    tablet: TabletId,
     hash: StateHash,
     after: Option<Bytes>,
     rows: u64,
     bytes: u64,
 }
 
-impl<V: View> Work<V> {
+impl Work {
     /// Begins with the record, less what is each node's own about it.
     #[must_use]
-    pub fn new(snapshot: KvSnapshot<V>) -> Self {
+    pub fn new<V: View>(snapshot: &KvSnapshot<V>) -> Self {
         let shared = ReplicaRecord {
             replica: ReplicaId(0),
             tablet: TabletId(0),
@@ -169,7 +253,8 @@ impl<V: View> Work<V> {
         let mut hash = StateHash::default();
         hash.push(b"", &record);
         Self {
-            snapshot,
+            place: (snapshot.record().group, snapshot.applied()),
+            tablet: snapshot.record().tablet,
             hash,
             after: None,
             rows: 0,
@@ -178,25 +263,35 @@ impl<V: View> Work<V> {
     }
 
     /// The state that it reads.
-    pub fn place(&self) -> (GroupId, LogIndex) {
-        (self.snapshot.record().group, self.snapshot.applied())
+    #[must_use]
+    pub const fn place(&self) -> (GroupId, LogIndex) {
+        self.place
     }
 
     /// The tablet that is read.
     #[must_use]
-    pub fn tablet(&self) -> TabletId {
-        self.snapshot.record().tablet
+    pub const fn tablet(&self) -> TabletId {
+        self.tablet
     }
 
-    /// Goes on for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of all rows
+    /// Goes on with its state for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of all rows
     /// so far.
     ///
     /// # Errors
     /// If a row could not be read.
-    pub fn advance(&mut self, max_bytes: u64) -> Result<Option<Digest>, StoreError> {
+    ///
+    /// # Panics
+    /// If the state is another one.
+    pub fn advance<V: View>(
+        &mut self,
+        snapshot: &KvSnapshot<V>,
+        max_bytes: u64,
+    ) -> Result<Option<Digest>, StoreError> {
+        let place = (snapshot.record().group, snapshot.applied());
+        assert_eq!(place, self.place, "a digest goes on with another state");
         let until = self.bytes + max_bytes;
         let after = self.after.take();
-        for row in self.snapshot.rows(after.as_deref()) {
+        for row in snapshot.rows(after.as_deref()) {
             let (key, value) = row?;
             self.hash.push(&key, &value);
             self.rows += 1;
@@ -207,7 +302,7 @@ impl<V: View> Work<V> {
             }
         }
         Ok(Some(Digest {
-            replica: self.snapshot.record().replica,
+            replica: snapshot.record().replica,
             hash: self.hash.finish(),
             rows: self.rows,
             bytes: self.bytes,

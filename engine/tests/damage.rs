@@ -261,15 +261,18 @@ impl Cluster {
     fn flip_in(&self, node: u64, below: &str, needle: &[u8]) -> PathBuf {
         let dir = self.dir.path().join(format!("node-{node}")).join(below);
         let mut found = Vec::new();
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let bytes = fs::read(&path).unwrap();
-            let mut windows = bytes.windows(needle.len());
-            found.extend(windows.position(|w| w == needle).map(|at| (path, at)));
-        }
-        let [(path, at)] = &found[..] else {
-            panic!("the row is in {found:?}");
-        };
+        self.wait("only one file has it", || {
+            found.clear();
+            for entry in fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                // Tables may be merged away meanwhile.
+                let bytes = fs::read(&path).unwrap_or_default();
+                let mut windows = bytes.windows(needle.len());
+                found.extend(windows.position(|w| w == needle).map(|at| (path, at)));
+            }
+            found.len() == 1
+        });
+        let (path, at) = &found[0];
         let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
         file.seek(SeekFrom::Start(*at as u64)).unwrap();
         file.write_all(&[needle[0] ^ 1]).unwrap();

@@ -1,10 +1,11 @@
-//! What is seldom written to leaves the log, too.
+//! What a node with the only replica of a group does by itself: it cuts the log, and gives up what keeps too much.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 use bytes::Bytes;
 use pontoon_engine::frame::{Frame, Lane};
+use pontoon_engine::held::DigestState;
 use pontoon_engine::{Engine, EngineConfig, EngineError, Host, Opened, Reply, Waiter};
-use pontoon_store::{LsmSettings, ReplicaRecord};
+use pontoon_store::{LsmSettings, Outcome, ReplicaRecord};
 use pontoon_types::{
     ClusterId, Command, ConfState, Epoch, GroupId, Members, Mutation, NodeId, Operation, ReplicaId,
     Request, Sequence, SessionId, ShardId, TabletId,
@@ -31,7 +32,7 @@ impl Host for Alone {
 }
 
 /// A node with the only replica of a group.
-fn start(path: &Path, flush_interval: Option<Duration>) -> Engine {
+fn start(path: &Path, flush_interval: Option<Duration>, settings: LsmSettings) -> Engine {
     let config = EngineConfig {
         compaction_interval: Duration::from_millis(10),
         election_timeout: Duration::from_millis(100),
@@ -40,7 +41,6 @@ fn start(path: &Path, flush_interval: Option<Duration>) -> Engine {
         flush_interval,
         ..EngineConfig::default()
     };
-    let settings = LsmSettings::default();
     let mut opened = Opened::open(path, ClusterId(1), NodeId(1), config, settings).unwrap();
     let record = ReplicaRecord {
         group: GROUP,
@@ -59,8 +59,8 @@ fn start(path: &Path, flush_interval: Option<Duration>) -> Engine {
 }
 
 /// Proposes a row until it is there.
-fn write(engine: &Engine) {
-    let (key, value) = (b"key".as_slice(), b"value".as_slice());
+fn write(engine: &Engine, value: &[u8]) {
+    let key = b"key".as_slice();
     for sequence in 1.. {
         let request = Request {
             shard: ShardId(1),
@@ -71,21 +71,25 @@ fn write(engine: &Engine) {
         let operation = Operation::Write(vec![Mutation::Put { key, value }]);
         let mut command = Vec::new();
         Command { request, operation }.encode(&mut command);
-        let (reply, answered) = mpsc::channel();
-        let waiter = Waiter::new(move |answer| drop(reply.send(answer)));
-        engine.propose(GROUP, command.into(), waiter);
-        if let Reply::Applied(_) = answered.recv().unwrap() {
+        let reply = ask(|waiter| engine.propose(GROUP, command.into(), waiter));
+        if let Reply::Applied(_) = reply {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
+fn ask(what: impl FnOnce(Waiter)) -> Reply {
+    let (reply, answered) = mpsc::channel();
+    what(Waiter::new(move |answer| drop(reply.send(answer))));
+    answered.recv().unwrap()
+}
+
 /// Whether the log of a group that was written to once is cut behind that within a while.
 fn is_cut(flush_interval: Option<Duration>, within: Duration) -> bool {
     let dir = tempfile::tempdir().unwrap();
-    let engine = start(dir.path(), flush_interval);
-    write(&engine);
+    let engine = start(dir.path(), flush_interval, LsmSettings::default());
+    write(&engine, b"value");
     let written = engine.status()[0].last;
     let began = Instant::now();
     let is_cut = || engine.status()[0].first > written;
@@ -102,4 +106,54 @@ fn a_row_leaves_the_log_after_the_interval_and_without_one_stays() {
     let short = Some(Duration::from_millis(50));
     assert!(is_cut(short, Duration::from_secs(20)));
     assert!(!is_cut(None, Duration::from_millis(500)));
+}
+
+#[test]
+fn states_that_are_held_beside_many_writes_keep_a_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = LsmSettings {
+        memtable_bytes: 64 << 10,
+        max_sealed_memtables: 1,
+        ..LsmSettings::default()
+    };
+    let most = 2 * settings.write_memory_bytes();
+    let engine = start(dir.path(), None, settings);
+    write(&engine, b"value");
+    let mut marks = Vec::new();
+    let began = Instant::now();
+    while engine.held_states().given_up == 0 {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            engine.held_states()
+        );
+        let Reply::Applied(Outcome::Marked(index)) = ask(|waiter| engine.mark(GROUP, waiter))
+        else {
+            panic!("a mark at a leader");
+        };
+        marks.push(index);
+        for _ in 0..32 {
+            write(&engine, &[0; 4 << 10]);
+        }
+    }
+    let page = |index| ask(|waiter| engine.page(GROUP, index, None, 1 << 10, waiter));
+    let last = marks.len() - 1;
+    let refused = page(marks[0]);
+    assert!(
+        matches!(refused, Reply::Unavailable { reason } if reason.contains("given up")),
+        "{refused:?}"
+    );
+    assert_eq!(engine.digest(GROUP, marks[0]), DigestState::GivenUp);
+    assert!(matches!(page(marks[last]), Reply::Rows(_)));
+    assert!(last > 1, "more than one state can be held");
+    // Nothing is written any more, so it stays as it was given up to.
+    let settled = Instant::now();
+    while engine.held_states().kept_bytes > most {
+        assert!(
+            settled.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            engine.held_states()
+        );
+    }
+    engine.shutdown(Duration::from_secs(5));
 }

@@ -8,7 +8,9 @@ use common::record;
 use pontoon_engine::apply::ApplyStage;
 use pontoon_engine::held::{Digest, DigestState, HeldStates, Work, page};
 use pontoon_engine::worker::ApplyBatch;
-use pontoon_store::{KvMachine, KvSnapshot, ModelStore, ModelView};
+use pontoon_store::{
+    KvMachine, KvSnapshot, LsmSettings, LsmStore, ModelStore, ModelView, Store as _,
+};
 use pontoon_types::{
     Command, Entry, EntryKind, Epoch, GroupId, Instant, LogIndex, Mutation, Operation, ReplicaId,
     Request, Sequence, SessionId, ShardId, TabletId, Term,
@@ -76,9 +78,9 @@ fn pinned(replica: u64, tablet: u64, batch: usize) -> Vec<KvSnapshot<ModelView>>
 }
 
 fn digest(snapshot: &KvSnapshot<ModelView>, step_bytes: u64) -> Digest {
-    let mut work = Work::new(snapshot.clone());
+    let mut work = Work::new(snapshot);
     loop {
-        if let Some(digest) = work.advance(step_bytes).unwrap() {
+        if let Some(digest) = work.advance(snapshot, step_bytes).unwrap() {
             return digest;
         }
     }
@@ -128,7 +130,7 @@ fn pages_go_on_behind_a_key() {
 
 #[test]
 fn what_nobody_asks_for_is_let_go_and_its_digest_stays_known() {
-    let mut held = HeldStates::new(Duration::from_secs(60));
+    let mut held = HeldStates::new(Duration::from_secs(60), u64::MAX);
     let start = Instant::from_nanos(1);
     let [first, second] = pinned(1, 9, 6)
         .try_into()
@@ -137,20 +139,19 @@ fn what_nobody_asks_for_is_let_go_and_its_digest_stays_known() {
     held.hold(second, start);
     let (state, work) = held.digest(GROUP, LogIndex(3), start);
     assert_eq!(state, DigestState::Underway);
-    let known = DigestState::Known(digest(&work.unwrap(), 100));
-    assert!(
-        held.digest(GROUP, LogIndex(3), start).1.is_none(),
-        "it is computed once"
-    );
+    assert_eq!(work.unwrap().place(), (GROUP, LogIndex(3)));
+    let known = DigestState::Known(digest(&held.peek(GROUP, LogIndex(3)).unwrap(), 100));
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let (state, work) = held.digest(GROUP, LogIndex(3), after(20));
+    assert_eq!(state, DigestState::Underway);
+    assert!(work.is_none(), "it is computed once");
+    assert!(held.state(GROUP, LogIndex(5), after(50)).is_ok());
+    assert!(held.let_go(after(70)).is_empty(), "both were asked for");
     held.note(GROUP, LogIndex(3), known);
+    assert_eq!(held.let_go(after(90)).len(), 1);
+    assert!(held.state(GROUP, LogIndex(3), start).is_err());
     assert!(
-        held.state(GROUP, LogIndex(5), start + Duration::from_secs(50))
-            .is_some()
-    );
-    held.expire(start + Duration::from_secs(70));
-    assert!(held.state(GROUP, LogIndex(3), start).is_none());
-    assert!(
-        held.state(GROUP, LogIndex(5), start).is_some(),
+        held.state(GROUP, LogIndex(5), start).is_ok(),
         "it was asked for later"
     );
     assert_eq!(held.digest(GROUP, LogIndex(3), start).0, known);
@@ -162,7 +163,7 @@ fn what_nobody_asks_for_is_let_go_and_its_digest_stays_known() {
 
 #[test]
 fn a_bounded_number_of_states_is_held() {
-    let mut held = HeldStates::new(Duration::from_secs(60));
+    let mut held = HeldStates::new(Duration::from_secs(60), u64::MAX);
     let pinned = pinned(1, 9, 6);
     // One replica's state under ever other names: as many groups as nobody may hold.
     let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
@@ -177,11 +178,60 @@ fn a_bounded_number_of_states_is_held() {
     let now = Instant::from_nanos(500);
     let mut count = 0;
     for group in 2..400 {
-        count += usize::from(held.state(GroupId(group), LogIndex(0), now).is_some());
+        count += usize::from(held.state(GroupId(group), LogIndex(0), now).is_ok());
     }
     assert_eq!(count, 255, "and the one that came last");
     assert!(
-        held.state(GroupId(2), LogIndex(0), now).is_none(),
+        held.state(GroupId(2), LogIndex(0), now).is_err(),
         "the oldest goes first"
     );
+}
+
+#[test]
+fn states_that_keep_too_much_memory_are_given_up_the_oldest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LsmStore::open(dir.path(), LsmSettings::default()).unwrap();
+    let mut machine = KvMachine::open(store).unwrap();
+    machine.bootstrap(&[record(GROUP, 1, 3)], &[]).unwrap();
+    let now = Instant::from_nanos(1);
+    let mut held = HeldStates::new(Duration::from_secs(60), 3_000);
+    let mut index = 0;
+    // A state in a memtable of about 1,000 bytes of its own, flushed behind it if so wished.
+    let mut hold = |held: &mut HeldStates<_>, flush| {
+        index += 1;
+        let entry = put(index, b"key", &[0; 1_000]);
+        machine.apply(&[entry], &mut Vec::new()).unwrap();
+        held.hold(machine.snapshot(GROUP).unwrap(), now);
+        if flush {
+            machine.store_mut().flush().unwrap();
+        }
+    };
+    for _ in 0..2 {
+        hold(&mut held, true);
+    }
+    // Two in one memtable keep it once.
+    hold(&mut held, false);
+    hold(&mut held, true);
+    let (state, work) = held.digest(GROUP, LogIndex(1), now);
+    assert!(state == DigestState::Underway && work.is_some());
+    let before = held.stats();
+    assert_eq!((before.states, before.given_up), (4, 0));
+    assert!((4_000..6_000).contains(&before.kept_bytes), "{before:?}");
+    // A state whose memtable the store has, too, keeps nothing.
+    hold(&mut held, false);
+    assert_eq!(held.stats().kept_bytes, before.kept_bytes);
+
+    let gone: Vec<_> = held.let_go(now).iter().map(|one| one.applied().0).collect();
+    assert_eq!(gone, [1, 2]);
+    let after = held.stats();
+    assert_eq!((after.states, after.given_up), (3, 2));
+    assert!(after.kept_bytes <= 3_000, "{after:?}");
+    let (state, work) = held.digest(GROUP, LogIndex(1), now);
+    assert!(state == DigestState::GivenUp && work.is_none());
+    let why = held.state(GROUP, LogIndex(2), now).err().unwrap();
+    assert!(why.contains("given up"), "{why}");
+    assert!(held.state(GROUP, LogIndex(5), now).is_ok());
+    // Whoever was to compute it hears of it and changes nothing.
+    held.forget(GROUP, LogIndex(1));
+    assert_eq!(held.digest(GROUP, LogIndex(1), now).0, DigestState::GivenUp);
 }

@@ -289,6 +289,9 @@ async fn digest(
             // A large state takes its time; the node says that it is at it.
             Ok(DigestState::Underway) => None,
             Ok(DigestState::Failed) => return Err("its store could not be read".to_owned()),
+            Ok(DigestState::GivenUp) => {
+                return Err("it gave the state up, which kept too much memory".to_owned());
+            }
             Ok(DigestState::NotHeld) => Some(format!(
                 "it holds no state at index {index}: it lags behind, or was brought past it"
             )),

@@ -5,7 +5,7 @@
 //! it is (`pontoon status --json`). Fields are only ever added. A reader takes the default for
 //! what an older node did not send, and passes over what it does not know.
 
-use crate::output::counted;
+use crate::output::{bytes, counted};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -39,6 +39,8 @@ pub struct NodeStatus {
     /// What it has carried in snapshots.
     #[serde(default)]
     pub snapshots: SnapshotStatus,
+    /// The states that it holds to be compared and copied.
+    pub held: HeldStatus,
     /// Its connections to other nodes.
     pub transport: TransportStatus,
 }
@@ -139,6 +141,32 @@ impl LostReplicas {
                 "{} lost since it started ({}), {replaced} replaced",
                 counted(lost, "replica"),
                 parts.join(", ")
+            )
+        })
+    }
+}
+
+/// States that a node holds to be compared and copied (`pontoon verify`, `pontoon backup`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldStatus {
+    /// States held.
+    pub states: u64,
+    /// Bytes of memtables that were flushed, and stay in memory only for these.
+    pub kept_bytes: u64,
+    /// States that were given up because they kept too many, since the node started.
+    pub given_up: u64,
+}
+
+impl HeldStatus {
+    /// What somebody should know, in a line; `None` if all is well.
+    #[must_use]
+    pub fn to_text(&self) -> Option<String> {
+        (self.given_up > 0).then(|| {
+            format!(
+                "{} given up since it started, for the memory that they kept; those of now keep {}",
+                counted(self.given_up, "held state"),
+                bytes(self.kept_bytes as f64)
             )
         })
     }
@@ -321,6 +349,19 @@ mod tests {
         };
         let line = "3 replicas lost since it started (2 by its log, 1 by its tables), 2 replaced";
         assert_eq!(lost.to_text().as_deref(), Some(line));
+    }
+
+    #[test]
+    fn states_that_were_given_up_are_a_line_and_none_is_no_line() {
+        let mut held = HeldStatus {
+            states: 3,
+            kept_bytes: 64 << 20,
+            given_up: 0,
+        };
+        assert_eq!(held.to_text(), None);
+        held.given_up = 1;
+        let line = "1 held state given up since it started, for the memory that they kept; those of now keep 64.0 MiB";
+        assert_eq!(held.to_text().as_deref(), Some(line));
     }
 
     #[test]

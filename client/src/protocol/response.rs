@@ -97,6 +97,8 @@ pub enum DigestState {
     Underway,
     /// The state could not be read; the node's log says why.
     Failed,
+    /// The node gave the state up, because what it holds kept too much memory.
+    GivenUp,
     /// Here it is.
     Known(Digest),
 }
@@ -343,6 +345,7 @@ impl DigestState {
             Self::NotHeld => out.push(0),
             Self::Underway => out.push(1),
             Self::Failed => out.push(2),
+            Self::GivenUp => out.push(4),
             Self::Known(digest) => {
                 out.push(3);
                 for number in [digest.replica.0, digest.rows, digest.bytes] {
@@ -358,6 +361,7 @@ impl DigestState {
             0 => Self::NotHeld,
             1 => Self::Underway,
             2 => Self::Failed,
+            4 => Self::GivenUp,
             3 => {
                 let (replica, rows) = (ReplicaId(reader.varint()?), reader.varint()?);
                 let bytes = reader.varint()?;
@@ -504,11 +508,12 @@ mod tests {
             any_hints().prop_map(Response::Hints),
             any_bytes().prop_map(Response::Status),
             any::<u64>().prop_map(|index| Response::Marked(LogIndex(index))),
-            (0u8..4, any::<(u64, u64, u64, u128)>()).prop_map(|(state, of)| {
+            (0u8..5, any::<(u64, u64, u64, u128)>()).prop_map(|(state, of)| {
                 Response::Digest(match state {
                     0 => DigestState::NotHeld,
                     1 => DigestState::Underway,
                     2 => DigestState::Failed,
+                    3 => DigestState::GivenUp,
                     _ => DigestState::Known(Digest {
                         replica: ReplicaId(of.0),
                         rows: of.1,

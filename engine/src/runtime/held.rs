@@ -11,6 +11,7 @@ use crate::reply::{Reply, Waiter};
 use crate::snapshot::Budget;
 use bytes::Bytes;
 use pontoon_store::{KvSnapshot, LsmView};
+use pontoon_types::{GroupId, LogIndex};
 use pontoon_wal::LogWaits;
 use std::collections::VecDeque;
 
@@ -23,10 +24,11 @@ const MAX_WAITING: usize = 1024;
 /// Something for the thread to do.
 pub(super) enum HeldJob {
     /// Hash a state.
-    Digest(Box<Work<LsmView>>),
+    Digest(Box<Work>),
     /// Read rows of a state.
     Page {
-        snapshot: KvSnapshot<LsmView>,
+        group: GroupId,
+        index: LogIndex,
         after: Option<Bytes>,
         max_bytes: usize,
         waiter: Waiter,
@@ -83,11 +85,21 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
                 read
             }
             HeldJob::Page {
-                snapshot,
+                group,
+                index,
                 after,
                 max_bytes,
                 waiter,
-            } => serve(&snapshot, after.as_deref(), max_bytes, waiter, shared),
+            } => {
+                let state = held.lock().peek(group, index);
+                match state {
+                    Ok(snapshot) => serve(&snapshot, after.as_deref(), max_bytes, waiter, shared),
+                    Err(reason) => {
+                        waiter.reply(Reply::Unavailable { reason });
+                        0
+                    }
+                }
+            }
             HeldJob::Finish => return,
         };
         budget.charge(read, clock::now());
@@ -95,10 +107,16 @@ pub(super) fn run(inbox: &Inbox<HeldJob>, shared: &Shared, bytes_per_second: u64
 }
 
 /// Goes on with a digest. How many bytes that were, and the work, if there is more to do.
-fn turn(mut work: Box<Work<LsmView>>, shared: &Shared) -> (usize, Option<Box<Work<LsmView>>>) {
+fn turn(mut work: Box<Work>, shared: &Shared) -> (usize, Option<Box<Work>>) {
     let (group, index) = work.place();
     let before = work.bytes();
-    let digest = match work.advance(TURN_BYTES) {
+    let state = shared.held.lock().peek(group, index);
+    let Ok(snapshot) = state else {
+        // Nobody has asked for it lately, or it kept too much.
+        shared.held.lock().forget(group, index);
+        return (0, None);
+    };
+    let digest = match work.advance(&snapshot, TURN_BYTES) {
         Ok(None) => None,
         Ok(Some(digest)) => Some(DigestState::Known(digest)),
         Err(error) => {

@@ -30,7 +30,8 @@ impl Keeper {
         // Groups over their quota that a flush was asked for, and from where their logs are kept.
         let mut crowded = Vec::new();
         while !self.shared.halting.load(Ordering::Acquire) {
-            self.shared.held.lock().expire(clock::now());
+            let gone = self.shared.held.lock().let_go(clock::now());
+            drop(gone); // And not before the lock.
             let full = self.shared.wal.pressure() == Pressure::Full;
             let over_quota = self.shared.wal.over_quota();
             let crowd: Vec<_> = over_quota

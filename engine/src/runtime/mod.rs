@@ -24,7 +24,7 @@ mod work;
 
 use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
-use crate::held::{DigestState, HeldStates, Work};
+use crate::held::{DigestState, HeldStates, HeldStats};
 use crate::reply::{Places, Reply, Waiter};
 use crate::snapshot::{CarrierInput, SnapshotCounters};
 use crate::status::{GroupStatus, LostReplicas};
@@ -260,9 +260,8 @@ impl Engine {
     #[must_use]
     pub fn digest(&self, group: GroupId, index: LogIndex) -> DigestState {
         let (digest, wanted) = self.shared.held.lock().digest(group, index, clock::now());
-        if let Some(snapshot) = wanted {
-            self.held
-                .tell(HeldJob::Digest(Box::new(Work::new(snapshot))));
+        if let Some(work) = wanted {
+            self.held.tell(HeldJob::Digest(Box::new(work)));
         }
         digest
     }
@@ -277,13 +276,12 @@ impl Engine {
         waiter: Waiter,
     ) {
         let state = self.shared.held.lock().state(group, index, clock::now());
-        let Some(snapshot) = state else {
-            return waiter.reply(Reply::Unavailable {
-                reason: "no state is held at that index",
-            });
-        };
+        if let Err(reason) = state {
+            return waiter.reply(Reply::Unavailable { reason });
+        }
         let job = HeldJob::Page {
-            snapshot,
+            group,
+            index,
             after,
             max_bytes,
             waiter,
@@ -291,6 +289,12 @@ impl Engine {
         if let Some(HeldJob::Page { waiter, .. }) = self.held.offer(job, 0) {
             waiter.reply(self.no_room());
         }
+    }
+
+    /// What states are held, and what they keep.
+    #[must_use]
+    pub fn held_states(&self) -> HeldStats {
+        self.shared.held.lock().stats()
     }
 
     /// What was carried in snapshots.

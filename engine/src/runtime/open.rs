@@ -33,6 +33,8 @@ pub struct Opened<M = KeyValue> {
     pub(super) wal: Wal,
     pub(super) recovered: Recovered,
     pub(super) machine: Machine<LsmStore, M>,
+    /// So much memory may states keep that are held.
+    max_kept_bytes: u64,
     news: Arc<LogNews>,
 }
 
@@ -116,6 +118,8 @@ impl<M: StateMachine> Opened<M> {
         let identity = LogIdentity { cluster, node };
         let log_dir = data_dir.join("log");
         let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
+        // One state keeps as much as the memtables of its time, at most, and is not to be given up for that.
+        let max_kept_bytes = 2 * store.write_memory_bytes();
         let store = LsmStore::open(&data_dir.join("store"), store)?;
         let machine = Machine::open_with(store, commands)?;
         Ok(Self {
@@ -124,6 +128,7 @@ impl<M: StateMachine> Opened<M> {
             wal,
             recovered,
             machine,
+            max_kept_bytes,
             news,
         })
     }
@@ -150,6 +155,7 @@ impl<M: StateMachine> Opened<M> {
             wal,
             mut recovered,
             mut machine,
+            max_kept_bytes,
             news,
         } = self;
         redo(&mut recovered, &mut machine)?;
@@ -208,7 +214,7 @@ impl<M: StateMachine> Opened<M> {
                 .collect(),
             halting: AtomicBool::new(false),
             replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
-            held: Mutex::new(HeldStates::new(config.held_for)),
+            held: Mutex::new(HeldStates::new(config.held_for, max_kept_bytes)),
         });
         let durability = machine.durability();
         let store = machine.store().monitor();

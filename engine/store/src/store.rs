@@ -92,6 +92,12 @@ pub trait Store: Send + 'static {
 /// While it lives it keeps memory and files alive: keep a [`Store::view`] for a batch of reads, and what [`Store::hold`] gives for
 /// one transfer that makes progress, not longer.
 pub trait View: Clone + Send + 'static {
+    /// What it keeps in memory that the store itself has let go: parts, which other views may share, each with a name of its
+    /// own and its bytes.
+    fn kept_memory(&self) -> Vec<(usize, u64)> {
+        Vec::new()
+    }
+
     /// The value of a row.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{ClusterView, NodeView, ShardView};
 use crate::output::{agreeing, bytes, count, counted, printable, table};
-use crate::status::{LostReplicas, Role};
+use crate::status::{HeldStatus, LostReplicas, Role};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::collections::BTreeSet;
 
@@ -48,6 +48,9 @@ impl ClusterView {
             let lost = node.status.iter().map(|status| &status.lost_replicas);
             let lost = lost.filter_map(LostReplicas::to_text);
             lines.extend(lost.map(|lost| format!("node {}: {lost}", node.node)));
+            let held = node.status.iter().map(|status| &status.held);
+            let held = held.filter_map(HeldStatus::to_text);
+            lines.extend(held.map(|held| format!("node {}: {held}", node.node)));
             let store = node.status.iter().map(|status| &status.store);
             for table in store.flat_map(|store| &store.damaged) {
                 let (path, fate) = (&table.path, table.fate());

@@ -331,6 +331,7 @@ fn digest_state(digest: pontoon_engine::held::DigestState) -> DigestState {
         Held::NotHeld => DigestState::NotHeld,
         Held::Underway => DigestState::Underway,
         Held::Failed => DigestState::Failed,
+        Held::GivenUp => DigestState::GivenUp,
         Held::Known(digest) => DigestState::Known(Digest {
             replica: digest.replica,
             rows: digest.rows,

@@ -6,8 +6,8 @@ use super::process;
 use super::requests::Replica;
 use crate::config::SyncWhen;
 use crate::status::{
-    DamagedTable, GroupStatus, KeyRange, LogStatus, LostReplicas, MemberStatus, NodeStatus, Role,
-    SnapshotStatus, StoreStatus, TransportStatus,
+    DamagedTable, GroupStatus, HeldStatus, KeyRange, LogStatus, LostReplicas, MemberStatus,
+    NodeStatus, Role, SnapshotStatus, StoreStatus, TransportStatus,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -148,6 +148,7 @@ impl Node {
             log: self.log_status(),
             store: self.store_status(),
             snapshots: self.snapshot_status(),
+            held: self.held_status(),
             transport: self.transport_status(),
         }
     }
@@ -251,6 +252,15 @@ impl Node {
             received_bytes: counters.received_bytes,
             given_up: counters.given_up,
             present_rate: counters.present_rate,
+        }
+    }
+
+    fn held_status(&self) -> HeldStatus {
+        let held = self.engine.held_states();
+        HeldStatus {
+            states: held.states as u64,
+            kept_bytes: held.kept_bytes,
+            given_up: held.given_up,
         }
     }
 

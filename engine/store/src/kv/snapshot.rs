@@ -37,6 +37,12 @@ impl<V: View> KvSnapshot<V> {
         self.applied
     }
 
+    /// As [`View::kept_memory`] has it.
+    #[must_use]
+    pub fn kept_memory(&self) -> Vec<(usize, u64)> {
+        self.view.kept_memory()
+    }
+
     /// Its rows behind a key, or from the first on, in the order of their keys. A key is the space byte and the key
     /// within it: what is the same on all replicas, whatever their tablets are called.
     ///

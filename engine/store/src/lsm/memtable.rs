@@ -11,7 +11,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// So many rows are inserted before a reader gets its turn.
@@ -49,12 +49,18 @@ pub(super) struct Memtable {
     bytes: AtomicU64,
     /// The number of its oldest rows.
     oldest: OnceLock<SeqNo>,
+    /// Whether tables have its rows, so that only older views need it.
+    is_flushed: AtomicBool,
 }
 
 impl Memtable {
     /// About what it takes of memory.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_flushed(&self) {
+        self.is_flushed.store(true, Ordering::Relaxed);
     }
 
     fn is_empty(&self) -> bool {
@@ -178,6 +184,16 @@ impl Memtables {
 
     fn newest_first(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         [&self.active].into_iter().chain(self.sealed.iter().rev())
+    }
+
+    /// Those that tables have by now, by their addresses, and their bytes.
+    pub(super) fn flushed(&self) -> Vec<(usize, u64)> {
+        let flushed = self
+            .newest_first()
+            .filter(|one| one.is_flushed.load(Ordering::Relaxed));
+        flushed
+            .map(|one| (Arc::as_ptr(one).addr(), one.bytes()))
+            .collect()
     }
 
     /// What they know of a key, for a view at `seqno`. It is newer than what any table knows.

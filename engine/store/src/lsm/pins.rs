@@ -85,6 +85,7 @@ impl Pins {
         let mut state = self.state.lock();
         let is_seen = self.visible_in(&state) >= next;
         if is_seen {
+            flushed.iter().for_each(|one| one.note_flushed());
             state.memtables = Arc::new(state.memtables.without(flushed));
         }
         is_seen

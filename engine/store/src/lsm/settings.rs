@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 /// Settings of an [`LsmStore`](crate::LsmStore). Together they bound its memory: at most
-/// `memtable_bytes * (max_sealed_memtables + 1)`, plus one batch and the block cache.
+/// [`LsmSettings::write_memory_bytes`], plus one batch, the block cache, and what views [keep](crate::View::kept_memory).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LsmSettings {
     /// A memtable of this size is sealed and flushed. It also bounds what the log must replay after
@@ -64,6 +64,13 @@ impl Default for LsmSettings {
 }
 
 impl LsmSettings {
+    /// What all memtables together may take, in bytes.
+    #[must_use]
+    pub const fn write_memory_bytes(&self) -> u64 {
+        let most = self.max_sealed_memtables as u64 + 1;
+        self.memtable_bytes.saturating_mul(most)
+    }
+
     pub(super) fn configure(
         &self,
         path: &Path,

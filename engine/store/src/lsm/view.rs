@@ -125,6 +125,10 @@ fn overlay(
 }
 
 impl View for LsmView {
+    fn kept_memory(&self) -> Vec<(usize, u64)> {
+        self.0.memtables().0.flushed()
+    }
+
     fn get(&self, stored_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let Inner { shared, version } = &*self.0;
         let (memtables, seqno) = self.0.memtables();
@@ -254,6 +258,24 @@ mod tests {
         });
         store.flush().unwrap();
         assert_eq!(monitor.stats().sealed_memtables, 0);
+    }
+
+    #[test]
+    fn what_a_view_keeps_in_memory_is_counted_from_when_the_store_lets_it_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = LsmStore::open(dir.path(), LsmSettings::default()).unwrap();
+        write(&mut store, 1);
+        let views = [store.hold(), store.hold(), store.view()];
+        assert!(views.iter().all(|view| view.kept_memory().is_empty()));
+        store.flush().unwrap();
+        let kept = views[0].kept_memory();
+        assert!(kept.len() == 1 && kept[0].1 > 100 * KEYS as u64, "{kept:?}");
+        assert!(views.iter().all(|view| view.kept_memory() == kept));
+        write(&mut store, 2);
+        let later = store.hold();
+        assert_eq!(later.kept_memory(), []);
+        store.flush().unwrap();
+        assert_ne!(later.kept_memory()[0].0, kept[0].0);
     }
 
     #[test]
