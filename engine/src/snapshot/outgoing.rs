@@ -150,3 +150,121 @@ impl Cursor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_store::{KvMachine, ModelStore, ModelView, ReplicaRecord, Stager};
+    use pontoon_types::{ConfState, Epoch, LogIndex, Members, ShardId};
+
+    const CHUNK_BYTES: usize = 1_000;
+
+    /// A state of some chunks.
+    fn state() -> KvSnapshot<ModelView> {
+        let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
+        let (tablet, mut stager) = machine.begin_install().unwrap();
+        for row in 0..100 {
+            let key = format!("d{row:03}");
+            stager.push(key.as_bytes(), &[7; 100]).unwrap();
+        }
+        stager.finish().unwrap();
+        let group = GroupId(1);
+        let record = ReplicaRecord {
+            group,
+            shard: ShardId(1),
+            replica: ReplicaId(1),
+            start: Bytes::new(),
+            end: Bytes::new(),
+            epoch: Epoch::default(),
+            tablet,
+            conf_state: ConfState::of_voters([ReplicaId(1)]),
+            members: Members::new([(ReplicaId(1), NodeId(1))]),
+            descriptor: Bytes::new(),
+        };
+        machine.install(record, LogIndex(9)).unwrap();
+        machine.snapshot(group).unwrap()
+    }
+
+    /// Sends as much as may be under way; the keys behind which each chunk ends.
+    fn send(cursor: &mut Cursor, state: &KvSnapshot<ModelView>) -> Vec<Bytes> {
+        let mut ends = Vec::new();
+        while cursor.has_room(CHUNK_BYTES) {
+            cursor.chunk(state, CHUNK_BYTES).unwrap();
+            ends.extend(cursor.under_way.back().map(|mark| mark.key.clone()));
+        }
+        ends
+    }
+
+    #[test]
+    fn a_chunk_that_was_only_late_is_known_again_when_its_end_is_pulled() {
+        let state = state();
+        // The first, the second or the third of them is the last that comes.
+        for arrived in 0..MAX_UNDER_WAY {
+            let mut cursor = Cursor::default();
+            assert!(!cursor.pulled(Bytes::new()));
+            let ends = send(&mut cursor, &state);
+            assert_eq!(ends.len(), MAX_UNDER_WAY);
+            // Nothing has come, so the same is pulled again, and again.
+            for _ in 0..2 {
+                assert!(!cursor.pulled(Bytes::new()), "that is no progress");
+                assert!(cursor.under_way.is_empty());
+            }
+            assert!(cursor.pulled(ends[arrived].clone()), "it was only late");
+            let held = cursor.held.as_ref().map(|mark| mark.key.clone());
+            assert_eq!(
+                held.as_ref(),
+                Some(&ends[arrived]),
+                "all rows up to there would be hashed again"
+            );
+            // The hash of all is right all the same.
+            let mut hash = None;
+            while hash.is_none() {
+                let SnapshotBody::Chunk {
+                    after, hash: of, ..
+                } = cursor.chunk(&state, CHUNK_BYTES).unwrap()
+                else {
+                    panic!("no chunk");
+                };
+                assert!(after >= ends[arrived]);
+                hash = of;
+                let end = cursor.under_way[0].key.clone();
+                assert!(cursor.pulled(end));
+            }
+            assert_eq!(hash, Some(state.hash().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_the_receiver_has_is_known_however_often_it_says_so() {
+        let state = state();
+        let mut cursor = Cursor::default();
+        cursor.pulled(Bytes::new());
+        let ends = send(&mut cursor, &state);
+        // The answer to the first chunk was lost.
+        for _ in 0..2 {
+            cursor.pulled(ends[1].clone());
+            let held = cursor.held.as_ref().map(|mark| &mark.key);
+            assert_eq!(held, Some(&ends[1]));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_again_meets_what_was_late_without_going_back() {
+        let state = state();
+        let mut cursor = Cursor::default();
+        cursor.pulled(Bytes::new());
+        let ends = send(&mut cursor, &state);
+        cursor.pulled(Bytes::new());
+        assert_eq!(send(&mut cursor, &state), ends, "the same is sent again");
+        // Two late ones come, then two that were sent again, of which the receiver takes nothing.
+        for end in &ends[..2] {
+            assert!(cursor.pulled(end.clone()));
+        }
+        assert_eq!(cursor.under_way.len(), 1);
+        assert!(!cursor.pulled(ends[1].clone()), "it is no further");
+        let after = cursor.held.as_ref().map(|mark| mark.key.clone());
+        assert_eq!(after.as_ref(), Some(&ends[1]));
+        assert!(cursor.pulled(ends[2].clone()));
+        assert!(!cursor.pulled(ends[1].clone()), "it has been further");
+    }
+}
