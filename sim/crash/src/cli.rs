@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// On the way there all of it is read at random and scanned, with 64 clients each, by nodes that may use 512 MiB
     /// of memory for it: 128 MiB for writes, 384 MiB for the store's cache. At the end every row is
     /// compared with what was written. The values are random bytes, which cannot be compressed.
+    ///
+    /// The exit code is 1 if all shards were served later than --max-start-seconds, if a node had more memory than
+    /// --max-resident, or if something failed.
     Restart(Restart),
     /// Brings a replica up beside a load, and sees what the writes feel of it.
     ///
@@ -55,7 +58,8 @@ pub(crate) enum Command {
     /// else, and one in which the fourth node gets a learner, until it has caught up; then it goes again. The
     /// figure is the median of the pairs' ratios of p99, with the bounds that the sign test gives it.
     ///
-    /// The exit code is 1 if that is above --at-most, or if something failed.
+    /// The exit code is 1 if that is above --at-most, if the replicas came more slowly than --rate-at-least, or if something
+    /// failed.
     Beside(Beside),
     /// Leaves out one rule after the other, and sees whether that is noticed.
     #[cfg(feature = "mutants")]
@@ -88,6 +92,14 @@ pub(crate) struct Restart {
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seconds: u64,
+
+    /// Fail if it is longer from the start of the processes until all shards are served.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) max_start_seconds: f64,
+
+    /// Fail if a node ever has more resident memory, the mapped log and all.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) max_resident: ByteSize,
 
     /// Where the nodes' directories go; must be empty or not there yet, and is kept.
     #[arg(long, value_name = "DIR")]
@@ -132,6 +144,10 @@ pub(crate) struct Beside {
     #[arg(long, value_name = "RATIO")]
     pub(crate) at_most: Option<f64>,
 
+    /// Fail if the replica comes at fewer bytes a second beside the load, in the median.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) rate_at_least: Option<ByteSize>,
+
     /// Where the nodes' directories go; must be empty or not there yet, and is kept.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -139,6 +155,13 @@ pub(crate) struct Beside {
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 => Ok(seconds),
+        _ => Err("not a number above 0".to_owned()),
+    }
 }
 
 fn part(text: &str) -> Result<f64, String> {

@@ -6,6 +6,11 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// What came of an aim, in a word.
+pub(crate) const fn met(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "missed" }
+}
+
 /// What was done to the nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {

@@ -4,6 +4,7 @@
 //! memory. Every row is read at the end and compared, so what is quick is also right.
 
 use crate::cli::Restart;
+use crate::report::met;
 use crate::run::block_on;
 use bytes::Bytes;
 use pontoon::connection::connect;
@@ -42,7 +43,8 @@ log = \"warn\"
 /// Runs it, and says what it took.
 pub(crate) fn run(options: &Restart) -> ExitCode {
     match block_on(load_and_restart(options)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -50,7 +52,8 @@ pub(crate) fn run(options: &Restart) -> ExitCode {
     }
 }
 
-async fn load_and_restart(options: &Restart) -> Result<(), Error> {
+/// Returns whether the aims are met.
+async fn load_and_restart(options: &Restart) -> Result<bool, Error> {
     let output = Output::new(options.json);
     let samples = options.shards * SAMPLES_PER_SHARD;
     let sample = KeyStyle::Hashed.sample(samples, samples);
@@ -112,9 +115,11 @@ async fn load_and_restart(options: &Restart) -> Result<(), Error> {
         memory: memory.max(memory_after),
     };
     if options.json {
-        return output.json(&report.to_json());
+        output.json(&report.to_json())?;
+    } else {
+        output.line(&report.to_table())?;
     }
-    output.line(&report.to_table())
+    Ok(report.starts_in_time() && report.fits())
 }
 
 /// What some clients did for some time.
@@ -322,6 +327,16 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Whether all shards were served soon enough.
+    fn starts_in_time(&self) -> bool {
+        self.served.1.as_secs_f64() <= self.options.max_start_seconds
+    }
+
+    /// Whether no node has had more memory than it may.
+    fn fits(&self) -> bool {
+        self.memory <= self.options.max_resident.0
+    }
+
     fn to_table(&self) -> String {
         let mut rows = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
@@ -353,11 +368,18 @@ impl Report<'_> {
         row("killed, started again", String::new());
         row("  first shard served", format!("{:.2?}", self.served.0));
         row("  all shards served", format!("{:.2?}", self.served.1));
+        let most = self.options.max_start_seconds;
+        row(
+            "    at most",
+            format!("{most} s: {}", met(self.starts_in_time())),
+        );
         row(
             "all rows compared",
             format!("{} in {:.1?}", count(self.rows as f64), self.compared),
         );
         row("most memory of a node", bytes(self.memory as f64));
+        let most = bytes(self.options.max_resident.0 as f64);
+        row("  at most", format!("{most}: {}", met(self.fits())));
         table(&[], rows)
     }
 
@@ -381,6 +403,8 @@ impl Report<'_> {
             "all_served_ms": self.served.1.as_millis() as u64,
             "compared_s": self.compared.as_secs_f64(),
             "peak_memory_bytes": self.memory,
+            "starts_in_time": self.starts_in_time(),
+            "fits": self.fits(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::replica::Transfer;
 use crate::cli::Beside;
+use crate::report::met;
 use pontoon::measure::{Kind, Recorder};
 use pontoon::output::{bytes, count, micros, table};
 use serde_json::json;
@@ -92,10 +93,19 @@ impl Report<'_> {
         Estimate::of(self.pairs.iter().map(|pair| pair.transfer.rate()).collect())
     }
 
-    /// Whether the median of the ratios is as low as was asked for, if it was.
+    /// Whether the medians are as was asked for, if they were.
     pub(super) fn is_met(&self) -> bool {
+        self.is_calm() && self.is_fast()
+    }
+
+    fn is_calm(&self) -> bool {
         let ratio = self.ratio().median;
         self.options.at_most.is_none_or(|most| ratio <= most)
+    }
+
+    fn is_fast(&self) -> bool {
+        let (rate, least) = (self.rates().median, &self.options.rate_at_least);
+        least.as_ref().is_none_or(|least| rate >= least.0 as f64)
     }
 
     pub(super) fn to_table(&self) -> String {
@@ -116,8 +126,7 @@ impl Report<'_> {
         let (ratio, rates) = (self.ratio(), self.rates());
         row("p99 beside to p99 alone", format!("{ratio:.2}"));
         if let Some(most) = self.options.at_most {
-            let met = if self.is_met() { "met" } else { "missed" };
-            row("  at most", format!("{most}: {met}"));
+            row("  at most", format!("{most}: {}", met(self.is_calm())));
         }
         row(
             "load",
@@ -144,6 +153,10 @@ impl Report<'_> {
         };
         row("a replica by itself", of_disk(self.alone.rate()));
         row("a replica beside the load", of_disk(rates.median));
+        if let Some(least) = &self.options.rate_at_least {
+            let (least, met) = (per_second(least.0 as f64), met(self.is_fast()));
+            row("  at least", format!("{least}: {met}"));
+        }
         let errors: u64 = self
             .pairs
             .iter()
@@ -196,6 +209,7 @@ impl Report<'_> {
             "p99_ratio": ratio.median,
             "p99_ratio_bounds": [ratio.from, ratio.to],
             "at_most": self.options.at_most,
+            "rate_at_least": self.options.rate_at_least.as_ref().map(|least| least.0),
             "met": self.is_met(),
         })
     }
@@ -254,6 +268,51 @@ fn outside(count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+    use std::time::Duration;
+
+    /// Whether the aims are met by one replica at 1 MiB a second, beside which p99 is twice that without.
+    fn meets(aims: &[&str]) -> bool {
+        let line = [&["pontoon-crash", "beside"], aims].concat();
+        let Some(Command::Beside(options)) = Cli::parse_from(line).command else {
+            panic!("another command");
+        };
+        let transfer = Transfer {
+            bytes: 1 << 20,
+            took: Duration::from_secs(1),
+            least_rate: 1,
+        };
+        let latency = |p99| Latency {
+            writes: 1,
+            errors: 0,
+            p50: 1,
+            p99,
+            p999: p99,
+        };
+        let pair = Pair {
+            alone: latency(500),
+            beside: latency(1_000),
+            transfer,
+        };
+        let report = Report {
+            options: &options,
+            disk_rate: 1.0,
+            most: 1.0,
+            rate: 1.0,
+            alone: transfer,
+            pairs: vec![pair],
+        };
+        report.is_met()
+    }
+
+    #[test]
+    fn each_aim_can_be_missed_and_none_is_met() {
+        assert!(meets(&[]));
+        assert!(meets(&["--at-most", "2", "--rate-at-least", "1MiB"]));
+        assert!(!meets(&["--at-most", "1.9", "--rate-at-least", "1MiB"]));
+        assert!(!meets(&["--at-most", "2", "--rate-at-least", "2MiB"]));
+    }
 
     #[test]
     fn bounds_leave_out_what_the_sign_test_lets_them() {
