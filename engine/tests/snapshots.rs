@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use pontoon_engine::snapshot::{
     Carrier, CarrierInput, End, Errand, SnapshotBody, SnapshotMessage, SnapshotSettings,
+    SnapshotUnderWay,
 };
 use pontoon_engine::worker::{Input, OfferAnswer};
 use pontoon_raft::{Message, MessageBody};
@@ -327,6 +328,45 @@ fn a_few_chunks_are_under_way_at_once_and_never_more() {
     world.assert_whole();
     let sent = world.sides[0].carrier.counters().sent_bytes;
     assert_eq!(sent, bytes_of_rows(&world), "nothing is sent twice");
+}
+
+#[test]
+fn what_is_on_its_way_is_told_by_both_ends_until_it_has_arrived() {
+    let mut world = World::new(SETTINGS);
+    let began_at = world.now;
+    world.want(1);
+    for _ in 0..1_000 {
+        assert!(world.step());
+    }
+    let under_way = |world: &World, node: usize| world.sides[node - 1].carrier.under_way();
+    let [sent] = under_way(&world, 1)[..] else {
+        panic!("{:?}", under_way(&world, 1));
+    };
+    let [received] = under_way(&world, 3)[..] else {
+        panic!("{:?}", under_way(&world, 3));
+    };
+    let counters = |node: usize| world.sides[node - 1].carrier.counters();
+    let expected = SnapshotUnderWay {
+        group: GROUP,
+        node: NodeId(3),
+        is_incoming: false,
+        began_at,
+        bytes: counters(1).sent_bytes,
+    };
+    assert_eq!(sent, expected);
+    let expected = SnapshotUnderWay {
+        node: NodeId(1),
+        is_incoming: true,
+        bytes: counters(3).received_bytes,
+        ..expected
+    };
+    assert_eq!(received, expected);
+    assert!(received.bytes > 0 && sent.bytes >= received.bytes);
+    world.settle();
+    assert_eq!(
+        (under_way(&world, 1), under_way(&world, 3)),
+        (vec![], vec![])
+    );
 }
 
 #[test]

@@ -189,6 +189,44 @@ pub struct SnapshotStatus {
     /// How much of the rate is used at present, in bytes a second: 64 MiB at first, more while writes do not suffer, and less
     /// while they do.
     pub present_rate: u64,
+    /// Those on their way.
+    pub under_way: Vec<SnapshotUnderWay>,
+}
+
+/// A snapshot on its way from or to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotUnderWay {
+    /// The group.
+    pub group: u64,
+    /// The node at the other end.
+    pub node: u64,
+    /// Whether it comes in; otherwise it is sent.
+    pub incoming: bool,
+    /// Bytes of rows so far.
+    pub bytes: u64,
+    /// For how long it has been on its way, in milliseconds.
+    pub ms: u64,
+}
+
+impl SnapshotUnderWay {
+    /// What is on its way, in a line.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let (verb, way) = if self.incoming {
+            ("receives", "from")
+        } else {
+            ("sends", "to")
+        };
+        let seconds = self.ms as f64 / 1000.0;
+        format!(
+            "{verb} a snapshot of group {} {way} node {}: {} in {seconds:.1} s, {}/s",
+            self.group,
+            self.node,
+            bytes(self.bytes as f64),
+            bytes(self.bytes as f64 / seconds.max(0.001))
+        )
+    }
 }
 
 /// `[start, end)`, both in base64, because keys are bytes.
@@ -349,6 +387,25 @@ mod tests {
         };
         let line = "3 replicas lost since it started (2 by its log, 1 by its tables), 2 replaced";
         assert_eq!(lost.to_text().as_deref(), Some(line));
+    }
+
+    #[test]
+    fn a_snapshot_on_its_way_is_a_line() {
+        let mut snapshot = SnapshotUnderWay {
+            group: 7,
+            node: 2,
+            incoming: true,
+            bytes: 64 << 20,
+            ms: 2_000,
+        };
+        let line = "receives a snapshot of group 7 from node 2: 64.0 MiB in 2.0 s, 32.0 MiB/s";
+        assert_eq!(snapshot.to_text(), line);
+        (snapshot.incoming, snapshot.ms) = (false, 0);
+        let begun = snapshot.to_text();
+        assert!(
+            begun.starts_with("sends a snapshot of group 7 to node 2"),
+            "{begun}"
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::error::EngineError;
 use crate::frame::{Frame, Lane, Origin};
 use crate::held::{DigestState, HeldStates, HeldStats};
 use crate::reply::{Places, Reply, Waiter};
-use crate::snapshot::{CarrierInput, SnapshotCounters};
+use crate::snapshot::{CarrierInput, SnapshotCounters, SnapshotUnderWay};
 use crate::status::{GroupStatus, LostReplicas};
 use crate::worker::{Input, MemberStep, Read, STOPPING};
 use apply::ApplyJob;
@@ -151,7 +151,7 @@ pub struct Engine {
     reads: Arc<Places>,
     carrier: Mailbox<CarrierJob>,
     held: Mailbox<HeldJob>,
-    counters: Arc<Mutex<SnapshotCounters>>,
+    carried: Arc<Mutex<snapshots::Told>>,
     store: LsmMonitor,
     threads: Mutex<Threads>,
 }
@@ -300,7 +300,16 @@ impl Engine {
     /// What was carried in snapshots.
     #[must_use]
     pub fn snapshot_counters(&self) -> SnapshotCounters {
-        *self.counters.lock()
+        self.carried.lock().counters
+    }
+
+    /// The snapshots on their way from and to this node, and for how long each has been.
+    #[must_use]
+    pub fn snapshots_under_way(&self) -> Vec<(SnapshotUnderWay, Duration)> {
+        let now = clock::now();
+        let under_way = self.carried.lock().under_way.clone();
+        let under_way = under_way.into_iter();
+        under_way.map(|one| (one, now - one.began_at)).collect()
     }
 
     /// What the store holds and has done, and which of its tables are damaged.

@@ -221,8 +221,8 @@ impl<M: StateMachine> Opened<M> {
         let (apply, apply_jobs) = mailbox(usize::MAX, usize::MAX);
         let (readers, read_jobs) = crossbeam_channel::unbounded();
         let (carrier, carrier_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
-        let snapshots = Carrier::new(config.snapshots, clock::now());
-        let counters = Arc::new(Mutex::new(snapshots.counters()));
+        let carried = Carrier::new(config.snapshots, clock::now());
+        let told = Arc::new(Mutex::new(snapshots::Told::of(&carried)));
         let mut threads = Threads::default();
 
         for reader in 0..READERS {
@@ -268,12 +268,12 @@ impl<M: StateMachine> Opened<M> {
             shared: shared.clone(),
             host: host.clone(),
             apply: apply.clone(),
-            counters: counters.clone(),
+            told: told.clone(),
         };
         threads
             .carrier
             .push(spawn("snapshots".to_owned(), &host, move || {
-                snapshots::run(snapshots, &carrier_jobs, &exits);
+                snapshots::run(carried, &carrier_jobs, &exits);
             })?);
         let (held, held_jobs) = mailbox(config.max_queued_inputs, config.max_queued_bytes);
         let (shared_, rate) = (shared.clone(), config.snapshots.bytes_per_second);
@@ -298,7 +298,7 @@ impl<M: StateMachine> Opened<M> {
             reads: Arc::new(Places::new(max_reads)),
             carrier,
             held,
-            counters,
+            carried: told,
             store,
             threads: Mutex::new(threads),
         })

@@ -5,7 +5,7 @@ use super::clock;
 use super::mailbox::{Inbox, Mailbox};
 use super::{Host, Shared, worker_of};
 use crate::frame::Lane;
-use crate::snapshot::{Carrier, CarrierInput, Errand, SnapshotCounters};
+use crate::snapshot::{Carrier, CarrierInput, Errand, SnapshotCounters, SnapshotUnderWay};
 use parking_lot::Mutex;
 use pontoon_store::LsmStore;
 use pontoon_wal::LogWaits;
@@ -25,7 +25,23 @@ pub(super) struct Exits {
     pub(super) shared: Arc<Shared>,
     pub(super) host: Arc<dyn Host>,
     pub(super) apply: Mailbox<ApplyJob>,
-    pub(super) counters: Arc<Mutex<SnapshotCounters>>,
+    pub(super) told: Arc<Mutex<Told>>,
+}
+
+/// What the carrier tells about itself.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) counters: SnapshotCounters,
+    pub(super) under_way: Vec<SnapshotUnderWay>,
+}
+
+impl Told {
+    pub(super) fn of(carrier: &Carrier<LsmStore>) -> Self {
+        Self {
+            counters: carrier.counters(),
+            under_way: carrier.under_way(),
+        }
+    }
 }
 
 /// How often the carrier hears how the log does, while there is something to carry.
@@ -54,7 +70,7 @@ pub(super) fn run(mut carrier: Carrier<LsmStore>, inbox: &Inbox<CarrierJob>, exi
         for errand in carrier.errands() {
             run_errand(errand, exits);
         }
-        *exits.counters.lock() = carrier.counters();
+        *exits.told.lock() = Told::of(&carrier);
     }
 }
 

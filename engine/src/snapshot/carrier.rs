@@ -73,6 +73,21 @@ pub struct SnapshotCounters {
     pub present_rate: u64,
 }
 
+/// A snapshot on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotUnderWay {
+    /// Of which group.
+    pub group: GroupId,
+    /// The node at the other end.
+    pub node: NodeId,
+    /// Whether it comes in; otherwise it is sent.
+    pub is_incoming: bool,
+    /// Since when.
+    pub began_at: Instant,
+    /// Bytes of rows so far; of those sent, repeated ones included.
+    pub bytes: u64,
+}
+
 /// One thing that happened.
 pub enum CarrierInput<S: Store> {
     /// Raft wants a peer to get a snapshot ([`pontoon_raft::Ready::snapshots`]).
@@ -218,6 +233,26 @@ impl<S: Store> Carrier<S> {
     #[must_use]
     pub const fn counters(&self) -> SnapshotCounters {
         self.counters
+    }
+
+    /// The snapshots on their way, those sent first; what waits for its turn is not among them.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<SnapshotUnderWay> {
+        let outgoing = self.outgoing.values().map(|out| SnapshotUnderWay {
+            group: out.group,
+            node: out.to,
+            is_incoming: false,
+            began_at: out.began_at,
+            bytes: out.bytes,
+        });
+        let incoming = self.incoming.iter().map(|(group, one)| SnapshotUnderWay {
+            group: *group,
+            node: one.from,
+            is_incoming: true,
+            began_at: one.began_at,
+            bytes: one.bytes,
+        });
+        outgoing.chain(incoming).collect()
     }
 
     /// What is to be done, in order.

@@ -18,6 +18,9 @@ pub(super) struct Incoming<S> {
     /// The sender's record; what is local about it is replaced when all is here.
     pub(super) record: ReplicaRecord,
     pub(super) state: State<S>,
+    pub(super) began_at: Instant,
+    /// Bytes of rows that are here.
+    pub(super) bytes: u64,
     /// When the next pull goes out if no chunk comes before.
     pub(super) pull_at: Instant,
     /// When it is given up, unless a chunk comes before.

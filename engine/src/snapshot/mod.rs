@@ -31,5 +31,7 @@ mod message;
 mod outgoing;
 
 pub(crate) use budget::Budget;
-pub use carrier::{Carrier, CarrierInput, Errand, SnapshotCounters, SnapshotSettings};
+pub use carrier::{
+    Carrier, CarrierInput, Errand, SnapshotCounters, SnapshotSettings, SnapshotUnderWay,
+};
 pub use message::{End, SnapshotBody, SnapshotMessage};

@@ -13,6 +13,9 @@ pub(super) struct Outgoing<V> {
     pub(super) peer: ReplicaId,
     pub(super) to: NodeId,
     pub(super) state: State<V>,
+    pub(super) began_at: Instant,
+    /// Bytes of rows that were sent.
+    pub(super) bytes: u64,
     /// When it is given up, unless more of it has been pulled before.
     pub(super) expires_at: Instant,
 }

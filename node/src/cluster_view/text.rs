@@ -51,6 +51,12 @@ impl ClusterView {
             let held = node.status.iter().map(|status| &status.held);
             let held = held.filter_map(HeldStatus::to_text);
             lines.extend(held.map(|held| format!("node {}: {held}", node.node)));
+            let under_way = node
+                .status
+                .iter()
+                .flat_map(|status| &status.snapshots.under_way);
+            let incoming = under_way.filter(|snapshot| snapshot.incoming);
+            lines.extend(incoming.map(|one| format!("node {} {}", node.node, one.to_text())));
             let store = node.status.iter().map(|status| &status.store);
             for table in store.flat_map(|store| &store.damaged) {
                 let (path, fate) = (&table.path, table.fate());

@@ -7,7 +7,7 @@ use super::requests::Replica;
 use crate::config::SyncWhen;
 use crate::status::{
     DamagedTable, GroupStatus, HeldStatus, KeyRange, LogStatus, LostReplicas, MemberStatus,
-    NodeStatus, Role, SnapshotStatus, StoreStatus, TransportStatus,
+    NodeStatus, Role, SnapshotStatus, SnapshotUnderWay, StoreStatus, TransportStatus,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -252,7 +252,20 @@ impl Node {
             received_bytes: counters.received_bytes,
             given_up: counters.given_up,
             present_rate: counters.present_rate,
+            under_way: self.snapshots_under_way(),
         }
+    }
+
+    fn snapshots_under_way(&self) -> Vec<SnapshotUnderWay> {
+        let under_way = self.engine.snapshots_under_way().into_iter();
+        let told = under_way.map(|(one, age)| SnapshotUnderWay {
+            group: one.group.0,
+            node: one.node.0,
+            incoming: one.is_incoming,
+            bytes: one.bytes,
+            ms: age.as_millis() as u64,
+        });
+        told.collect()
     }
 
     fn held_status(&self) -> HeldStatus {

@@ -74,6 +74,8 @@ impl<S: Store> Carrier<S> {
                 last,
                 record,
                 state: incoming::State::Asking,
+                began_at: now,
+                bytes: 0,
                 pull_at: now + self.settings.retry,
                 expires_at: now + self.settings.patience,
             },
@@ -170,6 +172,7 @@ impl<S: Store> Carrier<S> {
             Err(error) => return self.break_off(group, &error, now),
         }
         self.counters.received_bytes += rows.len() as u64;
+        one.bytes += rows.len() as u64;
         one.expires_at = now + self.settings.patience;
         // A node that receives from several has one budget for all of them.
         self.budget.charge(rows.len(), now);

@@ -47,6 +47,8 @@ impl<S: Store> Carrier<S> {
                 peer,
                 to,
                 state: outgoing::State::Pinning,
+                began_at: now,
+                bytes: 0,
                 expires_at: now + self.settings.patience,
             },
         );
@@ -134,6 +136,7 @@ impl<S: Store> Carrier<S> {
                 if let SnapshotBody::Chunk { rows, .. } = &body {
                     self.budget.charge(rows.len(), now);
                     self.counters.sent_bytes += rows.len() as u64;
+                    out.bytes += rows.len() as u64;
                 }
                 self.send(to, group, transfer, body);
             }
