@@ -2,8 +2,9 @@
 //!
 //! A mark is an entry that changes nothing. Every replica that applies it pins its state as of exactly there, which
 //! copies nothing and stops nobody, and holds it here: so replicas can be compared at one index while they serve, and a
-//! copy can be taken from any of them, and be continued at another one. What nobody asks for is let go soon. A state keeps the memtables that its rows
-//! were in when it was pinned, also when tables have them: if all states keep too many (S11), the oldest are given up.
+//! copy can be taken from any of them, and be continued at another one. What nobody asks for is let go soon. A state
+//! keeps the memtables of its time, also when tables have their rows: if all states keep too many (S11), those whose
+//! digest is known are let go first, and then the oldest are given up.
 //!
 //! [`HeldStates`] remembers, and is pure; [`Work`] reads a state bit by bit. The runtime does the work on a thread of
 //! its own, within a budget.
@@ -119,8 +120,9 @@ impl<V: View> HeldStates<V> {
         self.states.insert(place, held);
     }
 
-    /// Lets go what nobody has asked for lately, and gives up the oldest that keep memory while all keep too much. Returns
-    /// them, for it may take a while to drop them.
+    /// Lets go what nobody has asked for lately, and while all keep too much memory what keeps some of it: first those whose
+    /// digest is known, which have served, and then the oldest, which are given up. Returns them, for it may take a while to
+    /// drop them.
     #[must_use]
     pub fn let_go(&mut self, now: Instant) -> Vec<KvSnapshot<V>> {
         let expired = self.states.extract_if(.., |_, held| now >= held.expires_at);
@@ -128,15 +130,17 @@ impl<V: View> HeldStates<V> {
         while self.stats().kept_bytes > self.max_kept_bytes {
             let keeps = |held: &Held<V>| !held.snapshot.kept_memory().is_empty();
             let keeping = self.states.iter().filter(|(_, held)| keeps(held));
-            let oldest = keeping.min_by_key(|(_, held)| held.number);
-            let Some(place) = oldest.map(|(place, _)| *place) else {
+            let has_served =
+                |place: &Place| matches!(self.digests.get(place), Some(DigestState::Known(_)));
+            let first = keeping.min_by_key(|(place, held)| (!has_served(place), held.number));
+            let Some(place) = first.map(|(place, _)| *place) else {
                 break;
             };
-            gone.extend(self.states.remove(&place).map(|held| held.snapshot));
-            self.given_up += 1;
-            if !matches!(self.digests.get(&place), Some(DigestState::Known(_))) {
+            if !has_served(&place) {
+                self.given_up += 1;
                 self.note(place.0, place.1, DigestState::GivenUp);
             }
+            gone.extend(self.states.remove(&place).map(|held| held.snapshot));
         }
         gone
     }
@@ -274,8 +278,8 @@ impl Work {
         self.tablet
     }
 
-    /// Goes on with its state for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of all rows
-    /// so far.
+    /// Goes on with its state for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of
+    /// all rows so far.
     ///
     /// # Errors
     /// If a row could not be read.

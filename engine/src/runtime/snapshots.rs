@@ -29,7 +29,6 @@ pub(super) struct Exits {
 }
 
 /// What the carrier tells about itself.
-#[derive(Default)]
 pub(super) struct Told {
     pub(super) counters: SnapshotCounters,
     pub(super) under_way: Vec<SnapshotUnderWay>,
