@@ -57,7 +57,7 @@ pub struct Config {
     /// Entry bytes per [`Ready::committed`](crate::Ready::committed), at least one entry; at most twice
     /// as many are handed out and not yet acknowledged.
     pub max_apply_bytes: usize,
-    /// Bytes of entries kept in memory although they are durable and applied, to feed lagging peers
+    /// Bytes of entries that a leader keeps in memory although they are durable and applied, to feed peers that lag a little
     /// without a [`Fetch`](crate::Fetch).
     pub max_cached_bytes: usize,
     /// The seed of the election timeouts. Group and id are mixed in, so that one seed per node is enough.

@@ -43,6 +43,7 @@ impl Raft {
             peer.got_on(commit, now);
         }
         self.advance_commit();
+        self.evict();
         self.confirm_round();
         Ok(())
     }

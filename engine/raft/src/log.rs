@@ -366,15 +366,17 @@ impl Log {
         }
     }
 
-    /// Lets go of entries at the front of the cache. Applied ones go above `soft_bytes`; committed ones
-    /// that a slow applier still needs go above `hard_bytes`, to be fetched again. What is not durable
+    /// Lets go of entries at the front of the cache. Applied ones go up to `needless`, and above `soft_bytes`; committed
+    /// ones that a slow applier still needs go above `hard_bytes`, to be fetched again. What is not durable
     /// or not committed stays: it is bounded by the leader's limit on uncommitted bytes.
-    pub(crate) fn evict(&mut self, soft_bytes: usize, hard_bytes: usize) {
-        while self.cached_bytes > soft_bytes {
+    pub(crate) fn evict(&mut self, needless: LogIndex, soft_bytes: usize, hard_bytes: usize) {
+        loop {
             let limit = if self.cached_bytes > hard_bytes {
                 self.appliable()
-            } else {
+            } else if self.cached_bytes > soft_bytes {
                 self.applied.min(self.durable)
+            } else {
+                self.applied.min(self.durable).min(needless)
             };
             match self.cache.front() {
                 Some(entry) if entry.index() <= limit => {
@@ -473,15 +475,17 @@ mod tests {
     fn the_cache_lets_go_only_of_what_can_be_fetched_again() {
         let mut log = log_of(&[1, 1, 1, 1]);
         log.offer(&mut Vec::new());
-        log.evict(0, 0);
+        log.evict(LogIndex(0), 0, 0);
         assert_eq!(log.first_cached(), LogIndex(1));
         log.durable_to(LogIndex(3));
         log.commit_to(LogIndex(4));
         log.hand_out(LogIndex(2), 0);
         log.applied_to(LogIndex(1));
-        log.evict(0, usize::MAX);
+        log.evict(LogIndex(0), usize::MAX, usize::MAX);
+        assert_eq!(log.first_cached(), LogIndex(1));
+        log.evict(LogIndex(4), usize::MAX, usize::MAX);
         assert_eq!(log.first_cached(), LogIndex(2));
-        log.evict(0, 0);
+        log.evict(LogIndex(0), 0, 0);
         assert_eq!(log.first_cached(), LogIndex(4));
         assert_eq!(log.uncommitted_bytes(), 0);
     }

@@ -10,7 +10,7 @@ use crate::error::{ProposeError, StepError};
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::message::{Message, MessageBody};
-use crate::progress::{FetchState, Progress};
+use crate::progress::{FetchState, Progress, ProgressMode};
 use crate::read_index::ReadIndex;
 use crate::ready::{AppendSequence, FetchPurpose, Snapshot};
 use crate::rng::Rng;
@@ -535,9 +535,16 @@ impl Raft {
         reason
     }
 
-    fn evict(&mut self) {
+    /// Entries stay in memory for peers that are fed as entries come. Who is away, or only begins, is fed from the log, and
+    /// a follower feeds nobody: so a group costs memory only while it is busy.
+    pub(crate) fn evict(&mut self) {
+        let fed = self.peers.iter();
+        let fed =
+            fed.filter(|peer| self.role == Role::Leader && peer.mode == ProgressMode::Pipeline);
+        let had_by_all = fed.map(|peer| peer.matched).min();
         let soft = self.config.max_cached_bytes;
         let hard = soft.saturating_add(self.config.max_uncommitted_bytes);
-        self.log.evict(soft, hard);
+        self.log
+            .evict(had_by_all.unwrap_or(LogIndex(u64::MAX)), soft, hard);
     }
 }

@@ -268,6 +268,13 @@ impl Cluster {
     }
 
     /// Lets go of the log up to `index`, as far as the state machine has flushed; it is flushed first.
+    /// The connection from `id` to `peer` breaks.
+    pub(crate) fn unreachable(&mut self, id: u64, peer: u64) {
+        if let Some(raft) = self.alive(id) {
+            raft.handle_unreachable(ReplicaId(peer));
+        }
+    }
+
     pub(crate) fn compact(&mut self, id: u64, index: LogIndex) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.flush();

@@ -93,6 +93,30 @@ fn everybody_learns_what_nobody_needs_any_more() {
 }
 
 #[test]
+fn entries_stay_in_memory_only_for_peers_that_are_fed_as_they_come() {
+    let mut cluster = committed_follower();
+    let cached = |cluster: &mut Cluster, proposals: usize| {
+        for _ in 0..proposals {
+            cluster.propose(1).unwrap();
+            cluster.settle();
+        }
+        cluster.advance(HEARTBEAT);
+        [1, 2, 3].map(|id| cluster.raft(id).cached_bytes())
+    };
+    assert_eq!(cached(&mut cluster, 10), [0, 0, 0]);
+    // A peer that does not answer is still fed, until it is known that it does not hear.
+    cluster.isolate(3);
+    let [leader, followers @ ..] = cached(&mut cluster, 1);
+    assert!(leader > 0);
+    assert_eq!(followers, [0, 0]);
+    cluster.unreachable(1, 3);
+    assert_eq!(cached(&mut cluster, 10), [0, 0, 0]);
+    cluster.heal();
+    cluster.advance(HEARTBEAT * 2);
+    assert_eq!(cluster.node(3).machine, cluster.node(1).machine);
+}
+
+#[test]
 fn a_peer_behind_the_cache_is_fed_from_the_log() {
     let mut cluster = Cluster::with(3, |mut options| {
         options.config.max_cached_bytes = 0;
