@@ -58,7 +58,7 @@ pub fn record(group: GroupId, replica: ReplicaId, voters: u64) -> ReplicaRecord 
         start: Bytes::new(),
         end: Bytes::new(),
         epoch: EPOCH,
-        tablet: TabletId(group.0),
+        pieces: TabletId(group.0).into(),
         conf_state: ConfState::of_voters((1..=voters).map(ReplicaId)),
         members: Members::new((1..=voters).map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

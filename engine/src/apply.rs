@@ -6,10 +6,10 @@
 use crate::reply::{Reply, Waiter};
 use crate::worker::{ApplyBatch, Read, ReadQuery, Switch};
 use pontoon_store::{
-    KeyValue, KvReader, KvSnapshot, Machine, Outcome, ReadError, ScanLimits, StateMachine, Store,
-    StoreError, View,
+    KeyValue, KvReader, KvSnapshot, Machine, Outcome, Pieces, ReadError, ScanLimits, StateMachine,
+    Store, StoreError, View,
 };
-use pontoon_types::{Entry, EntryKind, GroupId, LogIndex, TabletId};
+use pontoon_types::{Entry, EntryKind, GroupId, LogIndex};
 use std::collections::{HashSet, VecDeque};
 
 /// What is answered to a read of rows that cannot be read.
@@ -36,8 +36,8 @@ pub struct ApplyStage<S: Store, M = KeyValue> {
     /// Groups whose replica cannot go on, because what it would have to read is damaged. Nothing of them is applied or read
     /// until a snapshot takes the replica's place, or it leaves.
     lost: HashSet<GroupId>,
-    /// Those that are new, with the tablets of their replicas.
-    newly_lost: Vec<(GroupId, TabletId)>,
+    /// Those that are new, and where their replicas' rows are.
+    newly_lost: Vec<(GroupId, Pieces)>,
 }
 
 /// What happens between two entries.
@@ -226,13 +226,13 @@ impl<S: Store, M: StateMachine> ApplyStage<S, M> {
         tracing::error!(%group, %error, "a replica cannot apply its log");
         self.lost.insert(group);
         let record = self.machine.replica(group);
-        let tablet = record.map(|record| record.tablet);
-        self.newly_lost.extend(tablet.map(|tablet| (group, tablet)));
+        let pieces = record.map(|record| record.pieces.clone());
+        self.newly_lost.extend(pieces.map(|pieces| (group, pieces)));
     }
 
-    /// The groups that were lost since the last call, and the tablets of their replicas. Their workers are to hear
+    /// The groups that were lost since the last call, and where their replicas' rows are. Their workers are to hear
     /// of it before they hear of any progress.
-    pub fn take_lost(&mut self) -> Vec<(GroupId, TabletId)> {
+    pub fn take_lost(&mut self) -> Vec<(GroupId, Pieces)> {
         std::mem::take(&mut self.newly_lost)
     }
 
@@ -306,8 +306,8 @@ impl<V: View> DueReads<V> {
         self.serve_noting(|_, _| ());
     }
 
-    /// The same; names each group of which a read has met damage, and the tablet of its replica.
-    pub fn serve_noting(self, mut damaged: impl FnMut(GroupId, TabletId)) {
+    /// The same; names each group of which a read has met damage, and where its replica's rows are.
+    pub fn serve_noting(self, mut damaged: impl FnMut(GroupId, &Pieces)) {
         for (group, read) in self.reads {
             let reply = serve(&self.reader, group, &read).unwrap_or_else(|error| match error {
                 ReadError::StaleEpoch { .. } | ReadError::OutOfRange { .. } => Reply::StaleRead,
@@ -315,7 +315,7 @@ impl<V: View> DueReads<V> {
                 ReadError::Store(error) => {
                     tracing::error!(%group, %error, "a read failed");
                     if let Some(record) = self.reader.replica(group).filter(|_| error.is_damage()) {
-                        damaged(group, record.tablet);
+                        damaged(group, &record.pieces);
                     }
                     UNREADABLE
                 }

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use pontoon_store::keys::Space;
-use pontoon_store::{KvSnapshot, ReplicaRecord, ScanPage, StateHash, StoreError, View};
+use pontoon_store::{KvSnapshot, Pieces, ReplicaRecord, ScanPage, StateHash, StoreError, View};
 use pontoon_types::{GroupId, Instant, LogIndex, ReplicaId, TabletId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -236,7 +236,7 @@ impl<V: View> HeldStates<V> {
 /// A digest on its way. It does not hold the state that it reads.
 pub struct Work {
     place: Place,
-    tablet: TabletId,
+    pieces: Pieces,
     hash: StateHash,
     after: Option<Bytes>,
     rows: u64,
@@ -249,7 +249,7 @@ impl Work {
     pub fn new<V: View>(snapshot: &KvSnapshot<V>) -> Self {
         let shared = ReplicaRecord {
             replica: ReplicaId(0),
-            tablet: TabletId(0),
+            pieces: TabletId(0).into(),
             ..snapshot.record().clone()
         };
         let mut record = Vec::new();
@@ -258,7 +258,7 @@ impl Work {
         hash.push(b"", &record);
         Self {
             place: (snapshot.record().group, snapshot.applied()),
-            tablet: snapshot.record().tablet,
+            pieces: snapshot.record().pieces.clone(),
             hash,
             after: None,
             rows: 0,
@@ -272,10 +272,10 @@ impl Work {
         self.place
     }
 
-    /// The tablet that is read.
+    /// Where the rows are that are read.
     #[must_use]
-    pub const fn tablet(&self) -> TabletId {
-        self.tablet
+    pub const fn pieces(&self) -> &Pieces {
+        &self.pieces
     }
 
     /// Goes on with its state for about so many bytes of rows; the digest, if these were the last. `bytes` have been read of

@@ -69,7 +69,7 @@ fn record(group: u64, node: u64) -> ReplicaRecord {
             range: 1,
             membership: 1,
         },
-        tablet: TabletId(group),
+        pieces: TabletId(group).into(),
         conf_state: ConfState::of_voters([1, 2, 3].map(ReplicaId)),
         members: Members::new([1, 2, 3].map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

@@ -49,7 +49,7 @@ fn start(path: &Path, flush_interval: Option<Duration>, settings: LsmSettings) -
         start: Bytes::new(),
         end: Bytes::new(),
         epoch: EPOCH,
-        tablet: TabletId(1),
+        pieces: TabletId(1).into(),
         conf_state: ConfState::of_voters([ReplicaId(1)]),
         members: Members::new([(ReplicaId(1), NodeId(1))]),
         descriptor: Bytes::new(),

@@ -63,7 +63,7 @@ fn log() -> Vec<Entry> {
 fn pinned(replica: u64, tablet: u64, batch: usize) -> Vec<KvSnapshot<ModelView>> {
     let mut machine = KvMachine::open(ModelStore::new(1 << 20)).unwrap();
     let mut own = record(GROUP, replica, 3);
-    own.tablet = TabletId(tablet);
+    own.pieces = TabletId(tablet).into();
     machine.bootstrap(&[own], &[]).unwrap();
     let mut stage = ApplyStage::new(machine);
     for entries in log().chunks(batch) {

@@ -55,7 +55,7 @@ fn record() -> ReplicaRecord {
             range: 1,
             membership: 1,
         },
-        tablet: TabletId(5),
+        pieces: TabletId(5).into(),
         conf_state: ConfState::of_voters([1, 2, 3].map(ReplicaId)),
         members: Members::new([1, 2, 3].map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

@@ -51,7 +51,7 @@ fn record(replica: ReplicaId, tablet: u64) -> ReplicaRecord {
         start: Bytes::new(),
         end: Bytes::new(),
         epoch: Epoch::default(),
-        tablet: TabletId(tablet),
+        pieces: TabletId(tablet).into(),
         conf_state: ConfState::of_voters([1, 2].map(ReplicaId)),
         members: Members::new([1, 2].map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

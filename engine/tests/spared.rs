@@ -27,11 +27,11 @@ fn led() -> Cluster {
 
 /// Rows of the group are damaged on a node, and somebody has met them.
 fn meet_damage(cluster: &mut Cluster, node: u64) {
-    let (now, tablet) = (cluster.now, TabletId(1));
+    let (now, pieces) = (cluster.now, TabletId(1).into());
     let (group, is_stuck) = (GROUP, false);
     let input = Input::StateDamaged {
         group,
-        tablet,
+        pieces,
         is_stuck,
     };
     cluster.node(node).worker.handle(input, now);

@@ -26,7 +26,7 @@ fn alter(data_dir: &Path, shard: ShardId, key: &[u8]) {
     let store = LsmStore::open(&data_dir.join("store"), LsmSettings::default()).unwrap();
     let machine = KvMachine::open(store).unwrap();
     let record = machine.replicas().find(|record| record.shard == shard);
-    let tablet = record.unwrap().tablet;
+    let tablet = record.unwrap().pieces.first();
     let mut batch = WriteBatch::new();
     batch.put(tablet, Space::Data, key, b"nobody wrote this");
     let mut store = machine.into_store();

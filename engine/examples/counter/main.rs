@@ -64,7 +64,7 @@ fn replica_on(node: NodeId) -> ReplicaRecord {
             range: 1,
             membership: 1,
         },
-        tablet: TabletId(1),
+        pieces: TabletId(1).into(),
         conf_state: ConfState::of_voters(NODES.map(ReplicaId)),
         members: Members::new(NODES.map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

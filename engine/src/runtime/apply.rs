@@ -164,11 +164,11 @@ fn apply<M: StateMachine>(
     for snapshot in stage.take_marked() {
         shared.held.lock().hold(snapshot, clock::now());
     }
-    for (group, tablet) in stage.take_lost() {
+    for (group, pieces) in stage.take_lost() {
         let worker = worker_of(group, shared.mailboxes.len());
         shared.mailboxes[worker].tell(Input::StateDamaged {
             group,
-            tablet,
+            pieces,
             is_stuck: true,
         });
     }

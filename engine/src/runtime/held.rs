@@ -122,7 +122,7 @@ fn turn(mut work: Box<Work>, shared: &Shared) -> (usize, Option<Box<Work>>) {
         Err(error) => {
             tracing::error!(%group, %index, %error, "cannot hash a state");
             if error.is_damage() {
-                shared.state_damaged(group, work.tablet());
+                shared.state_damaged(group, work.pieces());
             }
             Some(DigestState::Failed)
         }
@@ -152,10 +152,11 @@ fn serve(
             bytes
         }
         Err(error) => {
-            let (group, tablet) = (snapshot.record().group, snapshot.record().tablet);
+            let record = snapshot.record();
+            let group = record.group;
             tracing::error!(%group, %error, "cannot read a held state");
             if error.is_damage() {
-                shared.state_damaged(group, tablet);
+                shared.state_damaged(group, &record.pieces);
             }
             waiter.reply(Reply::Unavailable {
                 reason: "the store could not be read",

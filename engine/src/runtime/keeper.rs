@@ -81,8 +81,8 @@ impl Keeper {
             return;
         }
         for record in self.shared.replicas.lock().values() {
-            if damaged.iter().any(|table| table.has_lost(record.tablet)) {
-                self.shared.state_damaged(record.group, record.tablet);
+            if damaged.iter().any(|table| table.has_lost(&record.pieces)) {
+                self.shared.state_damaged(record.group, &record.pieces);
             }
         }
         self.apply.tell(ApplyJob::Shed);

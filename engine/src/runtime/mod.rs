@@ -36,8 +36,8 @@ use held::HeldJob;
 use mailbox::Mailbox;
 pub use open::Opened;
 use parking_lot::Mutex;
-use pontoon_store::{LsmMonitor, LsmView, ReplicaRecord};
-use pontoon_types::{GroupId, LogIndex, NodeId, TabletId};
+use pontoon_store::{LsmMonitor, LsmView, Pieces, ReplicaRecord};
+use pontoon_types::{GroupId, LogIndex, NodeId};
 use pontoon_wal::{Pressure, SyncMode, Wal, WalStats};
 use readers::ReadJob;
 pub use recover::ReplicaSurvey;
@@ -122,11 +122,11 @@ struct Shared {
 }
 
 impl Shared {
-    /// Rows of a tablet cannot be read: its replica is to be rebuilt.
-    fn state_damaged(&self, group: GroupId, tablet: TabletId) {
+    /// Some of a replica's rows cannot be read: it is to be rebuilt.
+    fn state_damaged(&self, group: GroupId, pieces: &Pieces) {
         self.mailboxes[worker_of(group, self.mailboxes.len())].tell(Input::StateDamaged {
             group,
-            tablet,
+            pieces: pieces.clone(),
             is_stuck: false,
         });
     }

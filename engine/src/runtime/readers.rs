@@ -22,7 +22,7 @@ pub(super) fn run(jobs: &Receiver<ReadJob>, shared: &Shared) {
     while let Ok(job) = jobs.recv() {
         match job {
             ReadJob::Serve(reads) => {
-                reads.serve_noting(|group, tablet| shared.state_damaged(group, tablet));
+                reads.serve_noting(|group, pieces| shared.state_damaged(group, pieces));
             }
             ReadJob::Fetch { worker, fetch } => fetch_entries(worker, fetch, shared),
             ReadJob::Finish => return,

@@ -179,7 +179,7 @@ mod tests {
             start: Bytes::new(),
             end: Bytes::new(),
             epoch: Epoch::default(),
-            tablet,
+            pieces: tablet.into(),
             conf_state: ConfState::of_voters([ReplicaId(1)]),
             members: Members::new([(ReplicaId(1), NodeId(1))]),
             descriptor: Bytes::new(),

@@ -5,10 +5,10 @@ use crate::config::EngineConfig;
 use crate::reply::{Reply, Waiter};
 use crate::status::{GroupStatus, MemberStatus, RoleName};
 use pontoon_raft::{ConfigError, ProposeError, Raft, ReadError, Ready, Restored};
-use pontoon_store::ReplicaRecord;
+use pontoon_store::{Pieces, ReplicaRecord};
 use pontoon_types::{
     ConfChange, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId,
-    TabletId, Term, mutant,
+    Term, mutant,
 };
 use std::collections::VecDeque;
 
@@ -64,8 +64,8 @@ pub(crate) struct Group {
     pub(crate) made: Option<(u64, ReplicaId)>,
     /// The replica of which this leader has said, in its term, that it can be spared.
     pub(crate) spared: Option<(Term, ReplicaId)>,
-    /// The tablet with whose damage this replica has asked whether it can be spared.
-    pub(crate) damaged: Option<TabletId>,
+    /// Where the rows were with whose damage this replica has asked whether it can be spared.
+    pub(crate) damaged: Option<Pieces>,
     /// When it leaves the node, if it was removed.
     pub(crate) leave_at: Option<Instant>,
     /// When it asks whether it still is a member, if nobody is heard until then.

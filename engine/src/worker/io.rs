@@ -5,7 +5,7 @@ use crate::reply::{Reply, Waiter};
 use crate::status::GroupStatus;
 use bytes::Bytes;
 use pontoon_raft::{FetchPurpose, Message};
-use pontoon_store::ReplicaRecord;
+use pontoon_store::{Pieces, ReplicaRecord};
 use pontoon_types::{
     ConfState, Entry, Epoch, GroupId, LogIndex, LogPosition, NodeId, ReplicaId, ShardId, TabletId,
     Term,
@@ -77,8 +77,8 @@ pub enum Input {
     StateDamaged {
         /// The group.
         group: GroupId,
-        /// The tablet that they are in. If the replica has another one by now, it is not concerned.
-        tablet: TabletId,
+        /// Where its rows are. If they are elsewhere by now, it is not concerned.
+        pieces: Pieces,
         /// Whether it cannot apply its log any more.
         is_stuck: bool,
     },
@@ -193,8 +193,8 @@ impl fmt::Debug for Input {
                 write!(f, "Fetched({group}, {} entries)", entries.len())
             }
             Self::LogUnreadable { group } => write!(f, "LogUnreadable({group})"),
-            Self::StateDamaged { group, tablet, .. } => {
-                write!(f, "StateDamaged({group}, in tablet {tablet})")
+            Self::StateDamaged { group, pieces, .. } => {
+                write!(f, "StateDamaged({group}, in tablet {})", pieces.first())
             }
             Self::PeerLost { node } => write!(f, "PeerLost({node})"),
             Self::Campaign { group } => write!(f, "Campaign({group})"),

@@ -13,9 +13,9 @@ use super::group::Group;
 use crate::frame::Lane;
 use crate::status::Loss;
 use pontoon_raft::Role;
+use pontoon_store::Pieces;
 use pontoon_types::{
-    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, TabletId, Term,
-    Transition,
+    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, Term, Transition,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Worker {
     pub(super) fn state_damaged(
         &mut self,
         group: GroupId,
-        tablet: TabletId,
+        pieces: Pieces,
         is_stuck: bool,
         now: Instant,
     ) {
@@ -137,11 +137,11 @@ impl Worker {
             return;
         };
         let group = &mut self.groups[slot];
-        if group.record.tablet != tablet {
+        if !group.record.pieces.overlaps(&pieces) {
             return;
         }
         let (id, replica, term) = (group.id(), group.raft.id(), group.raft.term());
-        group.damaged = Some(tablet);
+        group.damaged = Some(pieces);
         if is_stuck || group.spare(replica) {
             return self.give_up(slot, now);
         }
@@ -187,7 +187,9 @@ impl Worker {
         };
         let group = &self.groups[slot];
         let leader = group.raft.leader().and_then(|leader| group.node_of(leader));
-        let is_meant = group.raft.id() == replica && group.damaged == Some(group.record.tablet);
+        let damaged = group.damaged.as_ref();
+        let is_here = damaged.is_some_and(|damaged| damaged.overlaps(&group.record.pieces));
+        let is_meant = group.raft.id() == replica && is_here;
         if is_meant && group.raft.term() == term && leader == Some(from) {
             self.give_up(slot, now);
         }
@@ -318,7 +320,7 @@ mod tests {
             start: bytes::Bytes::new(),
             end: bytes::Bytes::new(),
             epoch: Epoch::default(),
-            tablet: TabletId(1),
+            pieces: pontoon_types::TabletId(1).into(),
             conf_state: conf_state.clone(),
             members: Members::new(nodes.map(|(id, node)| (ReplicaId(id), NodeId(node)))),
             descriptor: bytes::Bytes::new(),

@@ -199,7 +199,7 @@ impl Worker {
             start: bytes::Bytes::new(),
             end: bytes::Bytes::new(),
             epoch: Epoch::default(),
-            tablet: TabletId(0),
+            pieces: TabletId(0).into(),
             conf_state: pontoon_types::ConfState::default(),
             members: Members::new([(message.from, from), (message.to, self.node)]),
             descriptor: bytes::Bytes::new(),

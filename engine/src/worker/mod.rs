@@ -318,9 +318,9 @@ impl Worker {
             }
             Input::StateDamaged {
                 group,
-                tablet,
+                pieces,
                 is_stuck,
-            } => self.state_damaged(group, tablet, is_stuck, now),
+            } => self.state_damaged(group, pieces, is_stuck, now),
             Input::PeerLost { node } => self.peer_lost(node),
             Input::Campaign { group } => {
                 if let Some(slot) = self.slot(group) {

@@ -86,7 +86,7 @@ impl Worker {
         record: Box<ReplicaRecord>,
         now: Instant,
     ) {
-        let tablet = record.tablet;
+        let tablet = record.pieces.first();
         let slot = self.usable(record.group).filter(|slot| {
             let group = &self.groups[*slot];
             group.raft.id() == message.to && group.speaks_for(message.from, from)
@@ -95,7 +95,7 @@ impl Worker {
             return self.discard(tablet);
         };
         if let Some((_, unused)) = self.groups[slot].staged.replace((*last, record)) {
-            self.discard(unused.tablet);
+            self.discard(unused.pieces.first());
         }
         let was_blank = !self.groups[slot].is_initialised();
         if let Err(error) = self.groups[slot].raft.step(message, now) {
@@ -137,7 +137,7 @@ impl Worker {
     /// What was staged and not taken.
     pub(super) fn discard_unused(&mut self, slot: usize) {
         if let Some((_, record)) = self.groups[slot].staged.take() {
-            self.discard(record.tablet);
+            self.discard(record.pieces.first());
         }
     }
 

@@ -142,7 +142,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     stager.finish()?;
     let record = ReplicaRecord {
-        tablet,
+        pieces: tablet.into(),
         ..record(1)
     };
     late.install(record, snapshot.applied())?;

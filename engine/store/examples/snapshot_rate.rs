@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         let began = Instant::now();
         let record = ReplicaRecord {
-            tablet,
+            pieces: tablet.into(),
             ..record(MOVED.0)
         };
         machine.install(record, LogIndex(applied))?;

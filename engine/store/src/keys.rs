@@ -1,8 +1,8 @@
 //! How rows are named: `tablet id (1 to 9 bytes) | space (1 byte) | the key`.
 //!
 //! A tablet is a local incarnation of a key range (`docs/architecture.md`): a split shares it, an
-//! installed snapshot gets a new one, so nothing old can come back into a live range. The space byte
-//! leaves room in every tablet for rows that are not a user's, such as sessions.
+//! installed snapshot gets a new one, so nothing old can come back into a live range. Which half of a split has a row is
+//! told by its key: in a shared tablet there is no room for rows that are not a user's.
 //!
 //! Ids below 240 are one byte. A larger one is `0xf0 + n - 1` and its `n` bytes, the highest first,
 //! without zeros before them. Ids so written sort as the numbers do, which keeps a tablet's rows together

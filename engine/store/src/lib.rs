@@ -10,13 +10,14 @@
 //!   that was lost. [`Durability`] says, from any thread, below which index a group's log may be cut.
 //!   [`LsmStore`] is on disk, [`ModelStore`] in memory for the simulator and for tests.
 //! - A [`Machine`]: executes the commands of many groups in one batch, keeps the durable records of the replicas on this
-//!   node, and takes and installs snapshots of them. What a command does is a [`StateMachine`]'s to say: that of
+//!   node, splits and merges them without moving rows, and takes and installs snapshots of them. What a command does is a [`StateMachine`]'s to say: that of
 //!   [`KvMachine`] executes [`Command`](pontoon_types::Command)s. [`KvReader`] reads a pinned version.
 //!
 //! # How rows are named
 //!
 //! `tablet (1 to 9 bytes) | space (1 byte) | key`, see [`keys`]. Tablet 0 is the node's own and has the
-//! applied indexes, replica records and named rows; every other tablet has rows of one key range.
+//! applied indexes, replica records and named rows; every other tablet has users' rows. A replica has [`Pieces`] of
+//! tablets: normally one, all of it.
 //!
 //! # Threads
 //!
@@ -35,6 +36,7 @@ pub mod keys;
 mod kv;
 mod lsm;
 mod model;
+mod pieces;
 mod store;
 
 pub use batch::WriteBatch;
@@ -49,4 +51,5 @@ pub use lsm::{
     ScrubCounters, Shed,
 };
 pub use model::{ModelStager, ModelStore, ModelView};
+pub use pieces::{Piece, Pieces};
 pub use store::{Row, Store, View};

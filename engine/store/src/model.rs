@@ -7,7 +7,7 @@
 //! finished flush held.
 
 use crate::durability::{AppliedIndexes, Reached};
-use crate::{Durability, Row, Stager, Store, StoreError, View, WriteBatch, keys};
+use crate::{Durability, Piece, Row, Stager, Store, StoreError, View, WriteBatch, keys};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_types::{GroupId, LogIndex, TabletId};
@@ -189,7 +189,7 @@ impl Store for ModelStore {
     }
 
     /// There is nothing that could be given back without looking at rows.
-    fn drop_tablets(&mut self, _: &[TabletId]) -> Result<(), StoreError> {
+    fn drop_pieces(&mut self, _: &[Piece]) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The two traits that the state machine stands on, and what every store keeps to.
 
-use crate::{Durability, Stager, StoreError, WriteBatch};
+use crate::{Durability, Piece, Stager, StoreError, WriteBatch};
 use bytes::Bytes;
 use pontoon_types::{GroupId, LogIndex, TabletId};
 
@@ -69,13 +69,13 @@ pub trait Store: Send + 'static {
     /// If the store has failed, or the process cannot do more.
     fn stager(&mut self, tablet: TabletId) -> Result<Self::Stager, StoreError>;
 
-    /// Begins to give back the space of tablets that nothing refers to any more, where it can be had without reading rows.
-    /// That goes on in the background, and not before everything written so far is durable: a crash must not bring
-    /// back a reference to what is gone by then. Some rows stay, and some that were deleted may be back.
+    /// Begins to give back the space of tablets, or parts of them, that nothing refers to any more, where it can be had without
+    /// reading rows. That goes on in the background, and not before everything written so far is durable: a crash must not
+    /// bring back a reference to what is gone by then. Some rows stay, and some that were deleted may be back.
     ///
     /// # Errors
     /// If the store has failed.
-    fn drop_tablets(&mut self, tablets: &[TabletId]) -> Result<(), StoreError>;
+    fn drop_pieces(&mut self, pieces: &[Piece]) -> Result<(), StoreError>;
 
     /// Whether that is still going on.
     fn is_dropping(&self) -> bool;
@@ -91,7 +91,7 @@ pub trait Store: Send + 'static {
 ///
 /// While it lives it keeps memory and files alive: keep a [`Store::view`] for a batch of reads, and what [`Store::hold`] gives for
 /// one transfer that makes progress, not longer.
-pub trait View: Clone + Send + 'static {
+pub trait View: Clone + Send + Sync + 'static {
     /// What it keeps in memory that the store itself has let go: parts, which other views may share, each with a name of its
     /// own and its bytes.
     fn kept_memory(&self) -> Vec<(usize, u64)> {

@@ -220,7 +220,7 @@ fn a_big_tablet_goes_without_a_look_at_its_rows() {
         }
         stager.finish().unwrap();
         let record = ReplicaRecord {
-            tablet,
+            pieces: tablet.into(),
             ..record(1)
         };
         machine.install(record, LogIndex(applied)).unwrap();

@@ -208,7 +208,7 @@ fn a_replica_is_never_redefined<H: Harness>() {
     );
     assert_eq!(machine.get_local("mark").unwrap(), None);
     let (one, mut two) = (record(6), record(6));
-    two.tablet.0 += 1;
+    two.pieces = record(7).pieces;
     let refused = machine.bootstrap(&[one, two], &[]);
     assert!(
         matches!(

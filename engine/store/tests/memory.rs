@@ -57,7 +57,7 @@ fn many_times_its_memory_is_written_staged_read_and_scanned_within_it() {
     }
     stager.finish().unwrap();
     let mut moved = record(2);
-    moved.tablet = tablet;
+    moved.pieces = tablet.into();
     machine.install(moved, LogIndex(1)).unwrap();
     for group in [1, 2] {
         let snapshot = machine.snapshot(GroupId(group)).unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use pontoon_store::{DamagedTable, KvMachine, LsmSettings, LsmStore, ReadError, Shed, Store};
-use pontoon_types::{GroupId, ShardId, TabletId};
+use pontoon_types::{GroupId, LogIndex, ShardId, TabletId};
 use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ fn a_flipped_byte_of_a_row_is_found_and_costs_only_the_groups_in_its_block() {
     assert_eq!(damaged.tablets, (TabletId(0), TabletId(300)));
     assert!(!damaged.has_lost_local_rows(), "{damaged:?}");
     let lost: Vec<_> = [100, 200, 300]
-        .map(|tablet| damaged.has_lost(TabletId(tablet)))
+        .map(|tablet| damaged.has_lost(&TabletId(tablet).into()))
         .into();
     assert_eq!(lost.iter().filter(|lost| **lost).count(), 1, "{damaged:?}");
     assert_eq!(machine.store().stats().scrub.damaged, 1);
@@ -131,7 +131,7 @@ fn a_flipped_byte_anywhere_is_found_and_whoever_can_read_all_their_rows_has_lost
                 let from = group.to_string();
                 let range = (from.as_bytes(), &b""[..]);
                 let page = reader.scan(GroupId(group), ShardId(10 * group), EPOCH, range, NO_LIMIT);
-                let is_lost = found[0].has_lost(TabletId(100 * group));
+                let is_lost = found[0].has_lost(&TabletId(100 * group).into());
                 assert!(page.is_ok() || is_lost, "at {at}: {found:?}");
             }
         }
@@ -240,6 +240,50 @@ fn a_damaged_table_goes_when_those_who_have_lost_rows_have_left_it() {
     drop(machine);
     assert!(!table.exists());
     whole(&open(&harness, None));
+}
+
+#[test]
+fn of_two_who_share_a_tablet_only_the_one_with_the_lost_rows_is_concerned() {
+    let harness = written();
+    let mut machine = open(&harness, None);
+    let at = key(2, 1000);
+    let mut parent = machine.replica(GroupId(2)).unwrap().clone();
+    let mut child = parent.clone();
+    (child.group, child.start) = (GroupId(9), at.clone().into());
+    parent.end = at.into();
+    parent.epoch.range += 1;
+    let child = Some((child, LogIndex(1)));
+    assert!(machine.split(parent, LogIndex(2001), child).unwrap());
+    machine.store_mut().flush().unwrap();
+    let table = biggest_table(harness.0.path());
+    flip(&table, position(&table, &value(2, 1500)));
+    let found = scrubbed(&machine);
+    let has_lost = |machine: &KvMachine<LsmStore>, group| {
+        let record = machine.replica(GroupId(group)).unwrap();
+        found[0].has_lost(&record.pieces)
+    };
+    assert_eq!(
+        [1, 2, 9, 3].map(|group| has_lost(&machine, group)),
+        [false, false, true, false]
+    );
+
+    // When that one has left the table goes, and the other one's rows stay.
+    assert_eq!(shed(&mut machine), Shed::Idle, "it is still here");
+    machine.remove(GroupId(9)).unwrap();
+    assert_eq!(shed(&mut machine), Shed::Done);
+    while machine.reclaim(100).unwrap() {}
+    let rows = |machine: &KvMachine<LsmStore>| {
+        let snapshot = machine.snapshot(GroupId(2)).unwrap();
+        snapshot.rows(None).map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let kept = rows(&machine);
+    assert_eq!(kept.len(), 999);
+    for (i, (_, kept)) in (1..).zip(&kept) {
+        assert_eq!(text(kept), value(2, i));
+    }
+    drop(machine);
+    assert!(!table.exists());
+    assert_eq!(rows(&open(&harness, None)), kept);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn stage<S: Store, V: View>(machine: &mut KvMachine<S>, from: &KvSnapshot<V>) ->
     stager.finish().unwrap();
     let replica = ReplicaId(7);
     ReplicaRecord {
-        tablet,
+        pieces: tablet.into(),
         replica,
         ..from.record().clone()
     }
@@ -87,7 +87,7 @@ fn a_snapshot_arrives_whole_beside_everything_else<H: Harness>() {
     apply(&mut receiver, &[put(1, 1_001, "1zzz", "behind")]);
     assert_eq!(rows(&receiver.reader(), 1).len(), 301);
     reclaim_all(&mut receiver);
-    assert_eq!(tablets(&receiver), [200, record.tablet.0]);
+    assert_eq!(tablets(&receiver), [200, record.pieces.first().0]);
     receiver.store_mut().flush().unwrap();
     let receiver = reopen(&mut there, receiver);
     assert_eq!(rows(&receiver.reader(), 1).len(), 301);
@@ -126,7 +126,10 @@ fn a_crash_leaves_the_old_state_or_the_new_and_the_log_makes_it_the_new<H: Harne
         assert_eq!(tablets(&receiver), [100]);
 
         let again = stage(&mut receiver, &pinned);
-        assert!(again.tablet > record.tablet, "an id is used once");
+        assert!(
+            again.pieces.first() > record.pieces.first(),
+            "an id is used once"
+        );
         receiver.install(again.clone(), LogIndex(99)).unwrap();
         if flushed {
             receiver.store_mut().flush().unwrap();
@@ -145,7 +148,7 @@ fn a_crash_leaves_the_old_state_or_the_new_and_the_log_makes_it_the_new<H: Harne
             "flushed: {flushed}"
         );
         reclaim_all(&mut receiver);
-        assert_eq!(tablets(&receiver), [again.tablet.0]);
+        assert_eq!(tablets(&receiver), [again.pieces.first().0]);
     }
 }
 

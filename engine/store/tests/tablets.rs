@@ -142,7 +142,10 @@ impl<H: Harness> World<H> {
     }
 
     fn remember(&mut self, group: u64) {
-        let tablet = self.machine().replica(GroupId(group)).map(|at| at.tablet.0);
+        let tablet = self
+            .machine()
+            .replica(GroupId(group))
+            .map(|at| at.pieces.first().0);
         let log = self.log(group);
         let state = (log.applied.0, hash_of(&log.rows));
         log.past
@@ -242,7 +245,7 @@ impl<H: Harness> World<H> {
         // Ahead of what is here, or of nothing if the replica comes back.
         let applied = LogIndex(log.applied.0 + 5);
         let record = ReplicaRecord {
-            tablet,
+            pieces: tablet.into(),
             ..record(group)
         };
         let past = std::mem::take(&mut log.past);
@@ -270,7 +273,7 @@ impl<H: Harness> World<H> {
             let id = GroupId(*group);
             if let Some(found) = machine.snapshot(id) {
                 let state = (
-                    found.record().tablet.0,
+                    found.record().pieces.first().0,
                     found.applied().0,
                     found.hash().unwrap(),
                 );
@@ -282,7 +285,7 @@ impl<H: Harness> World<H> {
             match &log.installed {
                 Some((record, applied)) => {
                     let is_here =
-                        machine.replica(id).map(|found| found.tablet) == Some(record.tablet);
+                        machine.replica(id).map(|found| &found.pieces) == Some(&record.pieces);
                     if !is_here {
                         // It may have left before it came back, and its index have been higher.
                         if machine.applied(id) >= *applied {
@@ -334,7 +337,7 @@ impl<H: Harness> World<H> {
             self.machine().store_mut().flush().unwrap();
             H::settle(self.machine().store());
             let machine = self.machine();
-            let used: BTreeSet<_> = machine.replicas().map(|at| at.tablet).collect();
+            let used: BTreeSet<_> = machine.replicas().map(|at| at.pieces.first()).collect();
             for (key, _) in dump(&machine.store().view()) {
                 let tablet: TabletId = tablet_of(&key).unwrap();
                 assert!(

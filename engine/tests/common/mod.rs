@@ -59,7 +59,7 @@ pub fn record(group: GroupId, replica: u64, nodes: u64) -> ReplicaRecord {
             range: 1,
             membership: 1,
         },
-        tablet: TabletId(group.0),
+        pieces: TabletId(group.0).into(),
         conf_state: ConfState::of_voters((1..=nodes).map(ReplicaId)),
         members: Members::new((1..=nodes).map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::new(),

@@ -244,7 +244,7 @@ mod tests {
                 start: Bytes::new(),
                 end: Bytes::new(),
                 epoch: Epoch::default(),
-                tablet: TabletId(3),
+                pieces: TabletId(3).into(),
                 conf_state: configurations[0].clone(),
                 members: members.clone(),
                 descriptor: Bytes::new(),
@@ -355,6 +355,6 @@ mod tests {
             ReplicaId(record.replica.0 + 1)
         );
         assert_eq!(record.epoch.membership, 2);
-        assert_eq!(record.tablet, changed.record.tablet);
+        assert_eq!(record.pieces, changed.record.pieces);
     }
 }

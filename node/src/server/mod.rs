@@ -302,7 +302,7 @@ fn record_of(shard: &ShardDescriptor, node: NodeId) -> Option<ReplicaRecord> {
         start: shard.start.clone(),
         end: shard.end.clone().unwrap_or_default(),
         epoch: shard.epoch,
-        tablet: shard.initial_tablet(),
+        pieces: shard.initial_tablet().into(),
         conf_state: shard.conf_state(),
         members: Members::new(shard.replicas.iter().map(|one| (one.replica, one.node))),
         descriptor: Bytes::from(descriptor),

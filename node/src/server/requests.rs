@@ -424,7 +424,7 @@ mod tests {
             start: Bytes::new(),
             end: Bytes::new(),
             epoch,
-            tablet: TabletId(1),
+            pieces: TabletId(1).into(),
             conf_state,
             members: Members::new(nodes.map(placed)),
             descriptor: encoded.into(),

@@ -223,7 +223,7 @@ impl Node {
             path: table.path.display().to_string(),
             offset: table.offset,
             lost_shards: (replicas.iter())
-                .filter(|record| table.has_lost(record.tablet))
+                .filter(|record| table.has_lost(&record.pieces))
                 .map(|record| record.shard.0)
                 .collect(),
             lost_local: table.has_lost_local_rows(),

@@ -562,7 +562,7 @@ fn records_of(
             start: shard.start.clone(),
             end: shard.end.clone().unwrap_or_default(),
             epoch: shard.epoch,
-            tablet: TabletId(shard.group.0),
+            pieces: TabletId(shard.group.0).into(),
             conf_state: shard.conf_state(),
             members: Members::new(shard.replicas.iter().map(|one| (one.replica, one.node))),
             descriptor: descriptor.into(),

@@ -196,7 +196,7 @@ impl<S: Store> Carrier<S> {
                 self.counters.received += 1;
                 let record = ReplicaRecord {
                     replica: one.message.to,
-                    tablet,
+                    pieces: tablet.into(),
                     ..one.record
                 };
                 let input = Input::SnapshotStaged {

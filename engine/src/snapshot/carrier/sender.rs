@@ -142,14 +142,14 @@ impl<S: Store> Carrier<S> {
             }
             Err(error) => {
                 tracing::error!(%group, %error, "cannot read what a snapshot is to hold");
-                let tablet = snapshot.record().tablet;
+                let pieces = snapshot.record().pieces.clone();
                 if error.is_damage() {
                     let is_stuck = false;
                     self.tell(
                         group,
                         Input::StateDamaged {
                             group,
-                            tablet,
+                            pieces,
                             is_stuck,
                         },
                     );

@@ -57,7 +57,7 @@ pub(crate) fn record(group: u64) -> ReplicaRecord {
         start: bytes::Bytes::new(),
         end: bytes::Bytes::new(),
         epoch: Epoch::default(),
-        tablet: TabletId(group),
+        pieces: TabletId(group).into(),
         conf_state: ConfState::of_voters([ReplicaId(1)]),
         members: Members::new([(ReplicaId(1), NodeId(1))]),
         descriptor: bytes::Bytes::new(),

@@ -1,12 +1,14 @@
 //! Applying committed entries.
 
 mod force;
+mod reshape;
 
-use super::tablets::{NEXT_TABLET, Tablets};
+use super::tablets::{NEXT_TABLET, Tablets, first_shared};
 use super::{KeyValue, KvReader, KvSnapshot, Outcome, ReplicaRecord, State, StateMachine};
 use crate::keys::{self, LOCAL_TABLET, Space};
 use crate::{Durability, Store, StoreError, View, WriteBatch};
 use bytes::Bytes;
+use pontoon_types::codec::DecodeError;
 use pontoon_types::{ConfChange, Entry, EntryKind, GroupId, LogIndex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,20 +61,26 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     pub fn open_with(store: S, commands: M) -> Result<Self, StoreError> {
         let from = keys::prefix(LOCAL_TABLET, Space::Replica);
         let to = keys::prefix_end(LOCAL_TABLET, Space::Replica);
-        let mut records = BTreeMap::new();
+        let mut records = BTreeMap::<_, Arc<ReplicaRecord>>::new();
         for row in store.view().range(&from, &to) {
             let (key, value) = row?;
             let damaged = |source| StoreError::DamagedRow {
                 row: format!("a replica's record (key {key:x?})"),
                 source,
             };
-            let group = keys::group_of(&key).ok_or(damaged(
-                pontoon_types::codec::DecodeError::Invalid {
-                    what: "not a group",
-                },
-            ))?;
+            let group = keys::group_of(&key).ok_or(damaged(DecodeError::Invalid {
+                what: "not a group",
+            }))?;
             let record = ReplicaRecord::decode(group, &value).map_err(damaged)?;
             records.insert(group, Arc::new(record));
+        }
+        if let Some(group) = first_shared(records.values().map(|record| &**record)) {
+            return Err(StoreError::DamagedRow {
+                row: format!("the record of group {group}'s replica"),
+                source: DecodeError::Invalid {
+                    what: "another replica has rows in its tablet",
+                },
+            });
         }
         let mut machine = Self {
             store,
@@ -98,7 +106,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// repeated.
     ///
     /// # Errors
-    /// If a record is invalid, or contradicts one that is there, or the store could not write.
+    /// If a record is invalid, contradicts one that is there, or has a tablet that is not new; or the store could not write.
     pub fn bootstrap(
         &mut self,
         records: &[ReplicaRecord],
@@ -116,12 +124,25 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
                 Some(_) => return Err(StoreError::ReplicaExists { group }),
                 None => new.insert(group, record),
             };
+            if record
+                .pieces
+                .iter()
+                .any(|piece| !self.tablets.is_new(piece.tablet))
+            {
+                let what = "its tablet is not new";
+                return Err(StoreError::InvalidRecord { group, what });
+            }
             put_record(&mut batch, record);
         }
         for (name, value) in named {
             batch.put(LOCAL_TABLET, Space::Named, name.as_bytes(), value);
         }
-        let highest = new.values().map(|record| record.tablet).max();
+        if let Some(group) = first_shared(new.values().copied()) {
+            let what = "another replica has rows in its tablet";
+            return Err(StoreError::InvalidRecord { group, what });
+        }
+        let tablets = new.values().flat_map(|record| record.pieces.iter());
+        let highest = tablets.map(|piece| piece.tablet).max();
         if let Some(end) = highest.and_then(|highest| self.tablets.end_above(highest)) {
             let (name, value) = (NEXT_TABLET.as_bytes(), end.to_be_bytes());
             batch.put(LOCAL_TABLET, Space::Named, name, &value);
@@ -319,7 +340,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     }
 
     /// Puts a snapshot in a replica's place, or makes the replica with it: from here on this is its record, and what is in the
-    /// record's tablet its state, which has applied everything up to `applied`.
+    /// record's one tablet its state, which has applied everything up to `applied`.
     ///
     /// It is as durable as whatever is written. Its commit point is a record in the log, from which the call is repeated
     /// after a crash, if the store has not come that far.
@@ -328,7 +349,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// If the record is invalid or the store cannot write; nothing has changed then.
     ///
     /// # Panics
-    /// If the replica that is here has applied as much already.
+    /// If the replica that is here has applied as much already, or a replica has rows in the tablet.
     pub fn install(&mut self, record: ReplicaRecord, applied: LogIndex) -> Result<(), StoreError> {
         let group = record.group;
         record
@@ -339,12 +360,26 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
             old.is_none_or(|old| old.applied < applied),
             "group {group}: a snapshot at {applied} for a replica that is there already"
         );
-        let old = old.map(|old| old.record.tablet);
+        let Some(tablet) = record.pieces.whole() else {
+            let what = "a snapshot is put into one tablet, and nothing else is in it";
+            return Err(StoreError::InvalidRecord { group, what });
+        };
+        // One that was begun in this life is new. In a former one it was as well, if nothing has come of it yet.
+        let old = old.map(|old| Arc::clone(&old.record));
+        if !self.tablets.is_staging(tablet) {
+            let mut live = self.replicas().flat_map(|record| record.pieces.iter());
+            assert!(
+                live.all(|piece| piece.tablet != tablet),
+                "group {group}: tablet {tablet} is in use, or was"
+            );
+        }
         let mut batch = WriteBatch::new();
         put_record(&mut batch, &record);
         batch.set_applied(group, applied);
         self.store.write(&mut batch)?;
-        self.tablets.installed(record.tablet, old);
+        self.tablets.end_staging(tablet);
+        self.tablets
+            .are_garbage(old.iter().flat_map(|old| old.pieces.iter()));
         self.adopt(Arc::new(record));
         Ok(())
     }
@@ -357,14 +392,14 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         let Some(state) = self.groups.get(&group) else {
             return Ok(());
         };
-        let tablet = state.record.tablet;
+        let pieces = state.record.pieces.clone();
         let mut batch = WriteBatch::new();
         batch.delete(LOCAL_TABLET, Space::Replica, &group.0.to_be_bytes());
         batch.forget_applied(group);
         self.store.write(&mut batch)?;
         self.groups.remove(&group);
         Arc::make_mut(&mut self.records).remove(&group);
-        self.tablets.is_garbage(tablet);
+        self.tablets.are_garbage(pieces.iter());
         Ok(())
     }
 

@@ -96,9 +96,11 @@ impl<V: View> KvReader<V> {
         if key.len() > MAX_STORED_KEY_BYTES {
             return Ok(None); // The tree panics at a key that it could not hold.
         }
-        Ok(self
-            .view
-            .get(&keys::stored_key(record.tablet, Space::Data, key))?)
+        Ok(self.view.get(&keys::stored_key(
+            record.pieces.tablet(key),
+            Space::Data,
+            key,
+        ))?)
     }
 
     /// The rows from `from` up to, and without, `to`, as far as the shard has them; an empty `to`
@@ -123,34 +125,34 @@ impl<V: View> KvReader<V> {
         // most one comes before it; an overlong `to` is looked at row by row.
         let is_storable = |key: &[u8]| key.len() <= MAX_STORED_KEY_BYTES;
         let shortened = &from[..from.len().min(MAX_STORED_KEY_BYTES)];
-        let first = keys::stored_key(record.tablet, Space::Data, shortened);
-        let behind = match [to, &record.end]
+        let end = [to, &record.end]
             .into_iter()
             .filter(|end| !end.is_empty() && is_storable(end))
-            .min()
-        {
-            Some(end) => keys::stored_key(record.tablet, Space::Data, end),
-            None => keys::prefix_end(record.tablet, Space::Data).to_vec(),
-        };
-        let key_start = keys::prefix(record.tablet, Space::Data).len();
+            .min();
         let mut page = ScanPage::default();
         let mut bytes = 0;
-        for row in self.view.range(&first, &behind) {
-            let (stored, value) = row?;
-            let key = stored.slice(key_start..);
-            if !is_storable(from) && key < from {
+        for piece in record.pieces.iter() {
+            let Some((first, behind)) = piece.stored_range(shortened, end) else {
                 continue;
+            };
+            let key_start = keys::prefix(piece.tablet, Space::Data).len();
+            for row in self.view.range(&first, &behind) {
+                let (stored, value) = row?;
+                let key = stored.slice(key_start..);
+                if !is_storable(from) && key < from {
+                    continue;
+                }
+                if !is_storable(to) && key >= to {
+                    return Ok(page);
+                }
+                bytes += key.len() + value.len();
+                let full = page.rows.len() >= limits.rows;
+                if full || (bytes > limits.bytes && !page.rows.is_empty()) {
+                    page.more = true;
+                    return Ok(page);
+                }
+                page.rows.push((key, value));
             }
-            if !is_storable(to) && key >= to {
-                break;
-            }
-            bytes += key.len() + value.len();
-            let full = page.rows.len() >= limits.rows;
-            if full || (bytes > limits.bytes && !page.rows.is_empty()) {
-                page.more = true;
-                break;
-            }
-            page.rows.push((key, value));
         }
         Ok(page)
     }

@@ -1,10 +1,11 @@
 //! What a node knows of a replica it has, durably and by itself.
 
+use crate::Pieces;
 use bytes::Bytes;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
-use pontoon_types::{ConfChange, ConfState, Epoch, GroupId, Members, ReplicaId, ShardId, TabletId};
+use pontoon_types::{ConfChange, ConfState, Epoch, GroupId, Members, ReplicaId, ShardId};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The record of a local replica: which group, which part of the key space, where its rows are.
 ///
@@ -12,9 +13,10 @@ const VERSION: u8 = 2;
 /// the key:
 ///
 /// ```text
-/// version      u8      2
-/// shard, replica, range epoch, member epoch, tablet      varints
+/// version      u8      3
+/// shard, replica, range epoch, member epoch      varints
 /// start, end   length-prefixed; an empty end is the end of the key space
+/// pieces       how many, and of each the tablet (varints), start and end (length-prefixed); see `Piece`
 /// conf state   as `ConfState::encode`
 /// members      as `Members::encode`
 /// descriptor   length-prefixed
@@ -34,7 +36,7 @@ pub struct ReplicaRecord {
     /// The shard's version.
     pub epoch: Epoch,
     /// Where its rows are.
-    pub tablet: TabletId,
+    pub pieces: Pieces,
     /// The group's members as they are at the applied index.
     pub conf_state: ConfState,
     /// Which node holds which of them, as of there as well.
@@ -60,13 +62,10 @@ impl ReplicaRecord {
 
     /// What is wrong with it, if anything is.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        if self.tablet == crate::keys::LOCAL_TABLET {
-            Err("tablet 0 is the node's own")
-        } else if !self.end.is_empty() && self.end <= self.start {
-            Err("its range is empty")
-        } else {
-            Ok(())
+        if !self.end.is_empty() && self.end <= self.start {
+            return Err("its range is empty");
         }
+        self.pieces.check(&self.start, &self.end)
     }
 
     /// Makes a change of members that is committed. One that cannot be made changes nothing, as in
@@ -85,17 +84,12 @@ impl ReplicaRecord {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         let Epoch { range, membership } = self.epoch;
-        for number in [
-            self.shard.0,
-            self.replica.0,
-            range,
-            membership,
-            self.tablet.0,
-        ] {
+        for number in [self.shard.0, self.replica.0, range, membership] {
             put_varint(out, number);
         }
         put_bytes(out, &self.start);
         put_bytes(out, &self.end);
+        self.pieces.encode(out);
         self.conf_state.encode(out);
         self.members.encode(out);
         put_bytes(out, &self.descriptor);
@@ -120,9 +114,9 @@ impl ReplicaRecord {
                 range: reader.varint()?,
                 membership: reader.varint()?,
             },
-            tablet: TabletId(reader.varint()?),
             start: Bytes::copy_from_slice(reader.bytes()?),
             end: Bytes::copy_from_slice(reader.bytes()?),
+            pieces: Pieces::decode(&mut reader)?,
             conf_state: ConfState::decode(&mut reader)?,
             members: Members::decode(&mut reader)?,
             descriptor: Bytes::copy_from_slice(reader.bytes()?),
@@ -138,7 +132,7 @@ impl ReplicaRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_types::NodeId;
+    use pontoon_types::{NodeId, TabletId};
     use proptest::prelude::*;
 
     fn record() -> ReplicaRecord {
@@ -152,7 +146,7 @@ mod tests {
                 range: 4,
                 membership: 9,
             },
-            tablet: TabletId(12),
+            pieces: TabletId(12).into(),
             conf_state: ConfState::of_voters([ReplicaId(1), ReplicaId(2)]),
             members: Members::new([(ReplicaId(1), NodeId(4)), (ReplicaId(2), NodeId(5))]),
             descriptor: Bytes::from_static(b"opaque"),
@@ -166,16 +160,44 @@ mod tests {
         }
     }
 
+    /// One with several pieces.
+    fn merged() -> ReplicaRecord {
+        let (left, right) = (TabletId(12).into(), TabletId(400).into());
+        let pieces = Pieces::join(&left, &right, b"c");
+        ReplicaRecord { pieces, ..record() }
+    }
+
     #[test]
     fn a_record_reads_back_and_every_shortened_one_is_refused() {
+        for record in [record(), merged()] {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            assert_eq!(ReplicaRecord::decode(GroupId(7), &bytes), Ok(record));
+            for len in 0..bytes.len() {
+                assert!(
+                    ReplicaRecord::decode(GroupId(7), &bytes[..len]).is_err(),
+                    "{len} bytes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_with_pieces_that_are_not_those_of_its_range_is_damage() {
         let mut bytes = Vec::new();
-        record().encode(&mut bytes);
-        assert_eq!(ReplicaRecord::decode(GroupId(7), &bytes), Ok(record()));
-        for len in 0..bytes.len() {
-            assert!(
-                ReplicaRecord::decode(GroupId(7), &bytes[..len]).is_err(),
-                "{len} bytes"
-            );
+        let mut narrow = merged();
+        narrow.pieces = narrow.pieces.split(b"c").0;
+        for record in [
+            narrow,
+            ReplicaRecord {
+                end: "b".into(),
+                ..merged()
+            },
+        ] {
+            bytes.clear();
+            record.encode(&mut bytes);
+            let read = ReplicaRecord::decode(GroupId(7), &bytes);
+            assert!(matches!(read, Err(DecodeError::Invalid { .. })), "{read:?}");
         }
     }
 

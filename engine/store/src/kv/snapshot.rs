@@ -3,6 +3,7 @@
 use super::ReplicaRecord;
 use crate::keys;
 use crate::{Row, StoreError, View};
+use bytes::Bytes;
 use pontoon_types::LogIndex;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
@@ -44,23 +45,28 @@ impl<V: View> KvSnapshot<V> {
     }
 
     /// Its rows behind a key, or from the first on, in the order of their keys. A key is the space byte and the key
-    /// within it: what is the same on all replicas, whatever their tablets are called.
+    /// within it: what is the same on all replicas, whatever their tablets are called and however many pieces they have.
     ///
     /// An item is an error if the row could not be read; what follows it is not to be trusted.
     pub fn rows(
         &self,
         after: Option<&[u8]>,
     ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'_, V> {
-        let prefix = keys::tablet_prefix(self.record.tablet);
-        let tablet_bytes = prefix.len();
-        let mut from = prefix.to_vec();
-        if let Some(after) = after {
-            from.extend_from_slice(after);
-            from.push(0);
-        }
-        let to = keys::tablet_end(self.record.tablet);
-        let rows = self.view.range(&from, &to);
-        rows.map(move |row| row.map(|(key, value)| (key.slice(tablet_bytes..), value)))
+        let view = &self.view;
+        let after = after.map(<[u8]>::to_vec);
+        self.record.pieces.iter().flat_map(move |piece| {
+            let tablet = keys::tablet_prefix(piece.tablet);
+            let (mut from, to) = (piece.stored_start(), piece.stored_end());
+            if let Some(after) = &after {
+                from = from.max([&tablet[..], after, &[0]].concat());
+            }
+            // Behind the piece there is nothing.
+            let rows = (from < to).then(|| view.range(&from, &to));
+            let tablet_bytes = tablet.len();
+            let key = move |stored: Bytes| stored.slice(tablet_bytes..);
+            let rows = rows.into_iter().flatten();
+            rows.map(move |row| row.map(|(stored, value)| (key(stored), value)))
+        })
     }
 
     /// The hash of all rows, in their order: the same on all replicas that have applied the same.

@@ -12,6 +12,11 @@ use bytes::Bytes;
 /// is there for every state machine: batches across groups, exactly once over crashes, changes of members,
 /// [snapshots](super::KvSnapshot) that stop nobody, their [atomic install](super::Machine::install), hashes to compare.
 ///
+/// A group that is [split](super::Machine::split) or [merged](super::Machine::merge) keeps its rows where they are, and which
+/// half has a row is told by its key. So that needs a state machine whose rows have the users' keys, within the
+/// group's range. One with rows of other keys, such as a counter of its own, cannot be split or merged: what it writes outside
+/// of the range would be another group's.
+///
 /// [`KeyValue`](super::KeyValue) is the one that ships; `examples/queue.rs` has another, and `engine/examples/counter` a
 /// service of three nodes with its own.
 pub trait StateMachine: Send + 'static {
@@ -61,8 +66,11 @@ impl<'a, S: Store> State<'a, S> {
     ///
     /// # Errors
     /// If the row could not be read.
+    ///
+    /// # Panics
+    /// If the key is outside the group's range, and the group was split or merged.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let stored = keys::stored_key(self.record.tablet, Space::Data, key);
+        let stored = keys::stored_key(self.record.pieces.tablet(key), Space::Data, key);
         match self.batch.staged(&stored) {
             Some(value) => Ok(value.map(Bytes::copy_from_slice)),
             None => self.store.get(&stored),
@@ -72,16 +80,20 @@ impl<'a, S: Store> State<'a, S> {
     /// Sets a row.
     ///
     /// # Panics
-    /// If the key is longer than [`MAX_STORED_KEY_BYTES`](keys::MAX_STORED_KEY_BYTES).
+    /// If the key is longer than [`MAX_STORED_KEY_BYTES`](keys::MAX_STORED_KEY_BYTES); or outside the group's range, and the
+    /// group was split or merged.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.batch.put(self.record.tablet, Space::Data, key, value);
+        let tablet = self.record.pieces.tablet(key);
+        self.batch.put(tablet, Space::Data, key, value);
     }
 
     /// Removes a row, which need not be there.
     ///
     /// # Panics
-    /// If the key is longer than [`MAX_STORED_KEY_BYTES`](keys::MAX_STORED_KEY_BYTES).
+    /// If the key is longer than [`MAX_STORED_KEY_BYTES`](keys::MAX_STORED_KEY_BYTES); or outside the group's range, and the
+    /// group was split or merged.
     pub fn delete(&mut self, key: &[u8]) {
-        self.batch.delete(self.record.tablet, Space::Data, key);
+        let tablet = self.record.pieces.tablet(key);
+        self.batch.delete(tablet, Space::Data, key);
     }
 }

@@ -1,20 +1,25 @@
 //! The tablets of a node: new ones for snapshots that come in, and the reclaiming of those that nobody needs.
 //!
 //! An id is used once for as long as rows of it may exist, also over crashes. Ids are therefore set aside in blocks,
-//! durably, before one of a block is used; the next block while half of one is left, so that nobody waits for the disk. What a tablet holds that no record refers to, and that is not being staged, is
-//! garbage: left by a crash, by a snapshot that took another's place, by a replica that has left. Nothing has to be noted
-//! about it, for it is found again by looking which tablets there are.
+//! durably, before one of a block is used; the next block while half of one is left, so that nobody waits for the disk. What a
+//! tablet holds that no record refers to, and that is not being staged, is garbage: left by a crash, by a snapshot that took another's place, by a replica that has left. That may be all of a tablet,
+//! or the part that one replica had of it, while others have the rest. Nothing has to be noted about it, for it is found again
+//! by looking which rows there are beside those that records refer to.
 //!
-//! It goes in two steps. The store lets go of what it can without reading it, which is nearly all of a big tablet; that
+//! It goes in two steps. The store lets go of what it can without reading it, which is nearly all of a big piece; that
 //! may bring rows back which had been deleted. Then the rows that are left are deleted, a few at a time. In this order nothing
-//! stays, and a crash in between only means that the tablet is found again.
+//! stays, and a crash in between only means that the piece is found again.
+//!
+//! What is garbage stays so: a record's pieces are made of those of records that go, or of a new tablet, and of nothing else.
 
 use super::{Machine, StateMachine};
 use crate::keys::{self, LOCAL_TABLET, Space};
-use crate::{LsmStore, Shed, Store, StoreError, View, WriteBatch};
+use crate::{LsmStore, Piece, ReplicaRecord, Shed, Store, StoreError, View, WriteBatch};
+use bytes::Bytes;
+use itertools::Itertools;
 use pontoon_types::codec::DecodeError;
-use pontoon_types::{TabletId, mutant};
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use pontoon_types::{GroupId, TabletId, mutant};
+use std::collections::{BTreeSet, VecDeque};
 
 /// How many ids are set aside at once.
 const BLOCK: u64 = 1024;
@@ -36,11 +41,11 @@ pub(super) struct Tablets {
     ahead: Option<Ahead>,
     /// Those of snapshots on their way, until they are installed or discarded.
     staging: BTreeSet<TabletId>,
-    garbage: BTreeSet<TabletId>,
+    garbage: BTreeSet<Piece>,
     /// Those that the store has let go of, with what is left of them.
     leftovers: VecDeque<Leftover>,
-    /// Up to which id it is known which tablets are garbage; `None`: all are.
-    searched: Option<TabletId>,
+    /// Up to which stored key it is known what is garbage; `None`: of everything.
+    searched: Option<Vec<u8>>,
 }
 
 /// Ids up to, and without, `end` are set aside once the store's durability has come to that generation.
@@ -50,24 +55,38 @@ struct Ahead {
     generation: u64,
 }
 
-/// What is left of a tablet.
+/// What is left of a piece.
 #[derive(Debug)]
 struct Leftover {
-    tablet: TabletId,
+    piece: Piece,
     /// Before this, nothing is. Looking there again would lead over all the rows just deleted.
     from: Vec<u8>,
 }
 
 impl Tablets {
-    /// A snapshot has taken the place of what was in `old`.
-    pub(super) fn installed(&mut self, tablet: TabletId, old: Option<TabletId>) {
-        self.staging.remove(&tablet);
-        self.garbage.extend(old.filter(|old| *old != tablet));
+    /// Whether a tablet is on its way, and so nobody refers to it.
+    pub(super) fn is_staging(&self, tablet: TabletId) -> bool {
+        self.staging.contains(&tablet)
     }
 
-    pub(super) fn is_garbage(&mut self, tablet: TabletId) {
+    /// A tablet has come, or is not needed.
+    pub(super) fn end_staging(&mut self, tablet: TabletId) {
         self.staging.remove(&tablet);
-        self.garbage.insert(tablet);
+    }
+
+    /// Nobody refers to these any more.
+    pub(super) fn are_garbage(&mut self, pieces: impl IntoIterator<Item = Piece>) {
+        self.garbage.extend(pieces);
+    }
+
+    /// What is garbage, in order; neighbours as one.
+    fn take_garbage(&mut self) -> Vec<Piece> {
+        Piece::united(std::mem::take(&mut self.garbage))
+    }
+
+    /// Whether no tablet here has had this id, nor a higher one.
+    pub(super) const fn is_new(&self, tablet: TabletId) -> bool {
+        tablet.0 >= self.next
     }
 
     /// The first id that may not be used without setting it aside, if tablets up to `highest` are in use from here on.
@@ -113,7 +132,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         // To look at the records would not do: the replica with the highest tablet may have left, and not yet its rows.
         self.tablets.next = set_aside.max(1);
         self.tablets.end = self.tablets.next;
-        self.tablets.searched = Some(LOCAL_TABLET);
+        self.tablets.searched = Some(keys::tablet_end(LOCAL_TABLET).to_vec());
         Ok(())
     }
 
@@ -173,7 +192,8 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// A tablet that was begun is not needed. Its stager must have finished or been dropped: what it brings later
     /// would stay until the next life of the node.
     pub fn discard(&mut self, tablet: TabletId) {
-        self.tablets.is_garbage(tablet);
+        self.tablets.end_staging(tablet);
+        self.tablets.are_garbage([Piece::whole(tablet)]);
     }
 
     /// Goes on with removing what nobody needs, up to `max_rows` rows at once. Returns whether there is more to do, be it
@@ -201,44 +221,49 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
             self.search_garbage(max_rows);
             return Ok(true);
         }
-        // All at once, as each time takes a flush.
-        let garbage: Vec<_> = self.tablets.garbage.iter().copied().collect();
-        if garbage.is_empty() {
+        if self.tablets.garbage.is_empty() {
             return Ok(false);
         }
-        self.store_mut().drop_tablets(&garbage)?;
-        self.tablets.garbage.clear();
-        let leftovers = garbage.into_iter().map(|tablet| Leftover {
-            tablet,
-            from: keys::tablet_prefix(tablet).to_vec(),
+        // All at once, as each time takes a flush.
+        let garbage = self.tablets.take_garbage();
+        if let Err(error) = self.store_mut().drop_pieces(&garbage) {
+            self.tablets.are_garbage(garbage);
+            return Err(error);
+        }
+        let leftovers = garbage.into_iter().map(|piece| Leftover {
+            from: piece.stored_start(),
+            piece,
         });
         self.tablets.leftovers.extend(leftovers);
         Ok(true)
     }
 
-    /// The tablets that somebody refers to.
-    fn live_tablets(&self) -> BTreeSet<TabletId> {
-        let records = self.replicas().map(|record| record.tablet);
-        records
-            .chain(self.tablets.staging.iter().copied())
-            .collect()
+    /// What somebody refers to, in order.
+    fn live_pieces(&self) -> Vec<Piece> {
+        let records = self.replicas().flat_map(|record| record.pieces.iter());
+        let staging = self.tablets.staging.iter();
+        let mut live: Vec<_> = records
+            .chain(staging.map(|tablet| Piece::whole(*tablet)))
+            .collect();
+        live.sort_unstable();
+        live
     }
 
     fn remove_leftovers(&mut self, max_rows: usize) -> Result<(), StoreError> {
-        let Some(Leftover { tablet, from }) = self.tablets.leftovers.front() else {
+        let Some(Leftover { piece, from }) = self.tablets.leftovers.front() else {
             return Ok(());
         };
         let view = self.store().view();
         let mut batch = WriteBatch::new();
         let (mut last, mut is_readable) = (None, true);
-        for row in view.range(from, &keys::tablet_end(*tablet)).take(max_rows) {
+        for row in view.range(from, &piece.stored_end()).take(max_rows) {
             match row {
                 Ok((key, _)) => {
                     batch.delete_stored(&key);
                     last = Some(key);
                 }
                 Err(error) => {
-                    tracing::warn!(%tablet, %error, "what is left of a tablet stays, it cannot be read");
+                    tracing::warn!(tablet = %piece.tablet, %error, "what is left of a tablet stays, it cannot be read");
                     is_readable = false;
                     break;
                 }
@@ -256,33 +281,58 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
         Ok(())
     }
 
-    /// Looks at the next tablets that have rows.
-    fn search_garbage(&mut self, max_tablets: usize) {
-        let used: HashSet<_> = self.replicas().map(|record| record.tablet).collect();
+    /// Looks at the next pieces that have rows.
+    fn search_garbage(&mut self, max_pieces: usize) {
+        let live = self.live_pieces();
         let view = self.store().view();
-        for _ in 0..max_tablets {
-            let Some(searched) = self.tablets.searched else {
+        for _ in 0..max_pieces {
+            let Some(from) = self.tablets.searched.take() else {
                 return;
             };
-            let from = keys::tablet_end(searched);
-            self.tablets.searched = match view.range(&from, &LAST_KEY).next().transpose() {
-                // A row with a key that no tablet's has would lead back to where the search was.
-                Ok(next) => next
-                    .and_then(|(key, _)| keys::tablet_of(&key))
-                    .filter(|tablet| *tablet > searched),
-                Err(error) => {
-                    tracing::warn!(%error, "tablets that nobody needs are not looked for further");
-                    None
+            let key = match view.range(&from, &LAST_KEY).next() {
+                Some(Ok((key, _))) => key,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "rows that nobody needs are not looked for further");
+                    return;
                 }
+                None => return,
             };
-            if let Some(tablet) = self.tablets.searched
-                && !used.contains(&tablet)
-                && !self.tablets.staging.contains(&tablet)
-            {
-                self.tablets.garbage.insert(tablet);
-            }
+            let at = live.partition_point(|piece| *piece.stored_end() <= *key);
+            let next = live.get(at);
+            let searched = match (next, keys::tablet_of(&key)) {
+                (Some(piece), _) if *piece.stored_start() <= *key => piece.stored_end(),
+                (_, Some(tablet)) => {
+                    let is_of_it = |piece: &&Piece| piece.tablet == tablet;
+                    let before = live[..at].last().filter(is_of_it);
+                    let unneeded = Piece {
+                        tablet,
+                        start: before.map_or_else(Bytes::new, |piece| piece.end.clone()),
+                        end: next
+                            .filter(is_of_it)
+                            .map_or_else(Bytes::new, |piece| piece.start.clone()),
+                    };
+                    let end = unneeded.stored_end();
+                    self.tablets.garbage.insert(unneeded);
+                    end
+                }
+                (_, None) => return,
+            };
+            // A row with a key that no tablet's has would lead back to where the search was.
+            self.tablets.searched = Some(searched).filter(|searched| *searched > from);
         }
     }
+}
+
+/// A group whose replica would have rows in common with another one's, if there is any.
+pub(super) fn first_shared<'a>(
+    records: impl Iterator<Item = &'a ReplicaRecord>,
+) -> Option<GroupId> {
+    let pieces =
+        |record: &'a ReplicaRecord| record.pieces.iter().map(|piece| (piece, record.group));
+    let mut pieces: Vec<_> = records.flat_map(pieces).collect();
+    pieces.sort_unstable();
+    let mut pairs = pieces.iter().tuple_windows();
+    pairs.find_map(|((one, _), (next, group))| one.overlaps(next).then_some(*group))
 }
 
 impl<M: StateMachine> Machine<LsmStore, M> {
@@ -292,11 +342,11 @@ impl<M: StateMachine> Machine<LsmStore, M> {
     /// # Errors
     /// If the store cannot write.
     pub fn shed(&mut self, begin: bool) -> Result<Shed, StoreError> {
-        let live = begin.then(|| self.live_tablets());
+        let live = begin.then(|| self.live_pieces());
         let shed = self.store_mut().shed(live)?;
         if shed == Shed::Done {
             // What could not be read, and so stayed, may be readable now.
-            self.tablets.searched = Some(LOCAL_TABLET);
+            self.tablets.searched = Some(keys::tablet_end(LOCAL_TABLET).to_vec());
         }
         Ok(shed)
     }

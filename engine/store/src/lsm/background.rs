@@ -9,11 +9,10 @@ use super::pins::Pins;
 use super::scrub::Scrub;
 use super::shed::ShedRequest;
 use crate::durability::Reached;
-use crate::{Durability, StoreError, keys};
+use crate::{Durability, Piece, StoreError};
 use lsm_tree::compaction::{CompactionStrategy, Leveled};
 use lsm_tree::{AbstractTree, AnyTree};
 use parking_lot::{Condvar, Mutex, RwLock};
-use pontoon_types::TabletId;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,8 +51,8 @@ pub(super) struct Shared {
 pub(super) struct Sealed {
     /// What it brings the groups to.
     pub(super) reached: Reached,
-    /// The tablets that nothing refers to any more, once it is durable.
-    pub(super) unneeded: Vec<TabletId>,
+    /// The pieces of tablets that nothing refers to any more, once it is durable.
+    pub(super) unneeded: Vec<Piece>,
     /// What goes with a damaged table, once it is durable.
     pub(super) shed: Option<ShedRequest>,
 }
@@ -64,9 +63,9 @@ pub(super) struct State {
     pub(super) sealed: Vec<Sealed>,
     /// How many sealed memtables the flush under way holds.
     pub(super) flushing: usize,
-    /// The tablets whose tables may go.
-    unneeded: Vec<TabletId>,
-    /// How many tablets' tables are to go, or going, those that wait for a flush included.
+    /// The pieces whose tables may go.
+    unneeded: Vec<Piece>,
+    /// How many pieces' tables are to go, or going, those that wait for a flush included.
     dropping: usize,
     compaction_wanted: bool,
     pub(super) compacting: bool,
@@ -431,13 +430,13 @@ impl Shared {
         }
     }
 
-    /// Lets go of every table that has rows of one of the tablets and no others.
+    /// Lets go of every table that has rows of one of the pieces and no others.
     ///
-    /// Rows of a tablet that had been deleted may be back afterwards, if a table with their deletion went and one with
+    /// Rows of a piece that had been deleted may be back afterwards, if a table with their deletion went and one with
     /// their value had a neighbour's rows too and stayed. Nobody looks at them.
-    fn drop_tables(&self, tablets: &[TabletId]) -> Result<(), StoreError> {
-        for tablet in tablets {
-            let (from, to) = (keys::tablet_prefix(*tablet), keys::tablet_end(*tablet));
+    fn drop_tables(&self, pieces: &[Piece]) -> Result<(), StoreError> {
+        for piece in pieces {
+            let (from, to) = (piece.stored_start(), piece.stored_end());
             let version = self.tree.current_version();
             // Dropping none would write and sync the manifest all the same.
             let is_any_within = version.iter_tables().any(|table| {
@@ -449,7 +448,7 @@ impl Shared {
                 dropped.map_err(|error| self.error("drop tables", error))?;
             }
         }
-        if !tablets.is_empty() {
+        if !pieces.is_empty() {
             self.forget_versions();
         }
         Ok(())
@@ -525,6 +524,7 @@ impl Drop for DeathWatch<'_> {
 mod tests {
     use super::*;
     use crate::{LsmSettings, LsmStore};
+    use pontoon_types::TabletId;
 
     /// What is shared, without the threads.
     fn shared(path: &std::path::Path) -> Arc<Shared> {
@@ -553,7 +553,7 @@ mod tests {
     fn tables_do_not_go_before_the_flush_that_makes_them_unneeded() {
         let dir = tempfile::tempdir().unwrap();
         let shared = shared(dir.path());
-        let unneeded = vec![TabletId(7)];
+        let unneeded = vec![Piece::whole(TabletId(7))];
         shared.hand_over(Sealed {
             unneeded: unneeded.clone(),
             ..Sealed::default()

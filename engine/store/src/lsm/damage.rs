@@ -1,6 +1,7 @@
 //! Whom a damaged table concerns.
 
 use crate::keys::{self, LOCAL_TABLET};
+use crate::{Piece, Pieces};
 use lsm_tree::coding::Decode;
 use lsm_tree::table::block::Header;
 use lsm_tree::table::block::decoder::ParsedItem;
@@ -9,6 +10,7 @@ use lsm_tree::{AbstractTree, AnyTree, Slice, Table};
 use pontoon_types::TabletId;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::path::PathBuf;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -21,24 +23,39 @@ pub struct DamagedTable {
     pub offset: Option<u64>,
     /// The first and the last tablet that it has rows of.
     pub tablets: (TabletId, TabletId),
-    /// The tablets of which some rows may not be readable, as ranges with both ends. All others can be read in full.
-    pub lost: Vec<(TabletId, TabletId)>,
+    /// The stored keys of which some rows may not be readable. All others can be read.
+    pub lost: Vec<Range<Vec<u8>>>,
     /// Whether all attempts to get rid of it have failed. It stays until the next opening, and then it is tried again.
     pub is_stuck: bool,
 }
 
 impl DamagedTable {
-    /// Whether rows of a tablet may not be readable.
+    /// Whether rows of a replica with these pieces may not be readable.
     #[must_use]
-    pub fn has_lost(&self, tablet: TabletId) -> bool {
-        let mut lost = self.lost.iter();
-        lost.any(|(first, last)| (*first..=*last).contains(&tablet))
+    pub fn has_lost(&self, pieces: &Pieces) -> bool {
+        pieces.iter().any(|piece| self.has_lost_some_of(&piece))
     }
 
     /// Whether it may have lost rows of the node's own. No peer has those: the node has to be replaced.
     #[must_use]
     pub fn has_lost_local_rows(&self) -> bool {
-        self.has_lost(LOCAL_TABLET)
+        self.has_lost_some_of(&Piece::whole(LOCAL_TABLET))
+    }
+
+    /// The tablets at both ends of what may be lost: no keys, for the log.
+    pub(super) fn lost_tablets(&self) -> impl Iterator<Item = [Option<TabletId>; 2]> {
+        let lost = self.lost.iter();
+        lost.map(|lost| [&lost.start, &lost.end].map(|key| keys::tablet_of(key)))
+    }
+
+    pub(super) fn has_lost_some_of(&self, piece: &Piece) -> bool {
+        let (start, end) = (
+            keys::tablet_prefix(piece.tablet),
+            keys::tablet_end(piece.tablet),
+        );
+        let in_tablet = |lost: &&Range<Vec<u8>>| *lost.start < *end && *start < *lost.end;
+        let mut lost = self.lost.iter().filter(in_tablet);
+        lost.any(|lost| lost.start < piece.stored_end() && piece.stored_start() < lost.end)
     }
 }
 
@@ -79,22 +96,21 @@ pub(super) fn locate(table: &Table) -> DamagedTable {
         table,
         lost: Vec::new(),
         good: None,
-        bad_after: None,
-        tablets: (first, last),
+        bad_from: None,
         at: 0,
         offset: None,
     };
     // What cannot be read from some point on is lost from there on.
     if search.run().is_err() {
         search.offset.get_or_insert(search.at);
-        search.lose_until(last);
-    } else if search.bad_after.is_some() {
-        search.lose_until(last);
+        search.lose_until(behind(keys.max()));
+    } else if search.bad_from.is_some() {
+        search.lose_until(behind(keys.max()));
     }
     let mut lost = search.lost;
     if lost.is_empty() {
         // It is not in the rows, but in what leads to them.
-        lost.push((first, last));
+        lost.push(keys.min().to_vec()..behind(keys.max()));
     }
     DamagedTable {
         path: table.path.to_path_buf(),
@@ -105,14 +121,18 @@ pub(super) fn locate(table: &Table) -> DamagedTable {
     }
 }
 
+/// The first key behind one.
+fn behind(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 struct Search<'a> {
     table: &'a Table,
-    lost: Vec<(TabletId, TabletId)>,
+    lost: Vec<Range<Vec<u8>>>,
     /// The last block that is in order, as it is on the disk.
     good: Option<Vec<u8>>,
-    /// The tablet of the last row before a block that is not.
-    bad_after: Option<TabletId>,
-    tablets: (TabletId, TabletId),
+    /// The last row before a block that is not. Whoever has it must read on to know that it is the last.
+    bad_from: Option<Vec<u8>>,
     /// Where the block begins that is looked at.
     at: u64,
     /// Where the first one begins that is not in order.
@@ -140,40 +160,48 @@ impl Search<'_> {
             self.at += block.len() as u64;
             if xxh3_128(&block[front..]) != header.checksum.into_u128() {
                 self.offset.get_or_insert(began);
-                self.bad_after.get_or_insert(self.last_good());
+                self.bad_from.get_or_insert(self.last_good());
                 continue;
             }
-            if self.bad_after.is_some() {
-                let next = self.first_key(&block);
-                let tablet = next.as_deref().and_then(keys::tablet_of);
-                self.lose_until(match (tablet, next) {
-                    (Some(tablet), Some(next)) if self.begins_at(tablet, &next) => {
-                        // Its first row is behind the damage.
-                        let before = TabletId(tablet.0.saturating_sub(1));
-                        before.max(self.last_good())
-                    }
-                    (tablet, _) => tablet.unwrap_or(self.tablets.1),
-                });
+            if self.bad_from.is_some() {
+                let end = self.first_key(&block).map(|next| self.lost_before(&next));
+                self.lose_until(end.unwrap_or_else(|| behind(self.table.metadata.key_range.max())));
             }
             self.good = Some(block);
         }
         Ok(())
     }
 
-    fn lose_until(&mut self, last: TabletId) {
-        let first = self.bad_after.take().unwrap_or_else(|| self.last_good());
-        self.lost.push((first, last));
+    fn lose_until(&mut self, end: Vec<u8>) {
+        let start = self.bad_from.take().unwrap_or_else(|| self.last_good());
+        self.lost.push(start..end);
     }
 
-    /// The tablet of the last row that could be read.
-    fn last_good(&self) -> TabletId {
+    /// Where the rows end that may be lost, if the next one that is not is at `next`.
+    fn lost_before(&self, next: &Slice) -> Vec<u8> {
+        // For a key up to the last one of a damaged block the table's index leads there.
+        let leads_to_next = |from: &[u8]| {
+            let first = self.table.range(Slice::from(from)..).next();
+            matches!(first, Some(Ok(row)) if row.key.user_key == *next)
+        };
+        let tablet = keys::tablet_of(next).map(keys::tablet_prefix);
+        match tablet.filter(|tablet| leads_to_next(tablet)) {
+            Some(tablet) => tablet.to_vec(),
+            None if leads_to_next(next) => next.to_vec(),
+            // Newer versions of that row are.
+            None => behind(next),
+        }
+    }
+
+    /// The last row that could be read, or the table's first.
+    fn last_good(&self) -> Vec<u8> {
         let block = self.good.as_deref().and_then(|block| self.decode(block));
         let key = block.and_then(|block| {
             let last = block.iter().next_back()?;
             Some(last.materialize(&block.inner.data).key.user_key)
         });
-        let tablet = key.as_deref().and_then(keys::tablet_of);
-        tablet.unwrap_or(self.tablets.0)
+        let key = key.as_ref().unwrap_or(self.table.metadata.key_range.min());
+        key.to_vec()
     }
 
     fn first_key(&self, block: &[u8]) -> Option<Slice> {
@@ -187,12 +215,5 @@ impl Search<'_> {
         Some(DataBlock::new(
             Block::from_reader(&mut block, compression).ok()?,
         ))
-    }
-
-    /// Whether the table's first row of a tablet is the one at `key`.
-    fn begins_at(&self, tablet: TabletId, key: &[u8]) -> bool {
-        let from = Slice::from(&*keys::tablet_prefix(tablet));
-        let first = self.table.range(from..).next();
-        matches!(first, Some(Ok(row)) if *row.key.user_key == *key)
     }
 }

@@ -19,7 +19,7 @@
 //! - Opening believes the manifest and the tables' directories before it has verified them; a flipped
 //!   bit there ends in a panic, an abort or a wrong list of tables. So they are verified first
 //!   (`preflight`). Blocks of tables are verified by the tree whenever they are read.
-//! - Whole tables are dropped only of tablets that nothing refers to, and not before a flush has made that durable: it
+//! - Whole tables are dropped only of tablets, or parts of them, that nothing refers to, and not before a flush has made that durable: it
 //!   cannot be undone, and it can bring back rows whose deletion was in a table that went.
 //! - What a failed flush or merge has begun to write stays until the next opening, and on a full disk takes the space that
 //!   the next try needs. So it is removed, as soon as it can be told from what is needed (`litter`).
@@ -52,7 +52,7 @@ pub use view::LsmView;
 
 use crate::durability::{AppliedIndexes, Reached};
 use crate::keys::{self, LOCAL_TABLET, Space};
-use crate::{Durability, Store, StoreError, View as _, WriteBatch};
+use crate::{Durability, Piece, Store, StoreError, View as _, WriteBatch};
 use background::{Sealed, Shared};
 use bytes::Bytes;
 use byteview::ByteView;
@@ -87,8 +87,8 @@ pub struct LsmStore {
     moved: BTreeSet<GroupId>,
     /// The groups that have left the node since then.
     left: BTreeSet<GroupId>,
-    /// The tablets whose tables are to go once the active memtable is durable.
-    unneeded: Vec<TabletId>,
+    /// The pieces of tablets whose tables are to go once the active memtable is durable.
+    unneeded: Vec<Piece>,
     shedding: Shedding,
     /// How often something was handed over to be flushed.
     handed_over: u64,
@@ -316,8 +316,8 @@ impl Store for LsmStore {
         LsmStager::new(&self.shared, tablet)
     }
 
-    fn drop_tablets(&mut self, tablets: &[TabletId]) -> Result<(), StoreError> {
-        self.unneeded.extend_from_slice(tablets);
+    fn drop_pieces(&mut self, pieces: &[Piece]) -> Result<(), StoreError> {
+        self.unneeded.extend_from_slice(pieces);
         self.rotate()
     }
 

@@ -292,7 +292,7 @@ impl Shared {
                 path = %damaged.path.display(),
                 offset = ?damaged.offset,
                 tablets = ?damaged.tablets,
-                lost = ?damaged.lost,
+                lost = ?damaged.lost_tablets().collect::<Vec<_>>(),
                 "a table of the store is damaged"
             );
             let mut state = self.scrub.state.lock();

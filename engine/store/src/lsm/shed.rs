@@ -3,8 +3,8 @@
 //! The tree does not drop a table; it drops all tables within a range of keys. That is done to the range of the damaged one,
 //! when nothing that somebody needs hangs on any of them: whose rows the damage befell have been rebuilt under new tablets, and
 //! every other row that is needed and occurs there is written again before, as it is now, or its deletion if it
-//! is gone. Newer ones elsewhere then say all that the tables said, and what comes back with them is of tablets that nobody
-//! refers to. The node's own rows are needed like any others.
+//! is gone. Newer ones elsewhere then say all that the tables said, and what comes back with them is of tablets, or parts of
+//! them, that nobody refers to. The node's own rows are needed like any others.
 //!
 //! What was written again must not be in a table that goes:
 //!
@@ -19,10 +19,10 @@
 use super::LsmStore;
 use super::background::Shared;
 use crate::keys::{self, LOCAL_TABLET};
-use crate::{Store, StoreError, WriteBatch};
+use crate::{Piece, Store, StoreError, WriteBatch};
 use lsm_tree::{AbstractTree, Slice, Table, TableId};
 use pontoon_types::TabletId;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub enum Shed {
     Idle,
     /// It goes on when it is called again.
     Underway,
-    /// One has gone, and rows of tablets that nobody refers to may be back.
+    /// One has gone, and rows that nobody refers to may be back.
     Done,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Shedding {
 
 struct Work {
     id: TableId,
-    live: BTreeSet<TabletId>,
+    live: Live,
     stage: Stage,
 }
 
@@ -95,23 +95,22 @@ pub(super) struct ShedRequest {
 
 impl LsmStore {
     /// Goes on with getting rid of damaged tables, a little at a time; begins with another one only if it is told which
-    /// tablets are `live`: all that somebody refers to. A table can go when it has lost no rows of those.
+    /// pieces of tablets are `live`: all that somebody refers to. A table can go when it has lost no rows of those.
     ///
     /// # Errors
     /// If the store cannot write.
-    pub fn shed(&mut self, live: Option<BTreeSet<TabletId>>) -> Result<Shed, StoreError> {
+    pub fn shed(&mut self, live: Option<Vec<Piece>>) -> Result<Shed, StoreError> {
         match (self.shedding.work.take(), live) {
             (Some(work), _) => self.go_on(work),
-            (None, Some(live)) => self.begin(live),
+            (None, Some(live)) => self.begin(Live::of(live)),
             (None, None) => Ok(Shed::Idle),
         }
     }
 
-    fn begin(&mut self, mut live: BTreeSet<TabletId>) -> Result<Shed, StoreError> {
-        live.insert(LOCAL_TABLET);
+    fn begin(&mut self, live: Live) -> Result<Shed, StoreError> {
         let damaged = self.shared.damaged_tables();
         let found = damaged.iter().find(|(_, table)| {
-            !table.is_stuck && !live.iter().any(|tablet| table.has_lost(*tablet))
+            !table.is_stuck && !live.0.iter().any(|piece| table.has_lost_some_of(piece))
         });
         let Some((id, table)) = found else {
             return Ok(Shed::Idle);
@@ -212,11 +211,7 @@ impl LsmStore {
     }
 
     /// Writes some rows again.
-    fn copy(
-        &mut self,
-        copying: &mut Copying,
-        live: &BTreeSet<TabletId>,
-    ) -> Result<Step, StoreError> {
+    fn copy(&mut self, copying: &mut Copying, live: &Live) -> Result<Step, StoreError> {
         let mut batch = WriteBatch::new();
         let (from, done) = match self.gather(copying, live, &mut batch) {
             Ok(gathered) => gathered,
@@ -237,7 +232,7 @@ impl LsmStore {
     fn gather(
         &self,
         copying: &Copying,
-        live: &BTreeSet<TabletId>,
+        live: &Live,
         batch: &mut WriteBatch,
     ) -> Result<(Vec<u8>, usize), StoreError> {
         // No file is removed that is read here, even if its table goes now (`litter`).
@@ -247,24 +242,26 @@ impl LsmStore {
         let mut from = copying.from.clone();
         let mut done = 0;
         'tables: for id in copying.left.iter().rev() {
-            // One that has gone had rows only of tablets that nobody refers to.
+            // One that has gone had only rows that nobody refers to.
             let table = version.iter_tables().find(|table| table.id() == *id);
             let Some(table) = table else {
                 from.clear();
                 done += 1;
                 continue;
             };
-            while let Some(start) = next_live(&from, live) {
+            while let Some((start, mut end)) = live.next(&from) {
                 let mut is_end = true;
                 for row in table.range(Slice::from(&*start)..) {
                     let row = row.map_err(|error| self.shared.error("read a row", error))?;
                     let key = row.key.user_key;
                     is_end = false;
-                    let is_live = keys::tablet_of(&key).is_some_and(|one| live.contains(&one));
                     from.clear();
                     from.extend_from_slice(&key);
-                    if !is_live {
-                        break;
+                    if *key >= *end {
+                        match live.next(&key) {
+                            Some((start, next)) if *start <= *key => end = next,
+                            _ => break,
+                        }
                     }
                     // Several versions of a key are next to each other.
                     from.push(0);
@@ -296,11 +293,23 @@ impl LsmStore {
     }
 }
 
-/// Where the first key from `from` on may be that is of a tablet that is live.
-fn next_live(from: &[u8], live: &BTreeSet<TabletId>) -> Option<Vec<u8>> {
-    let tablet = keys::tablet_of(from).unwrap_or(LOCAL_TABLET);
-    let next = live.range(tablet..).next()?;
-    Some(keys::tablet_prefix(*next).to_vec().max(from.to_vec()))
+/// What somebody refers to, in order.
+struct Live(Vec<Piece>);
+
+impl Live {
+    /// With them the node's own rows.
+    fn of(mut pieces: Vec<Piece>) -> Self {
+        pieces.push(Piece::whole(LOCAL_TABLET));
+        pieces.sort_unstable();
+        Self(pieces)
+    }
+
+    /// Where the first key from `from` on may be that somebody refers to, and where what is referred to ends.
+    fn next(&self, from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let at = self.0.partition_point(|piece| *piece.stored_end() <= *from);
+        let piece = self.0.get(at)?;
+        Some((piece.stored_start().max(from.to_vec()), piece.stored_end()))
+    }
 }
 
 fn lies_within(table: &Table, keys: &(Slice, Slice)) -> bool {
@@ -439,11 +448,13 @@ mod tests {
             self.store.shared.scrub.condemn(table);
         }
 
-        /// All rows of tablets that are live, as they should be; and how far the group is.
-        fn check(&self, live: &BTreeSet<TabletId>, applied: u64) {
+        /// All rows of pieces that are live, as they should be; and how far the group is.
+        fn check(&self, live: &[Piece], applied: u64) {
             let is_live = |key: &[u8]| {
-                let tablet = keys::tablet_of(key).unwrap();
-                tablet == LOCAL_TABLET && key[1] == Space::Data as u8 || live.contains(&tablet)
+                let is_local = keys::tablet_of(key) == Some(LOCAL_TABLET);
+                let has =
+                    |piece: &Piece| *piece.stored_start() <= *key && *key < *piece.stored_end();
+                is_local && key[1] == Space::Data as u8 || live.iter().any(has)
             };
             let view = self.store.view();
             let found = view.range(&[], &[0xff; 9]).map(Result::unwrap);
@@ -464,6 +475,7 @@ mod tests {
             ops in proptest::collection::vec(op(), 20..300),
             meanwhile in proptest::collection::vec(op(), 0..40),
             dead in 0..6_u64,
+            border in 1..24_u8,
             picks in proptest::collection::vec(any::<proptest::sample::Index>(), 1..4),
         ) {
             let dir = tempfile::tempdir().unwrap();
@@ -472,7 +484,17 @@ mod tests {
             ops.iter().for_each(|op| world.run(op));
             world.store.flush().unwrap();
             world.store.wait_for_compaction().unwrap();
-            let live: BTreeSet<_> = (1..5).filter(|tablet| *tablet != dead).map(TabletId).collect();
+            // Of two tablets somebody refers to a part.
+            let border = Bytes::copy_from_slice(&[border]);
+            let live = (1..5).filter(|tablet| *tablet != dead).map(|tablet| {
+                let whole = Piece::whole(TabletId(tablet));
+                match tablet {
+                    2 => Piece { start: border.clone(), ..whole },
+                    3 => Piece { end: border.clone(), ..whole },
+                    _ => whole,
+                }
+            });
+            let live: Vec<_> = live.collect();
             let mut meanwhile = meanwhile.iter();
             for pick in picks {
                 let ids = world.ids();

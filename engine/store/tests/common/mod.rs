@@ -85,7 +85,7 @@ pub(crate) fn record(group: u64) -> ReplicaRecord {
         start: Bytes::from(format!("{group}")),
         end: Bytes::from(format!("{group}~")),
         epoch: EPOCH,
-        tablet: TabletId(100 * group),
+        pieces: TabletId(100 * group).into(),
         conf_state: ConfState::of_voters([1, 2, 3].map(ReplicaId)),
         members: Members::new([1, 2, 3].map(|id| (ReplicaId(id), NodeId(id)))),
         descriptor: Bytes::from(format!("descriptor of {group}")),

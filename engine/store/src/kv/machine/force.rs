@@ -17,7 +17,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
     /// If the record is invalid, the group is unknown, an entry is damaged, or the store could not read or write.
     ///
     /// # Panics
-    /// If the entries have a gap, or the record has its rows in another tablet: bugs of the caller.
+    /// If the entries have a gap, or the record has its rows elsewhere: bugs of the caller.
     pub fn force(&mut self, entries: &[Entry], record: ReplicaRecord) -> Result<(), StoreError> {
         let group = record.group;
         record
@@ -45,7 +45,7 @@ impl<S: Store, M: StateMachine> Machine<S, M> {
             .get_mut(&group)
             .ok_or(StoreError::UnknownGroup { group })?;
         assert_eq!(
-            state.record.tablet, record.tablet,
+            state.record.pieces, record.pieces,
             "group {group}: the rows stay where they are"
         );
         if state.touched_in_turn != self.turn {
