@@ -76,6 +76,31 @@ impl Harness for Model {
     fn settle(_: &ModelStore) {}
 }
 
+/// A memtable has little more than one batch, and of those that are sealed a crash finds some flushed.
+pub(crate) struct Torn(usize);
+
+impl Harness for Torn {
+    type Store = ModelStore;
+
+    fn new() -> Self {
+        Self(0)
+    }
+
+    fn open(&mut self) -> ModelStore {
+        ModelStore::new(1)
+    }
+
+    fn crash(&mut self, mut store: ModelStore) -> ModelStore {
+        self.0 += 7;
+        for _ in 0..self.0 % (1 + store.sealed_memtables()) {
+            store.finish_flush();
+        }
+        store.crash()
+    }
+
+    fn settle(_: &ModelStore) {}
+}
+
 /// Group g owns shard 10 g with the keys from "g" up to "g~", in tablet 100 g.
 pub(crate) fn record(group: u64) -> ReplicaRecord {
     ReplicaRecord {
