@@ -19,8 +19,10 @@ mod ahead;
 mod lanes;
 mod replay;
 mod scan;
+mod stretch;
 
 pub(crate) use scan::{RecordSeen, Scan, Scanned, scan, scan_records};
+pub(crate) use stretch::{Stretch, read_piece};
 
 use crate::Lsn;
 use crate::format::record::RecordKind;

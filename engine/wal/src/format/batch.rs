@@ -63,11 +63,10 @@ impl BatchHeader {
         (out, checksum)
     }
 
-    /// Reads the header at `offset` of a segment; also returns its checksum. `None` if there is none.
-    pub(crate) fn decode(segment: &[u8], offset: u32, seed: Seed) -> Option<(Self, u32)> {
-        let bytes = segment
-            .get(offset as usize..)?
-            .first_chunk::<BATCH_HEADER_BYTES>()?;
+    /// Reads the header with which `bytes` begin, which lie at `offset` of a segment; also returns its checksum. `None` if
+    /// there is none.
+    pub(crate) fn decode(bytes: &[u8], offset: u32, seed: Seed) -> Option<(Self, u32)> {
+        let bytes = bytes.first_chunk::<BATCH_HEADER_BYTES>()?;
         let checksum = u32_at(bytes, 0);
         if u32_at(bytes, 4) != MAGIC
             || crc32c::crc32c_append(seed.at(offset), &bytes[4..]) != checksum
@@ -128,11 +127,11 @@ mod tests {
         let (bytes, checksum) = header().encode(SEED);
         segment[64..128].copy_from_slice(&bytes);
         assert_eq!(
-            BatchHeader::decode(&segment, 64, SEED),
+            BatchHeader::decode(&segment[64..], 64, SEED),
             Some((header(), checksum))
         );
         segment.copy_within(64..128, 128);
-        assert_eq!(BatchHeader::decode(&segment, 128, SEED), None);
+        assert_eq!(BatchHeader::decode(&segment[128..], 128, SEED), None);
     }
 
     #[test]
@@ -146,7 +145,7 @@ mod tests {
                 ..SEED
             },
         ] {
-            assert_eq!(BatchHeader::decode(&segment, 64, seed), None);
+            assert_eq!(BatchHeader::decode(&segment[64..], 64, seed), None);
         }
     }
 
@@ -156,7 +155,7 @@ mod tests {
             let mut segment = vec![0; 256];
             segment[64..128].copy_from_slice(&header().encode(SEED).0);
             segment[64 + at] ^= 1 << bit;
-            prop_assert_eq!(BatchHeader::decode(&segment, 64, SEED), None);
+            prop_assert_eq!(BatchHeader::decode(&segment[64..], 64, SEED), None);
         }
 
         #[test]

@@ -2,10 +2,9 @@
 //!
 //! What is found does not depend on it: a batch that was not checked ahead is checked when the walk comes to it.
 
-use super::scan::{Scanned, Whole, read_batch};
+use super::scan::Scanned;
+use super::stretch::{Stretch, Whole, read_piece};
 use crate::file::LogFile;
-use crate::format::PAGE_BYTES;
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
@@ -27,7 +26,10 @@ impl Prepared {
     pub(super) fn batch_at<F>(&mut self, offset: u32, segment: &Scanned<F>) -> Option<Whole> {
         match self.wholes.front() {
             Some(whole) if whole.header.position.offset() == offset => self.wholes.pop_front(),
-            _ => read_batch(&self.bytes, offset, segment.header.as_ref()?),
+            _ => {
+                let seed = segment.header.as_ref()?.seed();
+                Stretch::of_segment(&self.bytes, seed).batch_at(offset)
+            }
         }
     }
 }
@@ -96,32 +98,23 @@ impl<'a, F: LogFile> Ahead<'a, F> {
 fn prepare<F: LogFile>(segment: &Scanned<F>, memory: Vec<u8>) -> Prepared {
     let mut wholes = VecDeque::new();
     let mut offset = SEGMENT_HEADER_BYTES as u32;
-    let mut header = segment.header.as_ref();
+    let mut seed = segment.header.as_ref().map(SegmentHeader::seed);
     let bytes = read_in_pieces(segment, memory, |read| {
-        while let Some(of_segment) = header {
-            if let Some(whole) = read_batch(read, offset, of_segment) {
+        while let Some(of_segment) = seed {
+            let read = Stretch::of_segment(read, of_segment);
+            if let Some(whole) = read.batch_at(offset) {
                 offset = whole.end;
                 wholes.push_back(whole);
                 continue;
             }
-            if !goes_on(read, offset, of_segment) {
+            if !read.ends_within(offset) {
                 // Nothing behind it follows, and nobody has to look at it again with each piece.
-                header = None;
+                seed = None;
             }
             return;
         }
     });
     Prepared { bytes, wholes }
-}
-
-/// Whether what has been read ends within a batch.
-fn goes_on(read: &[u8], offset: u32, segment: &SegmentHeader) -> bool {
-    let rest = read.len().saturating_sub(offset as usize);
-    if rest < BATCH_HEADER_BYTES {
-        return true;
-    }
-    BatchHeader::decode(read, offset, segment.seed())
-        .is_some_and(|(header, _)| rest - BATCH_HEADER_BYTES < header.body_bytes as usize)
 }
 
 /// All that can be read of a segment. A part that cannot is left zero, and so is found as damage.
@@ -139,15 +132,7 @@ fn read_in_pieces<F: LogFile>(
     bytes.resize(limit, 0);
     for from in (0..limit).step_by(PIECE_BYTES) {
         let end = limit.min(from + PIECE_BYTES);
-        let piece = &mut bytes[from..end];
-        if segment.file.read_at(from as u64, piece).is_err() {
-            for (page, part) in piece.chunks_mut(PAGE_BYTES).enumerate() {
-                let offset = (from + page * PAGE_BYTES) as u64;
-                if segment.file.read_at(offset, part).is_err() {
-                    part.fill(0);
-                }
-            }
-        }
+        read_piece(&segment.file, from as u64, &mut bytes[from..end]);
         show(&bytes[..end]);
     }
     bytes
@@ -156,6 +141,7 @@ fn read_in_pieces<F: LogFile>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::PAGE_BYTES;
     use crate::{BatchBuilder, Directory, Log, LogIdentity, MemoryDisk, WalConfig};
     use pontoon_types::{ClusterId, Entry, EntryKind, GroupId, LogIndex, NodeId, Term};
 
@@ -226,9 +212,10 @@ mod tests {
             };
             let prepared = prepare(&scanned, Vec::new());
             let ends: Vec<u32> = prepared.wholes.iter().map(|whole| whole.end).collect();
-            let header = scanned.header.as_ref().unwrap();
+            let seed = scanned.header.as_ref().unwrap().seed();
+            let whole_segment = Stretch::of_segment(&prepared.bytes, seed);
             let (mut offset, mut expected) = (SEGMENT_HEADER_BYTES as u32, Vec::new());
-            while let Some(whole) = read_batch(&prepared.bytes, offset, header) {
+            while let Some(whole) = whole_segment.batch_at(offset) {
                 offset = whole.end;
                 expected.push(whole.end);
             }

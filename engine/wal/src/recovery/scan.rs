@@ -3,18 +3,19 @@
 use super::ahead::{Ahead, Prepared, read_whole};
 use super::lanes::Lanes;
 use super::replay::{Groups, Step};
+use super::stretch::{Stretch, Whole};
 use super::{Damage, RecoveryReport};
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
-use crate::format::batch::{BATCH_HEADER_BYTES, BatchHeader, FOLLOWS_DAMAGE};
+use crate::format::batch::{BATCH_HEADER_BYTES, FOLLOWS_DAMAGE};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
-use crate::format::record::{RecordKind, RecordView, Records, decode_segments, holds_an_entry};
+use crate::format::record::{RecordKind, RecordView, Records, decode_segments};
 use crate::format::segment::{FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::{ALIGNMENT, PAGE_BYTES};
 use crate::index::Pins;
 use crate::space::{MARK_FILE, segment_name, segment_of};
 use crate::{LogIdentity, Lsn};
-use pontoon_types::{Entry, GroupId, mutant};
+use pontoon_types::{GroupId, mutant};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -221,15 +222,6 @@ fn read_mark<D: Directory>(
     Ok(newest)
 }
 
-/// A batch whose header and body verify; its entries' payloads are checked one by one.
-pub(super) struct Whole {
-    pub(super) header: BatchHeader,
-    checksum: u32,
-    pub(super) end: u32,
-    /// An entry whose own checksum fails, by its offset in the segment.
-    rotten: Vec<(u32, GroupId)>,
-}
-
 struct Walk<'scope, V> {
     lanes: Lanes<'scope>,
     /// What the log consists of, by the last record that says so.
@@ -303,8 +295,9 @@ impl<V: FnMut(&RecordSeen<'_>) -> ControlFlow<()>> Walk<'_, V> {
             let bytes = prepared.bytes.as_slice();
             let Some(whole) = whole else {
                 // The end of the segment, or a hole in it: what follows tells.
-                let next = find_header(bytes, offset + ALIGNMENT as u32, &header);
-                let torn = BatchHeader::decode(bytes, offset, header.seed()).is_some();
+                let stretch = Stretch::of_segment(bytes, header.seed());
+                let next = stretch.find_header(offset + ALIGNMENT as u32);
+                let torn = stretch.header_at(offset).is_some();
                 if next.is_some() || torn {
                     self.open_hole(here, &name);
                 }
@@ -557,56 +550,11 @@ enum Flow {
     End,
 }
 
-pub(super) fn read_batch(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> Option<Whole> {
-    let seed = segment.seed();
-    let (header, checksum) = BatchHeader::decode(bytes, offset, seed)?;
-    let body_at = offset as usize + BATCH_HEADER_BYTES;
-    let body = bytes.get(body_at..)?.get(..header.body_bytes as usize)?;
-    let mut body_checksum = seed.at(offset);
-    let (mut records, mut rotten) = (0, Vec::new());
-    for record in Records::new(body) {
-        let view = record.ok()?;
-        body_checksum = crc32c::crc32c_append(body_checksum, view.checked);
-        records += 1;
-        if holds_an_entry(view.header.kind) && !entry_is_whole(&view) {
-            rotten.push(((body_at + view.offset) as u32, view.header.group));
-        }
-    }
-    let end = u32::try_from(body_at + body.len()).ok()?;
-    (body_checksum == header.body_checksum && records == header.records).then_some(Whole {
-        header,
-        checksum,
-        end,
-        rotten,
-    })
-}
-
-/// The checks of [`Entry::decode`] without a copy.
-fn entry_is_whole(view: &RecordView<'_>) -> bool {
-    let envelope = view.payload;
-    Entry::length_of(envelope).is_ok_and(|length| length == envelope.len())
-        && crate::format::record::entry_checksum_holds(envelope)
-}
-
-/// The next header that verifies. Headers start at multiples of 8 and hold a checksum seeded by their
-/// place and their segment's salt, so neither a payload nor an earlier life of the file can pose as one.
-fn find_header(bytes: &[u8], from: u32, segment: &SegmentHeader) -> Option<u32> {
-    let mut offset = from as usize;
-    while offset + BATCH_HEADER_BYTES <= bytes.len() {
-        if BatchHeader::may_start(&bytes[offset..])
-            && BatchHeader::decode(bytes, offset as u32, segment.seed()).is_some()
-        {
-            return Some(offset as u32);
-        }
-        offset += ALIGNMENT;
-    }
-    None
-}
-
 fn highest_mark(bytes: &[u8], from: u32, segment: &SegmentHeader) -> Lsn {
+    let stretch = Stretch::of_segment(bytes, segment.seed());
     let (mut highest, mut next) = (Lsn::ZERO, from);
-    while let Some(offset) = find_header(bytes, next, segment) {
-        if let Some((header, _)) = BatchHeader::decode(bytes, offset, segment.seed()) {
+    while let Some(offset) = stretch.find_header(next) {
+        if let Some((header, _)) = stretch.header_at(offset) {
             highest = highest.max(header.durable);
         }
         next = offset + BATCH_HEADER_BYTES as u32;
@@ -616,9 +564,10 @@ fn highest_mark(bytes: &[u8], from: u32, segment: &SegmentHeader) -> Lsn {
 
 /// From `offset` to the end of the last batch whose header verifies.
 fn torn_length(bytes: &[u8], offset: u32, segment: &SegmentHeader) -> u64 {
+    let stretch = Stretch::of_segment(bytes, segment.seed());
     let (mut end, mut next) = (offset as usize, offset);
-    while let Some(found) = find_header(bytes, next, segment) {
-        if let Some((header, _)) = BatchHeader::decode(bytes, found, segment.seed()) {
+    while let Some(found) = stretch.find_header(next) {
+        if let Some((header, _)) = stretch.header_at(found) {
             end = found as usize + BATCH_HEADER_BYTES + header.body_bytes as usize;
         }
         next = found + BATCH_HEADER_BYTES as u32;
