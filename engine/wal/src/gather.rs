@@ -21,6 +21,8 @@ pub(crate) struct Search<F> {
     pub(crate) active: u32,
     /// Segments that stay, whatever is in them.
     pub(crate) kept: BTreeSet<u32>,
+    /// A damaged segment that is to go.
+    pub(crate) condemned: Option<u32>,
     /// What an earlier search has left to do.
     pub(crate) rest: Option<Rest>,
 }
@@ -28,6 +30,8 @@ pub(crate) struct Search<F> {
 /// What is needed of a segment and was not gathered yet: the last comes first.
 pub(crate) struct Rest {
     segment: u32,
+    /// Whether what cannot be read is left behind.
+    is_condemned: bool,
     places: Vec<(Lsn, GroupId, LogIndex)>,
 }
 
@@ -49,13 +53,13 @@ impl<F: LogFile> Search<F> {
     /// `None` if no segment is worth it.
     pub(crate) fn run(mut self) -> Result<Option<Gathered>, Unreadable> {
         let rest = self.rest.take();
-        let Some(rest) = rest.or_else(|| self.sparsest().map(|segment| self.look_into(segment)))
-        else {
+        let chosen = || self.condemned.or_else(|| self.sparsest());
+        let Some(rest) = rest.or_else(|| chosen().map(|segment| self.look_into(segment))) else {
             return Ok(None);
         };
         let segment = self.shared.segments.read().get(&rest.segment).cloned();
         match segment {
-            Some(segment) => read_portion(&segment, rest).map(Some),
+            Some(segment) => self.read_portion(&segment, rest).map(Some),
             // It was given back while nobody looked.
             None => Ok(Some(Gathered {
                 entries: Vec::new(),
@@ -94,31 +98,41 @@ impl<F: LogFile> Search<F> {
             places.extend(group.entries_in(segment).map(|(index, at)| (at, id, index)));
         });
         places.sort_unstable_by(|one, other| other.cmp(one));
-        Rest { segment, places }
+        Rest {
+            segment,
+            is_condemned: self.condemned == Some(segment),
+            places,
+        }
     }
-}
 
-fn read_portion<F: LogFile>(
-    segment: &Arc<Segment<F>>,
-    mut rest: Rest,
-) -> Result<Gathered, Unreadable> {
-    let mut cold = Cold::default();
-    let (mut entries, mut bytes) = (Vec::new(), 0);
-    while bytes < PORTION_BYTES
-        && let Some((at, group, index)) = rest.places.pop()
-    {
-        let entry = cold
-            .entry(group, index, at, Arc::clone(segment))
-            .map_err(|error| Unreadable {
-                segment: rest.segment,
-                error,
-            })?;
-        bytes += entry.encoded_len();
-        entries.push((at, entry));
+    fn read_portion(
+        &self,
+        segment: &Arc<Segment<F>>,
+        mut rest: Rest,
+    ) -> Result<Gathered, Unreadable> {
+        let mut cold = Cold::default();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while bytes < PORTION_BYTES
+            && let Some((at, group, index)) = rest.places.pop()
+        {
+            match cold.entry(group, index, at, Arc::clone(segment)) {
+                Ok(entry) => {
+                    bytes += entry.encoded_len();
+                    entries.push((at, entry));
+                }
+                Err(_) if rest.is_condemned => self.shared.scrubs.cannot_read(group, index, at),
+                Err(error) => {
+                    return Err(Unreadable {
+                        segment: rest.segment,
+                        error,
+                    });
+                }
+            }
+        }
+        entries.sort_unstable_by_key(|(_, entry)| (entry.group(), entry.index()));
+        Ok(Gathered {
+            entries,
+            rest: (!rest.places.is_empty()).then_some(rest),
+        })
     }
-    entries.sort_unstable_by_key(|(_, entry)| (entry.group(), entry.index()));
-    Ok(Gathered {
-        entries,
-        rest: (!rest.places.is_empty()).then_some(rest),
-    })
 }

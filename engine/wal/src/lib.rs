@@ -14,6 +14,8 @@
 //!   whole, or not. Nothing that was never submitted appears.
 //! - What was durable and cannot be read is reported with its place and the groups that it hit, and
 //!   only those are [quarantined](Recovered::is_quarantined). It is never taken for the end of the log.
+//! - The same holds while it runs, if somebody [scrubs](LogScrubber) it: then a damaged segment [goes](Wal::condemn), with all
+//!   that can be read of it written again.
 //! - After a failed sync nothing is accepted and nothing is tried again; every waiter is told. One that does not
 //!   return is [reported](DurabilityListener::hung).
 //! - A full disk is found when a segment is prepared, one ahead, and reported as [`Pressure::Full`]. It is
@@ -27,7 +29,7 @@
 //! on a [`MemoryDisk`], which loses and tears what was not synced; [`Wal`] puts threads around the same
 //! code on a [`FsDirectory`] with mapped files. `format` holds the bytes, which `docs/wal-format.md`
 //! describes one by one; `index` where every entry is; `space` the coming and going of segments;
-//! `recovery` the reading back; [`inspect`] the same for people, on a stopped node.
+//! `recovery` the reading back; `scrub` the same of a log that runs; [`inspect`] the same for people, on a stopped node.
 //!
 //! It knows nothing of Raft beyond this: an entry cuts its group's log from its index on, a compaction
 //! forgets what is below, a hard state replaces the one before, an installed snapshot replaces the log, and a
@@ -48,6 +50,7 @@ mod queue;
 mod quota;
 mod reader;
 mod recovery;
+mod scrub;
 mod space;
 mod stats;
 mod thread;
@@ -64,5 +67,6 @@ pub use queue::LogQueue;
 pub use quota::OverQuota;
 pub use reader::LogReader;
 pub use recovery::{Damage, Recovered, RecoveredGroup, RecoveryReport};
+pub use scrub::{LogDamage, LogScrubCounters, LogScrubber, ScrubStep};
 pub use stats::{LogWaits, Pressure, WalStats};
 pub use thread::{AwaitDurable, DurabilityListener, Durable, Ticket, Wal};

@@ -12,15 +12,16 @@ use crate::file::{Directory, LogFile};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
 use crate::index::{Pins, Place};
 use crate::reader::Shared;
+use crate::scrub::LogDamage;
 use crate::space::{Chore, Done, MARK_FILE, Recycled, Segment};
 use crate::stats::{Pressure, WalStats};
-use crate::{LogIdentity, LogReader, Lsn, OverQuota, WalConfig};
+use crate::{LogIdentity, LogReader, LogScrubber, Lsn, OverQuota, WalConfig};
 use append::Scratch;
-use pontoon_types::mutant;
+use pontoon_types::{GroupId, LogIndex, mutant};
 use rewrite::Rewriting;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A log that one owner drives.
 ///
@@ -74,6 +75,10 @@ pub struct Log<D: Directory> {
     lost: Vec<u32>,
     /// Segments that stay, because they are the witnesses of a loss or cannot be read.
     kept: BTreeSet<u32>,
+    /// Damaged segments: what can still be read of them is to be written again, so that they can go.
+    condemned: BTreeSet<u32>,
+    /// Those that were condemned and are still there; their files are not used again.
+    damaged: BTreeSet<u32>,
     rewriting: Rewriting,
     /// Segments that nothing needs; some may still be read.
     unneeded: VecDeque<Arc<Segment<D::File>>>,
@@ -114,6 +119,25 @@ impl<D: Directory> Log<D> {
         LogReader::new(Arc::clone(&self.shared))
     }
 
+    /// Reads what is durable and checks it, from any thread.
+    #[must_use]
+    pub fn scrubber(&self) -> LogScrubber<D::File> {
+        LogScrubber::new(Arc::clone(&self.shared))
+    }
+
+    /// The damage that was found since the log was opened, in segments that are still there.
+    #[must_use]
+    pub fn damage(&self) -> Vec<LogDamage> {
+        self.shared.damage()
+    }
+
+    /// The entries that cannot be read and that their groups have still in the log. Their segments stay until the groups
+    /// are compacted beyond them, or removed.
+    #[must_use]
+    pub fn unreadable(&self) -> BTreeMap<GroupId, Vec<LogIndex>> {
+        self.shared.unreadable()
+    }
+
     /// The groups that hold more of the log than their quota, and what of it.
     #[must_use]
     pub fn over_quota(&self) -> Vec<OverQuota> {
@@ -148,6 +172,7 @@ impl<D: Directory> Log<D> {
         let active = Arc::clone(&self.active);
         self.sync_segment(&active)?;
         self.durable = end;
+        self.shared.durable.store(end.0, Release);
         if self.unlisted_from.is_some_and(|from| from <= end) {
             self.unneeded.extend(self.unlisted.drain(..));
         }
@@ -237,7 +262,8 @@ impl<D: Directory> Log<D> {
         let any = matches!(self.spare, Spare::Wanted)
             || self.has_unneeded()
             || self.wants_to_gather()
-            || self.wants_to_rewrite();
+            || self.wants_to_rewrite()
+            || self.wants_to_leave_damage() && self.has_spare();
         any && self.poisoned.is_none()
     }
 
@@ -252,7 +278,9 @@ impl<D: Directory> Log<D> {
             match Arc::try_unwrap(segment) {
                 Ok(segment) => match Arc::try_unwrap(segment.file) {
                     Ok(file) => {
-                        let keep = bytes == self.config.segment_bytes
+                        let is_sound = !self.damaged.remove(&generation);
+                        let keep = is_sound
+                            && bytes == self.config.segment_bytes
                             && self.recycled.len() + self.retiring < self.config.max_recycled;
                         self.retiring += usize::from(keep);
                         return Some(Chore::Retire {

@@ -6,6 +6,8 @@ use crate::file::LogFile;
 use crate::format::record::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::index::{GroupLog, Index};
 use crate::quota::{OverQuota, Quota};
+use crate::recovery::Damage;
+use crate::scrub::{LogDamage, Scrubs};
 use crate::space::{Segment, segment_name};
 use crate::stats::{Counters, LogWaits, Pressure, WalStats};
 use bytes::Bytes;
@@ -33,6 +35,9 @@ pub(crate) struct Shared<F> {
     pub(crate) quota: Quota,
     /// Below this, what the index names has been written; entries are in the index a little earlier.
     pub(crate) written: AtomicU64,
+    /// Below this, everything is durable.
+    pub(crate) durable: AtomicU64,
+    pub(crate) scrubs: Scrubs,
 }
 
 impl<F> Shared<F> {
@@ -40,6 +45,7 @@ impl<F> Shared<F> {
         index: Index,
         segments: BTreeMap<u32, Arc<Segment<F>>>,
         quota_bytes: u64,
+        known_damage: &[Damage],
     ) -> Self {
         Self {
             quota: Quota::new(quota_bytes, &index),
@@ -49,6 +55,8 @@ impl<F> Shared<F> {
             no_room: AtomicBool::new(false),
             over_bound: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            scrubs: Scrubs::new(known_damage),
         }
     }
 
@@ -82,7 +90,18 @@ impl<F> Shared<F> {
             entries_rewritten: counters.rewritten.load(Relaxed),
             hangs: 0,
             hanging: None,
+            scrub: self.scrubs.counters(),
         }
+    }
+
+    pub(crate) fn damage(&self) -> Vec<LogDamage> {
+        let segments = self.segments.read();
+        self.scrubs
+            .found(|generation| segments.contains_key(&generation))
+    }
+
+    pub(crate) fn unreadable(&self) -> BTreeMap<GroupId, Vec<LogIndex>> {
+        self.scrubs.unreadable(&self.index)
     }
 }
 
@@ -107,6 +126,10 @@ impl<F: LogFile> LogReader<F> {
 
     pub(crate) fn stats(&self) -> WalStats {
         self.shared.stats()
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared<F>> {
+        &self.shared
     }
 
     pub(crate) fn waits(&self) -> LogWaits {
@@ -159,8 +182,14 @@ impl<F: LogFile> LogReader<F> {
             for at in positions {
                 let entry = match self.entry(group, index, at, &mut cold) {
                     Ok(entry) => entry,
-                    Err(_) if !entries.is_empty() => return Ok(entries),
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        self.note(group, index, at, &error);
+                        return if entries.is_empty() {
+                            Err(error)
+                        } else {
+                            Ok(entries)
+                        };
+                    }
                 };
                 bytes += entry.encoded_len();
                 if bytes > max_bytes && !entries.is_empty() {
@@ -171,6 +200,14 @@ impl<F: LogFile> LogReader<F> {
             }
         }
         Ok(entries)
+    }
+
+    /// Takes note of what is not where the index has it: the group must do without, and its segment is to be looked through.
+    fn note(&self, group: GroupId, index: LogIndex, at: Lsn, error: &WalError) {
+        if !matches!(error, WalError::Compacted { .. }) {
+            self.shared.scrubs.cannot_read(group, index, at);
+            self.shared.scrubs.suspect(at.generation());
+        }
     }
 
     fn positions(
@@ -307,13 +344,16 @@ impl<F: LogFile> Cold<F> {
             let wanted = (length.max(COLD_READ_BYTES) as u64).min(most) as usize;
             self.segment = None;
             self.bytes.resize(wanted, 0);
-            segment
-                .file
-                .read_at(offset, &mut self.bytes)
-                .map_err(WalError::io(
-                    Operation::Read,
-                    &segment_name(segment.generation),
-                ))?;
+            let mut read = segment.file.read_at(offset, &mut self.bytes);
+            if read.is_err() && length < wanted {
+                // What cannot be read may lie behind what is wanted.
+                self.bytes.truncate(length);
+                read = segment.file.read_at(offset, &mut self.bytes);
+            }
+            read.map_err(WalError::io(
+                Operation::Read,
+                &segment_name(segment.generation),
+            ))?;
             self.segment = Some(Arc::clone(segment));
             self.offset = offset;
         }

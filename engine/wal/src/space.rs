@@ -11,6 +11,7 @@ use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::gather::{Gathered, Search, Unreadable};
 use pontoon_types::mutant;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// The durable mark's file.
 pub(crate) const MARK_FILE: &str = "durable.mark";
@@ -49,6 +50,8 @@ pub(crate) struct Segment<F> {
     pub(crate) bytes: u64,
     pub(crate) seed: Seed,
     pub(crate) file: Arc<F>,
+    /// Where its last batch ends, once it is full.
+    pub(crate) end: AtomicU32,
 }
 
 /// A file that can become a segment without asking the disk for room.
@@ -180,6 +183,7 @@ fn prepare<D: Directory>(
         bytes,
         seed: header.seed(),
         file: Arc::new(file),
+        end: AtomicU32::new(0),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What the log counts.
 
+use crate::LogScrubCounters;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct WalStats {
     pub hangs: u64,
     /// For how long one of these has not returned, if it has been longer than that.
     pub hanging: Option<Duration>,
+    /// What scrubbing has done.
+    pub scrub: LogScrubCounters,
 }
 
 /// How long batches waited from being submitted until they were announced, counted since the log was opened.

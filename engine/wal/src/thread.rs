@@ -10,14 +10,15 @@ mod watch;
 
 use crate::file::{FsDirectory, MappedFile};
 use crate::{
-    Log, LogIdentity, LogReader, LogWaits, Lsn, OverQuota, Pressure, Recovered, SealedBatch,
-    SyncMode, WalConfig, WalError, WalStats,
+    Log, LogDamage, LogIdentity, LogReader, LogScrubber, LogWaits, Lsn, OverQuota, Pressure,
+    Recovered, SealedBatch, SyncMode, WalConfig, WalError, WalStats,
 };
 use crossbeam_channel::{bounded, unbounded};
 use inbox::{Sender, inbox};
 use parking_lot::Mutex;
 use pontoon_types::{Entry, GroupId, LogIndex};
 use run::{LogThread, Message, Notice, Timing, Told};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -239,6 +240,29 @@ impl Wal {
     #[must_use]
     pub fn over_quota(&self) -> Vec<OverQuota> {
         self.inner.reader.over_quota()
+    }
+
+    /// Reads what is durable and checks it, from any thread.
+    #[must_use]
+    pub fn scrubber(&self) -> LogScrubber<MappedFile> {
+        LogScrubber::new(Arc::clone(self.inner.reader.shared()))
+    }
+
+    /// Has a damaged segment go, as [`Log::condemn`] does.
+    pub fn condemn(&self, segment: u32) {
+        self.inner.sender.send(Message::Condemned(segment));
+    }
+
+    /// The damage that was found since the log was opened, in segments that are still there.
+    #[must_use]
+    pub fn damage(&self) -> Vec<LogDamage> {
+        self.inner.reader.shared().damage()
+    }
+
+    /// The entries that cannot be read and that their groups have still in the log.
+    #[must_use]
+    pub fn unreadable(&self) -> BTreeMap<GroupId, Vec<LogIndex>> {
+        self.inner.reader.shared().unreadable()
     }
 
     /// Lays and syncs what was submitted before, announces it, writes the durable mark and ends the

@@ -57,6 +57,8 @@ struct Content {
     durable: Vec<u8>,
     cached: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// Pages that give an error when they are read.
+    bad: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +127,7 @@ impl MemoryDisk {
                 durable: bytes.clone(),
                 cached: bytes,
                 dirty: BTreeSet::new(),
+                bad: content.bad.clone(),
             };
             files.insert(*id, content);
         }
@@ -213,6 +216,16 @@ impl MemoryDisk {
             *byte ^= bits;
         }
         true
+    }
+
+    /// Makes a page of a file a bad block, until it is written: whoever reads it gets an error. `false` if there is no such file.
+    pub fn break_page(&self, name: &str, page: usize) -> bool {
+        let mut state = self.state.lock();
+        let Some(id) = state.names.get(name).copied() else {
+            return false;
+        };
+        let content = state.files.get_mut(&id);
+        content.is_some_and(|content| content.bad.insert(page))
     }
 
     /// Bytes of all files together.
@@ -409,6 +422,7 @@ impl LogFile for MemoryFile {
             };
             target.copy_from_slice(bytes);
             let pages = offset / PAGE_BYTES..=(end - 1) / PAGE_BYTES;
+            content.bad.retain(|page| !pages.contains(page));
             content.dirty.extend(pages);
             Ok(())
         })
@@ -417,6 +431,10 @@ impl LogFile for MemoryFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.with(|content| {
             let offset = offset as usize;
+            let pages = offset / PAGE_BYTES..(offset + buffer.len()).div_ceil(PAGE_BYTES);
+            if content.bad.range(pages).next().is_some() {
+                return Err(io::Error::other("simulated bad block"));
+            }
             match content.cached.get(offset..offset + buffer.len()) {
                 Some(source) => {
                     buffer.copy_from_slice(source);

@@ -73,8 +73,12 @@ impl<D: Directory> Log<D> {
     /// Whether `bytes` need a new segment, and that will be ready without the owner waiting for it.
     pub(super) fn must_wait(&self, bytes: u64) -> bool {
         u64::from(self.cursor) + bytes > self.active.bytes
-            && !matches!(self.spare, Spare::Ready(_))
+            && !self.has_spare()
             && self.poisoned.is_none()
+    }
+
+    pub(super) const fn has_spare(&self) -> bool {
+        matches!(self.spare, Spare::Ready(_))
     }
 
     fn lay_records(&mut self, batch: &SealedBatch) -> Result<(), WalError> {
@@ -212,6 +216,7 @@ impl<D: Directory> Log<D> {
         }
         let next = self.next_segment(needed)?;
         let previous = std::mem::replace(&mut self.active, Arc::clone(&next));
+        previous.end.store(self.cursor, Release);
         if !mutant!(LeavesUnsynced) {
             self.left.push(previous);
         }

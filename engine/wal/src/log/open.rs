@@ -18,6 +18,7 @@ use crate::{LogIdentity, Lsn, WalConfig};
 use pontoon_types::mutant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 impl<D: Directory> Log<D> {
     /// Opens the log of a directory, or starts one there.
@@ -109,7 +110,12 @@ impl<D: Directory> Log<D> {
         }
         let quota_bytes = config.group_quota_bytes;
         let mut log = Self {
-            shared: Arc::new(Shared::new(Index::new(groups), table, quota_bytes)),
+            shared: Arc::new(Shared::new(
+                Index::new(groups),
+                table,
+                quota_bytes,
+                &recovered.report.damage,
+            )),
             durable: Lsn::new(active.generation, cursor),
             directory,
             config,
@@ -132,6 +138,8 @@ impl<D: Directory> Log<D> {
             unlisted_from: None,
             lost,
             kept,
+            condemned: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             rewriting: Rewriting::Due(None),
             unneeded: VecDeque::new(),
             retiring: 0,
@@ -259,6 +267,7 @@ fn repair<F: LogFile>(
         bytes,
         seed: header.seed(),
         file: Arc::new(file),
+        end: AtomicU32::new(segment_end),
     }))
 }
 

@@ -30,11 +30,49 @@ pub(super) enum Rewriting {
 }
 
 impl<D: Directory> Log<D> {
-    /// Whether a search is to be made: the log is more than a recovery should have to read.
+    /// Has a damaged segment go: what can be read of it is written again. What cannot be read keeps it until nobody needs
+    /// that any more ([`Log::unreadable`]). One with damage that was found when the log was opened stays all the same.
+    pub fn condemn(&mut self, segment: u32) {
+        if self.shared.segments.read().contains_key(&segment) && self.damaged.insert(segment) {
+            self.condemned.insert(segment);
+        }
+    }
+
+    /// Whether to go on in another segment: the present one is damaged, or has no room to say that a damaged one is gone.
+    pub(super) fn wants_to_leave_damage(&self) -> bool {
+        let mut unlisted = self.unlisted.iter();
+        self.condemned.contains(&self.active.generation)
+            || self.unlisted_from.is_none()
+                && unlisted.any(|segment| self.damaged.contains(&segment.generation))
+    }
+
+    /// Goes on in another segment because of damage, as soon as one is ready. Its checkpoint has all that is needed of the
+    /// present one but entries, and says which segments there are.
+    fn leave_damage(&mut self) -> Result<(), WalError> {
+        if !self.wants_to_leave_damage() || !self.has_spare() {
+            return Ok(());
+        }
+        match self.roll(0) {
+            Err(WalError::NoSpace { .. }) => Ok(()), // It is tried again.
+            rolled => rolled,
+        }
+    }
+
+    /// A damaged segment to be looked into, if there is one.
+    fn next_condemned(&self) -> Option<u32> {
+        let mut condemned = self.condemned.iter().copied();
+        condemned.find(|segment| *segment != self.active.generation)
+    }
+
+    /// Whether a search is to be made: there is damage, or the log is more than a recovery should have to read.
     pub(super) fn wants_to_gather(&self) -> bool {
         match &self.rewriting {
-            Rewriting::Due(rest) => rest.is_some() || self.needed_bytes() > self.rewrite_above(),
-            _ => false,
+            Rewriting::Due(Some(_)) => true,
+            Rewriting::Due(None) => {
+                self.next_condemned().is_some() || self.needed_bytes() > self.rewrite_above()
+            }
+            Rewriting::Resting => self.next_condemned().is_some(),
+            Rewriting::Gathering | Rewriting::Gathered(_) => false,
         }
     }
 
@@ -67,14 +105,20 @@ impl<D: Directory> Log<D> {
             }
             return None;
         }
-        let Rewriting::Due(rest) = std::mem::replace(&mut self.rewriting, Rewriting::Gathering)
-        else {
-            return None;
+        let before = std::mem::replace(&mut self.rewriting, Rewriting::Gathering);
+        let rest = match before {
+            Rewriting::Due(rest) => rest,
+            _ => None,
         };
+        let condemned = self.next_condemned().filter(|_| rest.is_none());
+        if let Some(segment) = condemned {
+            self.condemned.remove(&segment);
+        }
         Some(Chore::Gather(Search {
             shared: Arc::clone(&self.shared),
             active: self.active.generation,
             kept: self.kept.clone(),
+            condemned,
             rest,
         }))
     }
@@ -84,8 +128,9 @@ impl<D: Directory> Log<D> {
             Ok(Some(gathered)) => Rewriting::Gathered(gathered),
             Ok(None) => Rewriting::Resting,
             Err(Unreadable { segment, error }) => {
-                tracing::error!(segment, %error, "a segment stays, because it cannot be read");
+                tracing::error!(segment, %error, "a segment cannot be written again");
                 self.kept.insert(segment);
+                self.shared.scrubs.suspect(segment);
                 Rewriting::Due(None)
             }
         };
@@ -97,6 +142,7 @@ impl<D: Directory> Log<D> {
     /// If the log has failed.
     pub(crate) fn lay_rewritten(&mut self) -> Result<(), WalError> {
         self.check()?;
+        self.leave_damage()?;
         let Rewriting::Gathered(gathered) = &self.rewriting else {
             return Ok(());
         };

@@ -61,6 +61,8 @@ impl Timing {
 pub(super) enum Message<F> {
     Batch(SealedBatch, Notice),
     ChoreDone(Box<Done<F>>),
+    /// A segment is damaged.
+    Condemned(u32),
     /// The thread that does them has died.
     NoMoreChores,
     Shutdown,
@@ -210,6 +212,10 @@ impl<D: Directory> LogThread<D> {
                     Err(error @ WalError::Poisoned { .. }) => self.fail_once(error),
                     Err(error) => tracing::error!(%error, "preparing a segment"),
                 }
+                self.lay_waiting();
+            }
+            Message::Condemned(segment) => {
+                self.log.condemn(segment);
                 self.lay_waiting();
             }
             Message::NoMoreChores => self.fail_once(WalError::ThreadDied),
