@@ -48,7 +48,7 @@ pub use kv::{
 };
 pub use lsm::{
     Compression, DamagedTable, LsmMonitor, LsmSettings, LsmStager, LsmStats, LsmStore, LsmView,
-    ScrubCounters, Shed,
+    ScrubBudget, ScrubCounters, ScrubSchedule, Shed,
 };
 pub use model::{ModelStager, ModelStore, ModelView};
 pub use pieces::{Piece, Pieces};

@@ -35,6 +35,7 @@ mod monitor;
 mod pace;
 mod pins;
 mod preflight;
+mod schedule;
 mod scrub;
 mod settings;
 mod shed;
@@ -44,6 +45,7 @@ mod writeback;
 
 pub use damage::DamagedTable;
 pub use monitor::{LsmMonitor, LsmStats};
+pub use schedule::{ScrubBudget, ScrubSchedule};
 pub use scrub::ScrubCounters;
 pub use settings::{Compression, LsmSettings};
 pub use shed::Shed;
@@ -117,7 +119,8 @@ impl LsmStore {
         let applied = read_applied(&tree, next, path)?;
         let durability = Durability::new(Arc::new(applied.clone()));
         let pins = Arc::new(Pins::new(seqno));
-        let scrub = Scrub::new(settings.scrub_interval, settings.scrub_bytes_per_second);
+        let schedule = ScrubSchedule::new(path, settings.scrub_interval);
+        let scrub = Scrub::new(schedule, settings.scrub_bytes_per_second);
         let shared = Shared::new(path.into(), tree.clone(), pins, durability, stopping, scrub);
         let shared = Arc::new(shared);
         let memtable = Arc::clone(shared.pins.visible().0.active());

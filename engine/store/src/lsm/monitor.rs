@@ -2,6 +2,7 @@
 
 use super::background::Shared;
 use super::damage::DamagedTable;
+use super::schedule::ScrubBudget;
 use super::scrub::ScrubCounters;
 use crate::StoreError;
 use lsm_tree::AbstractTree;
@@ -69,6 +70,12 @@ impl LsmMonitor {
     #[must_use]
     pub fn damaged_tables(&self) -> Vec<DamagedTable> {
         self.shared.damaged_tables().into_values().collect()
+    }
+
+    /// What may be read to find damage, for who reads something else within the same rate.
+    #[must_use]
+    pub fn scrub_budget(&self) -> Arc<ScrubBudget> {
+        Arc::clone(self.shared.scrub.budget())
     }
 
     /// Has everything read and held against its checksums, beginning now.

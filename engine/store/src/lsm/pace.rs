@@ -86,6 +86,7 @@ impl CompactionFilter for PacedFilter {
 }
 
 /// A rate of bytes that saves nothing up: whoever was slow for a while may not make up for it by a burst.
+#[derive(Debug)]
 pub(super) struct Rate {
     bytes_per_second: NonZeroU64,
     /// When all that was spent is paid for.

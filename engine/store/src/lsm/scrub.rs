@@ -8,23 +8,21 @@
 
 use super::background::{DeathWatch, Shared};
 use super::damage::{self, DamagedTable};
-use super::pace::{MAX_SLEEP, Rate};
+use super::pace::MAX_SLEEP;
+use super::schedule::{ScrubBudget, ScrubSchedule};
 use crate::StoreError;
 use crate::error::EIO;
 use lsm_tree::{AbstractTree, Slice, Table, TableId};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Its time of modification says when everything was last read to the end.
-const MARKER: &str = "scrubbed";
-/// A store that has never been read to the end is read so long after its opening, at the latest.
-const FIRST_AFTER: Duration = Duration::from_secs(600);
 /// Bytes between two looks at the clock.
 const STRIDE_BYTES: usize = 256 << 10;
 /// Places of damage that wait to be looked at, at most; more come from reads that meet the same again and again.
@@ -32,8 +30,8 @@ const MAX_SUSPECTS: usize = 64;
 
 /// What the scrubbing thread shares with the others.
 pub(super) struct Scrub {
-    interval: Option<Duration>,
-    bytes_per_second: NonZeroU64,
+    schedule: ScrubSchedule,
+    budget: Arc<ScrubBudget>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -58,6 +56,8 @@ pub struct ScrubCounters {
     pub bytes: u64,
     /// Damaged tables that were found.
     pub damaged: u64,
+    /// When everything was last read to the end, also before the store was opened.
+    pub last: Option<SystemTime>,
 }
 
 /// The store stops.
@@ -69,10 +69,10 @@ enum Task {
 }
 
 impl Scrub {
-    pub(super) fn new(interval: Option<Duration>, bytes_per_second: NonZeroU64) -> Self {
+    pub(super) fn new(schedule: ScrubSchedule, bytes_per_second: NonZeroU64) -> Self {
         Self {
-            interval,
-            bytes_per_second,
+            schedule,
+            budget: Arc::new(ScrubBudget::new(bytes_per_second)),
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -125,7 +125,14 @@ impl Scrub {
     }
 
     pub(super) fn counters(&self) -> ScrubCounters {
-        self.state.lock().counters
+        ScrubCounters {
+            last: self.schedule.last(),
+            ..self.state.lock().counters
+        }
+    }
+
+    pub(super) const fn budget(&self) -> &Arc<ScrubBudget> {
+        &self.budget
     }
 
     /// Waits for something to do; `None`: the store stops.
@@ -169,16 +176,11 @@ impl Shared {
     /// Body of the scrubbing thread.
     pub(super) fn scrub_until_stopped(&self) {
         let _guard = DeathWatch::of(self, "scrub");
-        let mut due = self.first_pass();
+        let mut due = self.scrub.schedule.first();
         while let Some(task) = self.scrub.next(due) {
             let done = match task {
                 Task::Suspect(from, to) => self.check_suspect(&from, &to),
-                Task::Everything => self.check_everything().inspect(|()| {
-                    due = self
-                        .scrub
-                        .interval
-                        .map(|interval| Instant::now() + interval);
-                }),
+                Task::Everything => self.check_everything().map(|next| due = next),
             };
             if done.is_err() {
                 return;
@@ -186,22 +188,9 @@ impl Shared {
         }
     }
 
-    /// When everything is first to be read.
-    fn first_pass(&self) -> Option<Instant> {
-        let interval = self.scrub.interval?;
-        let marker = fs::metadata(self.path.join(MARKER));
-        let since = marker.and_then(|marker| marker.modified()).ok();
-        let since = since.and_then(|last| SystemTime::now().duration_since(last).ok());
-        let wait = match since {
-            Some(since) => interval.saturating_sub(since),
-            None => interval.min(FIRST_AFTER),
-        };
-        Some(Instant::now() + wait)
-    }
-
-    fn check_everything(&self) -> Result<(), Stopping> {
+    /// Returns when it is to be done again.
+    fn check_everything(&self) -> Result<Option<Instant>, Stopping> {
         let started = Instant::now();
-        let mut rate = Rate::new(self.scrub.bytes_per_second);
         let ids: Vec<_> = self
             .tree
             .current_version()
@@ -217,22 +206,17 @@ impl Shared {
                 .find(|table| table.id() == *id)
                 .cloned();
             if let Some(table) = table {
-                self.examine(&table, |bytes| {
-                    self.pay(rate.spend(started.elapsed(), bytes), started)
-                })?;
+                self.examine(&table, |bytes| self.pay(self.scrub.budget.spend(bytes)))?;
             }
         }
         self.scrub.state.lock().counters.passes += 1;
         let damaged = self.damaged_tables().len();
         tracing::info!(tables = ids.len(), damaged, elapsed = ?started.elapsed(), "scrubbed the store");
-        if let Err(error) = fs::write(self.path.join(MARKER), b"") {
-            tracing::warn!(%error, "when the store was scrubbed is not noted");
-        }
-        Ok(())
+        Ok(self.scrub.schedule.finish())
     }
 
     /// Waits until what was read is paid for. What is suspect does not wait.
-    fn pay(&self, until: Duration, started: Instant) -> Result<(), Stopping> {
+    fn pay(&self, until: Instant) -> Result<(), Stopping> {
         loop {
             while let Some((from, to)) = self.scrub.pop_suspect() {
                 self.check_suspect(&from, &to)?;
@@ -240,12 +224,10 @@ impl Shared {
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(Stopping);
             }
-            let Some(left) = until
-                .checked_sub(started.elapsed())
-                .filter(|left| !left.is_zero())
-            else {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Ok(());
-            };
+            }
             std::thread::sleep(left.min(MAX_SLEEP));
         }
     }
