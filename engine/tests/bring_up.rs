@@ -107,14 +107,14 @@ impl World {
     }
 
     /// What is applied is flushed, and the logs are cut.
-    fn cut(&mut self, over_quota: &[GroupId]) {
+    fn cut(&mut self, without_tail: &[GroupId]) {
         let now = self.cluster.now;
         for id in 1..=3 {
             let applied = vec![(GROUP, self.status(id).applied)];
-            let over_quota = over_quota.to_vec();
+            let without_tail = without_tail.to_vec();
             let cut = Input::Compact {
                 applied,
-                over_quota,
+                without_tail,
             };
             self.cluster.node(id).worker.handle(cut, now);
         }

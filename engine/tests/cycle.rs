@@ -4,10 +4,11 @@ mod common;
 
 use common::Cluster;
 use pontoon_engine::frame::{FrameReader, Item, Lane};
-use pontoon_engine::worker::Input;
+use pontoon_engine::worker::{Input, Worker};
 use pontoon_engine::{EngineConfig, Reply, RoleName};
+use pontoon_raft::Restored;
 use pontoon_store::Outcome;
-use pontoon_types::{GroupId, LogIndex, NodeId, ReplicaId};
+use pontoon_types::{GroupId, HardState, LogIndex, NodeId, ReplicaId, Term};
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
@@ -348,7 +349,7 @@ fn a_follower_with_a_full_log_takes_entries_only_of_groups_that_can_make_no_room
     cluster.node(3).worker.handle(
         Input::Compact {
             applied: vec![(GroupId(1), before)],
-            over_quota: Vec::new(),
+            without_tail: Vec::new(),
         },
         now,
     );
@@ -562,12 +563,28 @@ fn what_is_too_long_for_one_frame_goes_in_several_and_all_of_it_arrives() {
 }
 
 #[test]
-fn a_replica_whose_log_cannot_be_read_never_speaks_again() {
-    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
-    cluster.elect(1, 1);
+fn a_replica_that_needs_a_damaged_entry_of_its_log_never_speaks_again() {
+    let config = EngineConfig::default();
+    let mut cluster = Cluster::new(3, 1, &config);
     let (now, group) = (cluster.now, GroupId(1));
-    let worker = &mut cluster.node(1).worker;
-    worker.handle(Input::LogUnreadable { group }, now);
+    // Started with entries that it has not applied, and that are in no memory.
+    let record = common::record(group, 1, 3);
+    let restored = Restored {
+        conf_state: record.conf_state.clone(),
+        terms: vec![(LogIndex(1), Term(1))],
+        last: LogIndex(3),
+        hard_state: HardState {
+            term: Term(1),
+            ..HardState::default()
+        },
+        ..Restored::default()
+    };
+    let node = cluster.node(1);
+    node.worker = Worker::new(NodeId(1), 0, &config);
+    node.worker.add_group(record, restored, now).unwrap();
+    let worker = &mut node.worker;
+    let indexes = vec![LogIndex(2)];
+    worker.handle(Input::LogUnreadable { group, indexes }, now);
     worker.handle(Input::PeerLost { node: NodeId(2) }, now);
     worker.handle(Input::Campaign { group }, now);
     let summary = cluster.cycle(1);
@@ -583,6 +600,34 @@ fn a_replica_whose_log_cannot_be_read_never_speaks_again() {
 }
 
 #[test]
+fn a_replica_that_holds_in_memory_what_its_log_has_lost_goes_on() {
+    let mut cluster = Cluster::new(3, 1, &EngineConfig::default());
+    cluster.elect(1, 1);
+    let put = cluster.put(1, 1, "k", "v");
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    // The last of these is committed nowhere.
+    let put = cluster.put(1, 1, "k", "w");
+    cluster.cycle(1);
+    let (now, group) = (cluster.now, GroupId(1));
+    let indexes: Vec<_> = (1..=3).map(LogIndex).collect();
+    for node in 1..=3 {
+        let indexes = indexes.clone();
+        let input = Input::LogUnreadable { group, indexes };
+        cluster.node(node).worker.handle(input, now);
+    }
+    cluster.settle();
+    assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
+    // Its log is cut beyond it as soon as the store has it, whoever lags.
+    let input = Input::Compact {
+        applied: vec![(group, LogIndex(3))],
+        without_tail: vec![group],
+    };
+    cluster.node(1).worker.handle(input, now);
+    assert_eq!(cluster.cycle(1).log_batches, 1);
+}
+
+#[test]
 fn while_the_log_is_full_a_compaction_goes_in_a_batch_of_its_own() {
     let mut cluster = Cluster::new(1, 2, &EngineConfig::default());
     cluster.elect(1, 2);
@@ -594,11 +639,11 @@ fn while_the_log_is_full_a_compaction_goes_in_a_batch_of_its_own() {
     let worker = &mut cluster.node(1).worker;
     worker.handle(Input::LogPressure { full: true }, now);
     let applied = vec![(GroupId(1), LogIndex(1))];
-    let over_quota = Vec::new();
+    let without_tail = Vec::new();
     worker.handle(
         Input::Compact {
             applied,
-            over_quota,
+            without_tail,
         },
         now,
     );
@@ -624,10 +669,10 @@ fn a_group_over_its_quota_of_the_log_keeps_nothing_for_replicas_that_lag() {
     }
     assert_eq!(put.try_recv(), Ok(Reply::Applied(Outcome::Written)));
     let now = cluster.now;
-    let mut compacts = |over_quota: &[GroupId]| {
+    let mut compacts = |without_tail: &[GroupId]| {
         let compact = Input::Compact {
             applied: vec![(GroupId(1), LogIndex(2))],
-            over_quota: over_quota.to_vec(),
+            without_tail: without_tail.to_vec(),
         };
         cluster.node(1).worker.handle(compact, now);
         cluster.cycle(1).log_batches

@@ -1,263 +1,35 @@
 //! A flipped byte in a table of one node: the group that it befell is rebuilt, and nobody else notices.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod real;
+
 use bytes::Bytes;
-use parking_lot::RwLock;
-use pontoon_engine::frame::{Frame, Lane};
-use pontoon_engine::worker::{Read, ReadQuery};
-use pontoon_engine::{
-    Engine, EngineConfig, EngineError, GroupStatus, Host, LostReplicas, Opened, Reply, RoleName,
-    Waiter,
-};
-use pontoon_store::{Compression, LsmSettings, Outcome, ReplicaRecord};
-use pontoon_types::{
-    ClusterId, Command, ConfState, Epoch, GroupId, Members, Mutation, NodeId, Operation, ReplicaId,
-    Request, Sequence, SessionId, ShardId, TabletId,
-};
+use pontoon_engine::{GroupStatus, LostReplicas, RoleName};
+use pontoon_store::Outcome;
+use pontoon_types::{Mutation, Operation, ReplicaId};
+use real::{Cluster, GROUPS, HIT, key, value};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use std::path::PathBuf;
 
-const GROUPS: u64 = 3;
-const ROWS: u64 = 1_500;
-/// The group that the damage befalls, and one of its rows.
-const HIT: u64 = 2;
+/// The row that is damaged.
 const ROW: u64 = 700;
 
-type Engines = Arc<RwLock<Vec<Arc<Engine>>>>;
-
-struct Wires {
-    from: NodeId,
-    engines: Engines,
+trait Damage {
+    fn flip(&self, node: u64) -> PathBuf;
+    /// Flips a bit of what only one file in a directory of a node has, and once.
+    fn flip_in(&self, node: u64, below: &str, needle: &[u8]) -> PathBuf;
+    /// The group heals, with a new replica on `node` for the one that was lost, and that is counted.
+    fn is_rebuilt(&self, node: u64, by_log: u64, by_table: u64);
+    fn heals(&self, node: u64, before: &[GroupStatus]);
 }
 
-impl Host for Wires {
-    fn send(&self, to: NodeId, _: usize, lane: Lane, frame: Frame) {
-        let engine = self.engines.read().get(to.0 as usize - 1).cloned();
-        if let Some(engine) = engine {
-            let bytes = Bytes::from(frame.chunks.concat());
-            match lane {
-                Lane::Snapshot => engine.receive_snapshot(self.from, bytes),
-                Lane::Append | Lane::Control => engine.receive(self.from, bytes),
-            }
-        }
-    }
-
-    fn failed(&self, error: EngineError) {
-        eprintln!("node {} stops: {error}", self.from);
-        std::process::abort();
-    }
-}
-
-struct Cluster {
-    dir: TempDir,
-    engines: Engines,
-    sequence: std::cell::Cell<u64>,
-}
-
-fn record(group: u64, node: u64) -> ReplicaRecord {
-    ReplicaRecord {
-        group: GroupId(group),
-        shard: ShardId(group),
-        replica: ReplicaId(node),
-        start: Bytes::new(),
-        end: Bytes::new(),
-        epoch: Epoch {
-            range: 1,
-            membership: 1,
-        },
-        pieces: TabletId(group).into(),
-        conf_state: ConfState::of_voters([1, 2, 3].map(ReplicaId)),
-        members: Members::new([1, 2, 3].map(|id| (ReplicaId(id), NodeId(id)))),
-        descriptor: Bytes::new(),
-    }
-}
-
-fn key(i: u64) -> Vec<u8> {
-    format!("key {i:05}").into_bytes()
-}
-
-fn value(group: u64, i: u64) -> Vec<u8> {
-    format!("value {i:05} of {group} {}", "-".repeat(100)).into_bytes()
-}
-
-fn open(dir: &Path, node: u64) -> Opened {
-    let config = EngineConfig {
-        workers: 1,
-        seed: node,
-        election_timeout: Duration::from_millis(300),
-        heartbeat_interval: Duration::from_millis(50),
-        compaction_interval: Duration::from_millis(100),
-        log_tail_entries: 16,
-        ..EngineConfig::default()
-    };
-    let settings = LsmSettings {
-        memtable_bytes: 64 << 10,
-        block_cache_bytes: 16 << 10,
-        compression: Compression::None,
-        scrub_interval: None,
-        ..LsmSettings::default()
-    };
-    let path = dir.join(format!("node-{node}"));
-    Opened::open(&path, ClusterId(1), NodeId(node), config, settings).unwrap()
-}
-
-fn start(opened: Opened, node: u64, engines: &Engines) -> Arc<Engine> {
-    let (from, engines) = (NodeId(node), engines.clone());
-    Arc::new(opened.start(Arc::new(Wires { from, engines })).unwrap())
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let engines = Engines::default();
-        let opened = (1..=3).map(|node| {
-            let mut opened = open(dir.path(), node);
-            let records: Vec<_> = (1..=GROUPS).map(|group| record(group, node)).collect();
-            opened.machine().bootstrap(&records, &[]).unwrap();
-            start(opened, node, &engines)
-        });
-        let opened: Vec<_> = opened.collect();
-        *engines.write() = opened;
-        let sequence = std::cell::Cell::new(0);
-        let cluster = Self {
-            dir,
-            engines,
-            sequence,
-        };
-        for group in 1..=GROUPS {
-            let rows: Vec<_> = (0..ROWS).map(|i| (key(i), value(group, i))).collect();
-            for rows in rows.chunks(50) {
-                let puts = rows.iter().map(|(key, value)| Mutation::Put { key, value });
-                cluster.write(group, Operation::Write(puts.collect()));
-            }
-        }
-        cluster.wait("all is applied, and merged for now", || {
-            let stats = |node| cluster.engine(node).store().stats();
-            let before = [1, 2, 3].map(|node| stats(node).compactions);
-            std::thread::sleep(Duration::from_millis(300));
-            let after = [1, 2, 3].map(|node| stats(node).compactions);
-            before == after && before.iter().all(|count| *count > 0)
-        });
-        cluster
-    }
-
-    fn engine(&self, node: u64) -> Arc<Engine> {
-        self.engines.read()[node as usize - 1].clone()
-    }
-
-    fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !holds() {
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "not after 30 s: {what}: {:#?}, {:?}",
-                [1, 2, 3].map(|node| self.engine(node).status()),
-                [1, 2, 3].map(|node| self.engine(node).store().damaged_tables()),
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// None while the node has no replica: between a lost one and the one that takes its place.
-    fn status(&self, node: u64, group: u64) -> Option<GroupStatus> {
-        let mut status = self.engine(node).status().into_iter();
-        status.find(|status| status.group == GroupId(group))
-    }
-
-    fn leader(&self, group: u64) -> Option<u64> {
-        (1..=3).find(|node| self.leads(*node, group))
-    }
-
-    fn leads(&self, node: u64, group: u64) -> bool {
-        let status = self.engine(node).status();
-        let mut status = status.iter();
-        status.any(|one| one.group == GroupId(group) && one.role == RoleName::Leader)
-    }
-
-    /// Proposes until it is done.
-    fn write(&self, group: u64, operation: Operation<'_>) -> Outcome {
-        let mut answer = None;
-        self.wait("a write", || {
-            let Some(leader) = self.leader(group) else {
-                return false;
-            };
-            let (reply, answered) = mpsc::channel();
-            self.sequence.set(self.sequence.get() + 1);
-            let request = Request {
-                shard: ShardId(group),
-                epoch: Epoch {
-                    range: 1,
-                    membership: 1,
-                },
-                session: SessionId(1),
-                sequence: Sequence(self.sequence.get()),
-            };
-            let operation = operation.clone();
-            let mut command = Vec::new();
-            Command { request, operation }.encode(&mut command);
-            let waiter = Waiter::new(move |answer| drop(reply.send(answer)));
-            let engine = self.engine(leader);
-            engine.propose(GroupId(group), command.into(), waiter);
-            if let Reply::Applied(outcome) = answered.recv().unwrap() {
-                answer = Some(outcome);
-            }
-            answer.is_some()
-        });
-        answer.unwrap()
-    }
-
-    /// Reads a row on a node. `None`: it was not served.
-    fn read(&self, node: u64, group: u64, key: Vec<u8>) -> Option<Option<Bytes>> {
-        let (reply, answered) = mpsc::channel();
-        let read = Read {
-            shard: ShardId(group),
-            epoch: Epoch {
-                range: 1,
-                membership: 1,
-            },
-            query: ReadQuery::Get { key: key.into() },
-            waiter: Waiter::new(move |answer| drop(reply.send(answer))),
-        };
-        self.engine(node).read(GroupId(group), read);
-        match answered.recv().unwrap() {
-            Reply::Value(value) => Some(value),
-            Reply::StaleRead => panic!("the epoch is the same all the time"),
-            _ => None,
-        }
-    }
-
-    /// Reads everything on a node; no answer may be wrong. How many reads were not served.
-    fn read_all(&self, node: u64, group: u64) -> u64 {
-        let mut unserved = 0;
-        for i in 0..ROWS {
-            match self.read(node, group, key(i)) {
-                Some(read) => assert_eq!(read.as_deref(), Some(&value(group, i)[..]), "row {i}"),
-                None => unserved += 1,
-            }
-        }
-        unserved
-    }
-
-    fn make_lead(&self, node: u64, group: u64) {
-        self.wait("the leader is the one that it should be", || {
-            if let Some(leader) = self.leader(group).filter(|leader| *leader != node) {
-                let engine = self.engine(leader);
-                engine.transfer_leadership(GroupId(group), NodeId(node));
-            }
-            self.leads(node, group)
-        });
-    }
-
+impl Damage for Cluster {
     /// Flips a byte of a row in the tables of a node.
     fn flip(&self, node: u64) -> PathBuf {
         self.flip_in(node, "store/tables", &value(HIT, ROW))
     }
 
-    /// Flips the first byte of what only one file in a directory of a node has, and once.
     fn flip_in(&self, node: u64, below: &str, needle: &[u8]) -> PathBuf {
         let dir = self.dir.path().join(format!("node-{node}")).join(below);
         let mut found = Vec::new();
@@ -279,7 +51,6 @@ impl Cluster {
         path.clone()
     }
 
-    /// The group heals, with a new replica on `node` for the one that was lost, and that is counted.
     fn is_rebuilt(&self, node: u64, by_log: u64, by_table: u64) {
         self.wait("the group is healed", || {
             let status = [1, 2, 3].map(|node| self.status(node, HIT));
@@ -421,18 +192,13 @@ fn a_replica_whose_log_is_damaged_is_rebuilt_and_counted() {
     for group in 1..=GROUPS {
         put(group, b"later", b"what makes that durable everywhere");
     }
-    let engine = cluster.engine(2);
     cluster.wait("node 2 has it all", || {
-        [1, 2]
-            .map(|node| cluster.status(node, HIT).unwrap().applied.0)
-            .windows(2)
-            .all(|it| it[0] == it[1])
+        let applied = |node| cluster.status(node, HIT).unwrap().applied;
+        applied(1) == applied(2)
     });
-    engine.shutdown(Duration::from_secs(1));
+    cluster.stop(2);
     cluster.flip_in(2, "log", b"what the log still has");
-    drop(engine);
-    let opened = open(cluster.dir.path(), 2);
-    cluster.engines.write()[1] = start(opened, 2, &cluster.engines);
+    cluster.start(2);
     assert_eq!(cluster.engine(2).lost_replicas().by_log, 1);
     cluster.is_rebuilt(2, 1, 0);
     cluster.make_lead(2, HIT);

@@ -21,6 +21,7 @@ pub(crate) fn print_summary(summary: &Summary, real: Duration, jobs: u64) {
         summary.fetches.to_string(),
     );
     row("replicas quarantined", summary.quarantined.to_string());
+    row("damage found by scrubbing", summary.scrubbed.to_string());
     row("snapshots put in place", summary.snapshots.to_string());
     row("changes of members", summary.changes.to_string());
     row("log segments given back", summary.compactions.to_string());
@@ -77,6 +78,7 @@ pub(crate) fn print_json(summary: &Summary, differing: &[u64], real: Duration, j
         "restarts": summary.restarts,
         "log_reads": summary.fetches,
         "quarantined": summary.quarantined,
+        "scrubbed": summary.scrubbed,
         "snapshots": summary.snapshots,
         "member_changes": summary.changes,
         "segments_given_back": summary.compactions,

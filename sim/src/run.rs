@@ -123,6 +123,8 @@ pub struct Summary {
     pub fetches: u64,
     /// Starts of replicas that found their log damaged.
     pub quarantined: u64,
+    /// Places of damage that scrubbing found in logs of running nodes.
+    pub scrubbed: u64,
     /// Snapshots that were put in place.
     pub snapshots: u64,
     /// Changes of members that were made.
@@ -147,6 +149,7 @@ impl Summary {
         self.compactions += report.compactions;
         self.fetches += report.fetches;
         self.quarantined += report.quarantined;
+        self.scrubbed += report.scrubbed;
         self.snapshots += report.snapshots;
         self.changes += report.changes;
         let faults = report.faults.total();

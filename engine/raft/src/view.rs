@@ -137,6 +137,13 @@ impl Raft {
         self.log.cached_bytes()
     }
 
+    /// Whether an entry has still to be fetched from the log for the replica's own sake: it is not handed out to be applied,
+    /// and not in memory.
+    #[must_use]
+    pub fn needs_from_log(&self, index: LogIndex) -> bool {
+        index > self.log.applying() && index < self.log.first_cached()
+    }
+
     /// Whether the replica has stopped; see [`StepError::is_fatal`](crate::StepError::is_fatal).
     #[must_use]
     pub fn is_stopped(&self) -> bool {

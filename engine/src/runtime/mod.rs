@@ -19,6 +19,7 @@ mod mailbox;
 mod open;
 mod readers;
 mod recover;
+mod scrub;
 mod snapshots;
 mod work;
 
@@ -36,9 +37,9 @@ use held::HeldJob;
 use mailbox::Mailbox;
 pub use open::Opened;
 use parking_lot::Mutex;
-use pontoon_store::{LsmMonitor, LsmView, Pieces, ReplicaRecord};
+use pontoon_store::{LsmMonitor, LsmView, Pieces, ReplicaRecord, ScrubSchedule};
 use pontoon_types::{GroupId, LogIndex, NodeId};
-use pontoon_wal::{Pressure, SyncMode, Wal, WalStats};
+use pontoon_wal::{LogDamage, Pressure, SyncMode, Wal, WalStats};
 use readers::ReadJob;
 pub use recover::ReplicaSurvey;
 use snapshots::CarrierJob;
@@ -46,7 +47,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What the engine needs of the process it runs in. Called from worker threads: nothing may block.
 pub trait Host: Send + Sync + 'static {
@@ -115,6 +116,8 @@ struct Shared {
     /// Per worker: the replicas that it has lost.
     lost: Vec<Mutex<LostReplicas>>,
     halting: AtomicBool,
+    /// The log is to be read now.
+    scrub_is_wanted: AtomicBool,
     /// The records of the replicas, as the apply thread has them.
     replicas: Mutex<BTreeMap<GroupId, ReplicaRecord>>,
     /// The states that marks have pinned.
@@ -140,6 +143,7 @@ struct Threads {
     carrier: Vec<JoinHandle<()>>,
     held: Vec<JoinHandle<()>>,
     keeper: Vec<JoinHandle<()>>,
+    scrub: Vec<JoinHandle<()>>,
 }
 
 /// A running engine.
@@ -153,6 +157,7 @@ pub struct Engine {
     held: Mailbox<HeldJob>,
     carried: Arc<Mutex<snapshots::Told>>,
     store: LsmMonitor,
+    log_schedule: ScrubSchedule,
     threads: Mutex<Threads>,
 }
 
@@ -371,6 +376,26 @@ impl Engine {
         self.shared.wal.stats()
     }
 
+    /// The damage of the log that was found since it was opened and is still there.
+    #[must_use]
+    pub fn log_damage(&self) -> Vec<LogDamage> {
+        self.shared.wal.damage()
+    }
+
+    /// When the log was last read to the end, also before it was opened.
+    #[must_use]
+    pub fn log_scrubbed_at(&self) -> Option<SystemTime> {
+        self.log_schedule.last()
+    }
+
+    /// Has the log read, beginning now, or as soon as the pass that is under way has ended.
+    pub fn scrub_log(&self) {
+        self.shared.scrub_is_wanted.store(true, Ordering::Release);
+        for thread in &self.threads.lock().scrub {
+            thread.thread().unpark();
+        }
+    }
+
     /// When the log syncs.
     #[must_use]
     pub fn sync_mode(&self) -> SyncMode {
@@ -418,10 +443,11 @@ impl Engine {
     fn halt(&self, threads: &mut Threads) {
         self.shared.halting.store(true, Ordering::Release);
         self.stop_workers();
-        for keeper in &threads.keeper {
-            keeper.thread().unpark();
+        for thread in threads.keeper.iter().chain(&threads.scrub) {
+            thread.thread().unpark();
         }
         join(&mut threads.keeper);
+        join(&mut threads.scrub);
         join(&mut threads.workers);
         self.carrier.tell(CarrierJob::Finish);
         join(&mut threads.carrier);

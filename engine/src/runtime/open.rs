@@ -3,6 +3,7 @@
 use super::apply;
 use super::keeper::Keeper;
 use super::mailbox::{Mailbox, mailbox};
+use super::scrub::LogScrub;
 use super::{
     Engine, Host, Shared, Threads, clock, held, readers, snapshots, spawn, work, worker_of,
 };
@@ -15,7 +16,7 @@ use crate::restore::{redo, restore};
 use crate::snapshot::Carrier;
 use crate::worker::{Input, Worker};
 use parking_lot::Mutex;
-use pontoon_store::{KeyValue, LsmSettings, LsmStore, Machine, StateMachine};
+use pontoon_store::{KeyValue, LsmSettings, LsmStore, Machine, ScrubSchedule, StateMachine};
 use pontoon_types::{ClusterId, GroupId, NodeId};
 use pontoon_wal::{DurabilityListener, LogIdentity, Recovered, SyncMode, Ticket, Wal, WalError};
 use std::path::Path;
@@ -35,6 +36,7 @@ pub struct Opened<M = KeyValue> {
     pub(super) machine: Machine<LsmStore, M>,
     /// So much memory may states keep that are held.
     max_kept_bytes: u64,
+    log_schedule: ScrubSchedule,
     news: Arc<LogNews>,
 }
 
@@ -120,6 +122,7 @@ impl<M: StateMachine> Opened<M> {
         let (wal, recovered) = Wal::open(&log_dir, config.wal.clone(), identity, news.clone())?;
         // One state keeps as much as the memtables of its time, at most, and is not to be given up for that.
         let max_kept_bytes = 2 * store.write_memory_bytes();
+        let log_schedule = ScrubSchedule::new(&log_dir, store.scrub_interval);
         let store = LsmStore::open(&data_dir.join("store"), store)?;
         let machine = Machine::open_with(store, commands)?;
         Ok(Self {
@@ -129,6 +132,7 @@ impl<M: StateMachine> Opened<M> {
             recovered,
             machine,
             max_kept_bytes,
+            log_schedule,
             news,
         })
     }
@@ -156,6 +160,7 @@ impl<M: StateMachine> Opened<M> {
             mut recovered,
             mut machine,
             max_kept_bytes,
+            log_schedule,
             news,
         } = self;
         redo(&mut recovered, &mut machine)?;
@@ -213,6 +218,7 @@ impl<M: StateMachine> Opened<M> {
                 .map(|worker| Mutex::new(worker.counters().lost))
                 .collect(),
             halting: AtomicBool::new(false),
+            scrub_is_wanted: AtomicBool::new(false),
             replicas: Mutex::new(replicas.into_iter().map(|one| (one.group, one)).collect()),
             held: Mutex::new(HeldStates::new(config.held_for, max_kept_bytes)),
         });
@@ -291,6 +297,14 @@ impl<M: StateMachine> Opened<M> {
         threads
             .keeper
             .push(spawn("keeper".to_owned(), &host, move || keeper.run())?);
+        let scrub = LogScrub {
+            shared: shared.clone(),
+            schedule: log_schedule.clone(),
+            budget: store.scrub_budget(),
+        };
+        threads
+            .scrub
+            .push(spawn("log-scrub".to_owned(), &host, move || scrub.run())?);
         Ok(Engine {
             shared,
             apply,
@@ -300,6 +314,7 @@ impl<M: StateMachine> Opened<M> {
             held,
             carried: told,
             store,
+            log_schedule,
             threads: Mutex::new(threads),
         })
     }

@@ -5,7 +5,6 @@ use crate::apply::DueReads;
 use crate::worker::{Fetch, Input};
 use crossbeam_channel::Receiver;
 use pontoon_store::{LsmStore, Store};
-use pontoon_wal::WalError;
 
 /// Something for a reader to do.
 pub(super) enum ReadJob {
@@ -43,18 +42,15 @@ fn fetch_entries(worker: usize, Fetch { group, fetch }: Fetch, shared: &Shared) 
                 entries,
             });
         }
-        // The log was cut or replaced there since: whoever still wants the entries asks again.
-        Err(error @ (WalError::Compacted { .. } | WalError::Unavailable { .. })) => {
-            tracing::debug!(%group, from = %fetch.from, %error, "entries are gone");
+        // The log was cut or replaced there since, or it is damaged, which the log has taken note of and the keeper sees to:
+        // whoever still wants the entries asks again.
+        Err(error) => {
+            tracing::debug!(%group, from = %fetch.from, %error, "cannot read entries");
             shared.mailboxes[worker].tell(Input::Fetched {
                 group,
                 purpose: fetch.purpose,
                 entries: Vec::new(),
             });
-        }
-        Err(error) => {
-            tracing::error!(%group, from = %fetch.from, %error, "cannot read the log");
-            shared.mailboxes[worker].tell(Input::LogUnreadable { group });
         }
     }
 }

@@ -68,10 +68,12 @@ pub enum Input {
         /// The entries; fewer than asked for if there are too many for one answer.
         entries: Vec<Entry>,
     },
-    /// Entries that a [`Fetch`] asked for cannot be read.
+    /// Entries of a replica's log are damaged on the disk.
     LogUnreadable {
         /// The group.
         group: GroupId,
+        /// Which ones.
+        indexes: Vec<LogIndex>,
     },
     /// Rows of a replica's state are damaged in the store.
     StateDamaged {
@@ -103,8 +105,9 @@ pub enum Input {
     Compact {
         /// Per group, the applied index that is durable in the store.
         applied: Vec<(GroupId, LogIndex)>,
-        /// Groups that take more of the log than their quota, ascending: their log keeps no tail.
-        over_quota: Vec<GroupId>,
+        /// Groups that take more of the log than their quota, or have lost something of it, ascending: their log keeps no
+        /// tail.
+        without_tail: Vec<GroupId>,
     },
     /// Whether the log has room for new proposals.
     LogPressure {
@@ -192,7 +195,9 @@ impl fmt::Debug for Input {
             Self::Fetched { group, entries, .. } => {
                 write!(f, "Fetched({group}, {} entries)", entries.len())
             }
-            Self::LogUnreadable { group } => write!(f, "LogUnreadable({group})"),
+            Self::LogUnreadable { group, indexes } => {
+                write!(f, "LogUnreadable({group}, {indexes:?})")
+            }
             Self::StateDamaged { group, pieces, .. } => {
                 write!(f, "StateDamaged({group}, in tablet {})", pieces.first())
             }
@@ -203,8 +208,8 @@ impl fmt::Debug for Input {
             }
             Self::Compact {
                 applied,
-                over_quota,
-            } => write!(f, "Compact({applied:?}, {over_quota:?})"),
+                without_tail,
+            } => write!(f, "Compact({applied:?}, {without_tail:?})"),
             Self::LogPressure { full } => write!(f, "LogPressure({full})"),
             Self::ChangeMembers { group, steps, .. } => {
                 write!(f, "ChangeMembers({group}, {steps:?})")

@@ -15,7 +15,8 @@ use crate::status::Loss;
 use pontoon_raft::Role;
 use pontoon_store::Pieces;
 use pontoon_types::{
-    ConfChange, GroupId, Instant, LogPosition, MemberChange, NodeId, ReplicaId, Term, Transition,
+    ConfChange, GroupId, Instant, LogIndex, LogPosition, MemberChange, NodeId, ReplicaId, Term,
+    Transition,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -120,6 +121,20 @@ impl Worker {
         for (node, group, replica) in lost {
             let frame = self.frame_to(node, Lane::Control);
             frame.push_lost(group, replica, life);
+        }
+    }
+
+    /// Entries of a replica's log cannot be read. One that is applied, or is still in memory and so will be, is needed by
+    /// nobody here but those who lag, and they can have a snapshot: the log is cut beyond it when the store holds what it did.
+    /// A replica that needs one from the disk has lost what it has promised, as one whose damage is found at a start.
+    pub(super) fn log_unreadable(&mut self, group: GroupId, indexes: &[LogIndex], now: Instant) {
+        let Some(slot) = self.usable(group) else {
+            return;
+        };
+        let raft = &self.groups[slot].raft;
+        if indexes.iter().any(|index| raft.needs_from_log(*index)) {
+            tracing::error!(%group, replica = %raft.id(), "the log of a replica is damaged; quarantined it");
+            self.lose(slot, Loss::Log, now);
         }
     }
 

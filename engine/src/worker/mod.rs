@@ -311,11 +311,7 @@ impl Worker {
                     self.touch(slot);
                 }
             }
-            Input::LogUnreadable { group } => {
-                if let Some(slot) = self.slot(group) {
-                    self.lose(slot, Loss::Log, now);
-                }
-            }
+            Input::LogUnreadable { group, indexes } => self.log_unreadable(group, &indexes, now),
             Input::StateDamaged {
                 group,
                 pieces,
@@ -330,8 +326,8 @@ impl Worker {
             }
             Input::Compact {
                 applied,
-                over_quota,
-            } => self.compact(&applied, &over_quota),
+                without_tail,
+            } => self.compact(&applied, &without_tail),
             Input::LogPressure { full } => self.log_is_full = full,
             Input::Status { reply } => reply(self.status()),
             Input::TransferLeadership { group, to } => self.transfer(group, to, now),
@@ -651,13 +647,13 @@ impl Worker {
     }
 
     /// Lets the log forget what is in a finished flush of the store here, but for what peers may still need of it.
-    fn compact(&mut self, applied: &[(GroupId, LogIndex)], over_quota: &[GroupId]) {
+    fn compact(&mut self, applied: &[(GroupId, LogIndex)], without_tail: &[GroupId]) {
         for (group, applied) in applied {
             let Some(slot) = self.slot(*group) else {
                 continue;
             };
             let group = &mut self.groups[slot];
-            let tail = if self.log_is_full || over_quota.binary_search(&group.id()).is_ok() {
+            let tail = if self.log_is_full || without_tail.binary_search(&group.id()).is_ok() {
                 0
             } else {
                 self.config.log_tail_entries

@@ -84,12 +84,14 @@ impl<F: LogFile> LogScrubber<F> {
         }
     }
 
-    /// Begins a pass over everything that is durable now, unless one is under way.
-    pub fn begin(&mut self) {
-        if self.until.is_none() {
-            self.until = Some(Lsn(self.shared.durable.load(Acquire)));
-            self.passed = 0;
+    /// Begins a pass over everything that is durable now, unless one is under way; returns whether it does.
+    pub fn begin(&mut self) -> bool {
+        if self.until.is_some() {
+            return false;
         }
+        self.until = Some(Lsn(self.shared.durable.load(Acquire)));
+        self.passed = 0;
+        true
     }
 
     /// Reads the next piece: of a segment in which a reader has met damage, or else of the pass.

@@ -5,8 +5,12 @@ use super::{Event, WORKERS, World, unexpected};
 use crate::invariants::{Checked, Invariant, Violation};
 use pontoon_engine::worker::{Fetch, Input};
 use pontoon_store::Store;
-use pontoon_wal::{Pressure, WalError};
+use pontoon_wal::{Pressure, ScrubStep, WalError};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// How much of a log is read, in pieces, each time the keeper looks.
+const SCRUB_STEPS: usize = 4;
 
 /// How long a flush takes once everything is healed, in microseconds.
 const HEALED_FLUSH_MICROS: (u64, u64) = (500, 5_000);
@@ -149,24 +153,56 @@ impl World {
                 purpose: fetch.purpose,
                 entries,
             },
-            // As in production: a snapshot has taken the log's place since.
-            Err(WalError::Compacted { .. } | WalError::Unavailable { .. }) => Input::Fetched {
-                group,
-                purpose: fetch.purpose,
-                entries: Vec::new(),
-            },
-            // As in production: the group stops, and only the group.
-            Err(WalError::Damaged { .. }) if self.nodes[at].is_damaged => {
-                Input::LogUnreadable { group }
-            }
+            // As in production: a snapshot has taken the log's place since, or it is damaged, which the keeper sees to.
             Err(error) => {
-                return Err(unexpected(format!(
-                    "group {group}: node {id} cannot read entries from {} for {:?}: {error}",
-                    fetch.from, fetch.purpose
-                )));
+                let is_gone = matches!(
+                    error,
+                    WalError::Compacted { .. } | WalError::Unavailable { .. }
+                );
+                if !is_gone && !self.nodes[at].is_damaged {
+                    return Err(unexpected(format!(
+                        "group {group}: node {id} cannot read entries from {} for {:?}: {error}",
+                        fetch.from, fetch.purpose
+                    )));
+                }
+                Input::Fetched {
+                    group,
+                    purpose: fetch.purpose,
+                    entries: Vec::new(),
+                }
             }
         };
         self.tell(at, worker, input);
+        Ok(())
+    }
+
+    /// Reads some of the log, and has what is damaged go. On every other seed nobody does: then damage is found by those
+    /// who need what is there, or at a start.
+    fn scrub(&mut self, at: usize) -> Checked {
+        if !self.seed.is_multiple_of(2) {
+            return Ok(());
+        }
+        let node = &mut self.nodes[at];
+        let Some(process) = &mut node.process else {
+            return Ok(());
+        };
+        process.scrubber.begin();
+        for _ in 0..SCRUB_STEPS {
+            let ScrubStep::Read { found, .. } = process.scrubber.step() else {
+                break;
+            };
+            for damage in found {
+                if !node.is_damaged {
+                    let what = format!("node {} reports {damage:?}", node.id);
+                    return Err(unexpected(what));
+                }
+                self.scrubbed += 1;
+                process.log.condemn(damage.start.generation());
+                let line = format!("n{} finds {damage:?}", node.id);
+                self.trace.line(self.now, || line);
+            }
+        }
+        self.plan_chores(at);
         Ok(())
     }
 
@@ -179,12 +215,15 @@ impl World {
         let full = process.log.pressure() == Pressure::Full;
         let bytes = self.nodes[at].disk.used_bytes();
         self.bounds.files(self.nodes[at].id, bytes)?;
+        self.scrub(at)?;
         let Some(process) = self.process(at, life) else {
             return Ok(());
         };
         let over_quota = process.log.over_quota();
-        let over_quota: Vec<_> = over_quota.iter().map(|over| over.group).collect();
-        let crowds = !over_quota.is_empty();
+        let mut without_tail: BTreeSet<_> = over_quota.iter().map(|over| over.group).collect();
+        let unreadable = process.log.unreadable();
+        without_tail.extend(unreadable.keys());
+        let crowds = !without_tail.is_empty();
         let rotated = if full || crowds {
             process.stage.machine().store_mut().rotate()
         } else {
@@ -204,15 +243,19 @@ impl World {
         self.trace
             .event(self.now, 12, &[at as u64, u64::from(full), generation]);
         self.plan_flush(at);
+        for (group, indexes) in unreadable {
+            let damaged = Input::LogUnreadable { group, indexes };
+            self.tell(at, worker_of(group), damaged);
+        }
         for (worker, applied) in shares.into_iter().enumerate() {
             if changed {
                 self.tell(at, worker, Input::LogPressure { full });
             }
             if cut {
-                let over_quota = over_quota.clone();
+                let without_tail = without_tail.iter().copied().collect();
                 let cut = Input::Compact {
                     applied,
-                    over_quota,
+                    without_tail,
                 };
                 self.tell(at, worker, cut);
             }

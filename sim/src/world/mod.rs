@@ -78,6 +78,8 @@ pub struct Report {
     pub fetches: u64,
     /// Starts of replicas that found their log damaged.
     pub quarantined: u64,
+    /// Places of damage that scrubbing found in logs of running nodes.
+    pub scrubbed: u64,
     /// Snapshots that were put in place.
     pub snapshots: u64,
     /// Changes of members that were made.
@@ -104,6 +106,7 @@ impl Report {
             compactions: 0,
             fetches: 0,
             quarantined: 0,
+            scrubbed: 0,
             snapshots: 0,
             changes: 0,
             violation: Some((at, violation)),
@@ -306,6 +309,7 @@ pub struct World {
     compactions: u64,
     fetches: u64,
     quarantined: u64,
+    scrubbed: u64,
     ownership: Ownership,
     bounds: Bounds,
     /// Sessions of those who are no clients.
@@ -406,6 +410,7 @@ impl World {
             compactions: 0,
             fetches: 0,
             quarantined: 0,
+            scrubbed: 0,
             bounds,
             outsiders: 0,
             tampering: false,
@@ -437,6 +442,7 @@ impl World {
             compactions: self.compactions,
             fetches: self.fetches,
             quarantined: self.quarantined,
+            scrubbed: self.scrubbed,
             snapshots: self.observer.installs(),
             changes: self.observer.members.changes(),
             violation,

@@ -14,7 +14,9 @@ use pontoon_engine::worker::{ApplyBatch, Input, LogBatch, Output, Worker};
 use pontoon_engine::{GroupStatus, Reply, Waiter, redo, restore};
 use pontoon_store::{Durability, KvSnapshot, Machine, ModelStore, ModelView, ReplicaRecord};
 use pontoon_types::{GroupId, Instant, Members, TabletId};
-use pontoon_wal::{Log, LogIdentity, LogQueue, LogReader, MemoryDisk, MemoryFile, WalError};
+use pontoon_wal::{
+    Log, LogIdentity, LogQueue, LogReader, LogScrubber, MemoryDisk, MemoryFile, WalError,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub(super) enum Asker {
 pub(super) struct Process {
     pub(super) log: Log<MemoryDisk>,
     pub(super) reader: LogReader<MemoryFile>,
+    pub(super) scrubber: LogScrubber<MemoryFile>,
     pub(super) stage: ApplyStage<ModelStore, Service>,
     pub(super) durability: Durability,
     pub(super) carrier: Carrier<ModelStore>,
@@ -279,6 +282,7 @@ impl World {
             carrier: Carrier::new(config.snapshots, local),
             carrier_due: None,
             reader: log.reader(),
+            scrubber: log.scrubber(),
             log,
             stage: ApplyStage::new(machine),
             generation: durability.generation(),
