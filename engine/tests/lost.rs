@@ -237,17 +237,22 @@ fn a_replica_that_hears_nothing_asks_everybody_and_believes_whoever_knows() {
 fn a_replica_is_lost_once_and_no_longer_when_its_group_says_that_it_has_left() {
     let mut node = Node::new();
     let record = common::record(GROUP, 3, 3);
+    let pieces = record.pieces.clone();
     let restored = Restored {
         conf_state: record.conf_state.clone(),
         ..Restored::default()
     };
     node.worker.add_group(record, restored, node.now).unwrap();
     let mut expected = LostReplicas {
-        by_log: 1,
+        by_table: 1,
         ..LostReplicas::default()
     };
     for _ in 0..2 {
-        let input = Input::LogUnreadable { group: GROUP };
+        let input = Input::StateDamaged {
+            group: GROUP,
+            pieces: pieces.clone(),
+            is_stuck: true,
+        };
         node.worker.handle(input, node.now);
         assert_eq!(node.worker.counters().lost, expected);
     }

@@ -272,7 +272,7 @@ impl ShardView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::MemberStatus;
+    use crate::status::{DamagedLog, MemberStatus};
     use pontoon_shard_router::Manifest;
     use pontoon_types::NodeId;
 
@@ -327,6 +327,23 @@ mod tests {
         assert_eq!((view.shards[0].commit, view.shards[0].applied), (30, 9));
         assert_eq!(view.led_by(2), 3);
         assert_eq!(view.shards_without_leader(), 0);
+    }
+
+    #[test]
+    fn damage_in_a_log_is_shown_with_its_place_and_groups() {
+        let map = map();
+        let mut status = answer(&map, 1, true, 3);
+        status.log.damaged = vec![DamagedLog {
+            file: "0000000003.seg".to_owned(),
+            offset: 4_711,
+            bytes: 1,
+            groups: vec![2, 3],
+        }];
+        let view = ClusterView::new(CLUSTER, Some(&map), vec![(node(1), Ok(status))]);
+        let text = view.to_text(false);
+        let line =
+            "node 1: log/0000000003.seg is damaged at byte 4711, with records of groups 2, 3;";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -269,6 +269,16 @@ pub struct LogStatus {
     pub groups_over_quota: u64,
     /// Entries written again so that their old segment could go.
     pub entries_rewritten: u64,
+    /// How often all of it was read and held against its checksums.
+    pub scrubs: u64,
+    /// Bytes read for that.
+    pub scrubbed_bytes: u64,
+    /// When it was last read to the end, also before it was opened, in seconds since 1970.
+    pub scrubbed_at_s: Option<u64>,
+    /// Damaged places that were found, also by readers.
+    pub damaged_found: u64,
+    /// Those that are still there.
+    pub damaged: Vec<DamagedLog>,
 }
 
 impl LogStatus {
@@ -286,6 +296,37 @@ impl LogStatus {
             let _ = write!(words, " sync {}", self.sync);
         }
         words
+    }
+}
+
+/// A place in the log that does not hold what was written there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DamagedLog {
+    /// Its file, in the log's directory.
+    pub file: String,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// How long it is, at most.
+    pub bytes: u64,
+    /// The groups that have something there.
+    pub groups: Vec<u64>,
+}
+
+impl DamagedLog {
+    /// Whom it concerns.
+    #[must_use]
+    pub fn fate(&self) -> String {
+        match &self.groups[..] {
+            [] => "where nothing is needed; its file is about to go".to_owned(),
+            groups => {
+                let groups: Vec<_> = groups.iter().take(8).map(u64::to_string).collect();
+                format!(
+                    "with records of groups {}; its file goes when they can do without",
+                    groups.join(", ")
+                )
+            }
+        }
     }
 }
 
@@ -309,6 +350,8 @@ pub struct StoreStatus {
     pub scrubs: u64,
     /// Bytes read for that.
     pub scrubbed_bytes: u64,
+    /// When they were last read to the end, also before it was opened, in seconds since 1970.
+    pub scrubbed_at_s: Option<u64>,
     /// Damaged tables that were found, also by reads.
     pub damaged_found: u64,
     /// Those that are still there.

@@ -57,6 +57,16 @@ impl ClusterView {
                 .flat_map(|status| &status.snapshots.under_way);
             let incoming = under_way.filter(|snapshot| snapshot.incoming);
             lines.extend(incoming.map(|one| format!("node {} {}", node.node, one.to_text())));
+            let log = node.status.iter().map(|status| &status.log);
+            for place in log.flat_map(|log| &log.damaged) {
+                lines.push(format!(
+                    "node {}: log/{} is damaged at byte {}, {}",
+                    node.node,
+                    place.file,
+                    place.offset,
+                    place.fate()
+                ));
+            }
             let store = node.status.iter().map(|status| &status.store);
             for table in store.flat_map(|store| &store.damaged) {
                 let (path, fate) = (&table.path, table.fate());

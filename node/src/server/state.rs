@@ -6,8 +6,8 @@ use super::process;
 use super::requests::Replica;
 use crate::config::SyncWhen;
 use crate::status::{
-    DamagedTable, GroupStatus, HeldStatus, KeyRange, LogStatus, LostReplicas, MemberStatus,
-    NodeStatus, Role, SnapshotStatus, SnapshotUnderWay, StoreStatus, TransportStatus,
+    DamagedLog, DamagedTable, GroupStatus, HeldStatus, KeyRange, LogStatus, LostReplicas,
+    MemberStatus, NodeStatus, Role, SnapshotStatus, SnapshotUnderWay, StoreStatus, TransportStatus,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -20,7 +20,7 @@ use pontoon_transport::Transport;
 use pontoon_types::{ClusterId, GroupId, Limits, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A running node.
 pub(super) struct Node {
@@ -207,6 +207,18 @@ impl Node {
             hanging_ms: log.hanging.map(|waited| waited.as_millis() as u64),
             groups_over_quota: log.groups_over_quota,
             entries_rewritten: log.entries_rewritten,
+            scrubs: log.scrub.passes,
+            scrubbed_bytes: log.scrub.bytes,
+            scrubbed_at_s: seconds(self.engine.log_scrubbed_at()),
+            damaged_found: log.scrub.damaged,
+            damaged: (self.engine.log_damage().into_iter())
+                .map(|damage| DamagedLog {
+                    file: damage.file,
+                    offset: damage.start.offset().into(),
+                    bytes: damage.end.0 - damage.start.0,
+                    groups: damage.groups.iter().map(|group| group.0).collect(),
+                })
+                .collect(),
         }
     }
 
@@ -238,6 +250,7 @@ impl Node {
             trouble: stats.trouble.map(|error| error.to_string()),
             scrubs: stats.scrub.passes,
             scrubbed_bytes: stats.scrub.bytes,
+            scrubbed_at_s: seconds(stats.scrub.last),
             damaged_found: stats.scrub.damaged,
             damaged: damaged.iter().map(table).collect(),
         }
@@ -291,6 +304,11 @@ impl Node {
         }
         status
     }
+}
+
+fn seconds(time: Option<SystemTime>) -> Option<u64> {
+    let since = time?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 const fn role(role: RoleName) -> Role {
