@@ -159,11 +159,12 @@ pub struct NodeSettings {
     #[arg(long, value_name = "BYTES")]
     pub compaction_rate: Option<ByteSize>,
 
-    /// How often the store reads all its tables and holds them against their checksums; 0: never. [default: 168]
+    /// How often all tables of the store and all of the log are read and held against their checksums; 0: never.
+    /// [default: 168]
     #[arg(long, value_name = "HOURS")]
     pub scrub_interval_hours: Option<u64>,
 
-    /// Bytes per second that are read for that at most. [default: 16MiB]
+    /// Bytes per second that are read for that at most, of both together. [default: 16MiB]
     #[arg(long, value_name = "BYTES")]
     pub scrub_rate: Option<ByteSize>,
 

@@ -58,9 +58,9 @@ pub struct ServerConfig {
     pub flush_interval: Option<Duration>,
     /// Bytes per second that the store merges in the background at most.
     pub compaction_bytes_per_second: Option<NonZeroU64>,
-    /// How often the store reads all its tables and holds them against their checksums; `None`: never.
+    /// How often all tables of the store and all of the log are read and held against their checksums; `None`: never.
     pub scrub_interval: Option<Duration>,
-    /// Bytes per second that are read for that at most.
+    /// Bytes per second that are read for that at most, of both together.
     pub scrub_bytes_per_second: NonZeroU64,
     /// Bytes per second that are moved in snapshots at most.
     pub snapshot_bytes_per_second: NonZeroU64,

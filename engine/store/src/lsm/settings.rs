@@ -40,7 +40,8 @@ pub struct LsmSettings {
     pub compaction_bytes_per_second: Option<NonZeroU64>,
     /// How often all tables are read and held against their checksums; `None`: never.
     pub scrub_interval: Option<Duration>,
-    /// How many bytes are read for that in a second at most.
+    /// How many bytes are read for that in a second at most, and for what else shares the
+    /// [budget](crate::LsmMonitor::scrub_budget).
     pub scrub_bytes_per_second: NonZeroU64,
 }
 
