@@ -120,7 +120,9 @@ impl<F: LogFile> Search<F> {
                     bytes += entry.encoded_len();
                     entries.push((at, entry));
                 }
-                Err(_) if rest.is_condemned => self.shared.scrubs.cannot_read(group, index, at),
+                Err(_) if rest.is_condemned => {
+                    self.shared.scrubs.cannot_read(group, index, at);
+                }
                 Err(error) => {
                     return Err(Unreadable {
                         segment: rest.segment,

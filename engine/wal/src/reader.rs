@@ -206,8 +206,11 @@ impl<F: LogFile> LogReader<F> {
 
     /// Takes note of what is not where the index has it: the group must do without, and its segment is to be looked through.
     fn note(&self, group: GroupId, index: LogIndex, at: Lsn, error: &WalError) {
-        if !matches!(error, WalError::Compacted { .. }) {
-            self.shared.scrubs.cannot_read(group, index, at);
+        if matches!(error, WalError::Compacted { .. }) {
+            return;
+        }
+        if self.shared.scrubs.cannot_read(group, index, at) {
+            tracing::error!(%group, %index, %error, "an entry of the log cannot be read");
             self.shared.scrubs.suspect(at.generation());
         }
     }

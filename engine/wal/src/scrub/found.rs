@@ -126,12 +126,9 @@ impl Scrubs {
         found.values().cloned().collect()
     }
 
-    /// An entry cannot be read where the index has it.
-    pub(crate) fn cannot_read(&self, group: GroupId, index: LogIndex, at: Lsn) {
-        if self.unreadable.lock().insert((group, index, at)) {
-            let file = segment_name(at.generation());
-            tracing::error!(%group, %index, file, offset = at.offset(), "an entry of the log cannot be read");
-        }
+    /// An entry cannot be read where the index has it; returns whether that is new.
+    pub(crate) fn cannot_read(&self, group: GroupId, index: LogIndex, at: Lsn) -> bool {
+        self.unreadable.lock().insert((group, index, at))
     }
 
     /// The entries that cannot be read and that their groups have still in the log.
