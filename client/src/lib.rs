@@ -36,6 +36,7 @@
 mod client;
 mod clock;
 mod config;
+mod direct;
 mod discover;
 mod error;
 mod link;
