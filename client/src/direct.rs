@@ -5,17 +5,15 @@ use crate::protocol::{
     DigestState, MemberStep, Response, encode_digest, encode_mark, encode_members, encode_page,
     encode_status,
 };
+use crate::routing::{Access, Attempt, Verdict};
 use crate::scan::Row;
+use crate::shell::{Ending, not_done};
 use crate::{Client, ClientError, Setback, UnknownCause};
 use bytes::Bytes;
-use core::time::Duration;
 use pontoon_shard_router::NodeDescriptor;
 use pontoon_transport::{ChannelError, LinkError};
 use pontoon_types::{Instant, LogIndex, NodeId, ShardId};
 use tokio::task::JoinSet;
-
-/// Between two tries to find the leader of a group whose members are to change.
-const MEMBERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether what may have been done may be asked for again.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +45,8 @@ impl Client {
     /// when the change is applied. The group's leader is looked for until the timeout.
     ///
     /// # Errors
-    /// If the change was refused, because it makes no sense for the present members or another one is under way; or if
-    /// no leader was found in time. If a node was asked and did not answer, the change may have been made.
+    /// [`ClientError::UnknownOutcome`] if it may have been made. Otherwise it was surely not: it was refused, because it
+    /// makes no sense for the present members or another one is under way; or no leader was found in time.
     pub async fn change_members(
         &self,
         shard: ShardId,
@@ -58,9 +56,10 @@ impl Client {
         encode_members(&mut request, self.timeout, shard, steps);
         match self.ask_leader(shard, request, Repeat::No).await? {
             (_, Response::Written) => Ok(()),
-            (node, _) => Err(ClientError::UnexpectedAnswer {
+            (node, _) => Err(ClientError::UnknownOutcome {
+                shard,
                 node,
-                expected: "what came of a change of members",
+                cause: UnknownCause::Unexpected,
             }),
         }
     }
@@ -158,8 +157,8 @@ impl Client {
     }
 
     /// Asks the leader of a shard's group, which is looked for until the timeout, and returns its answer if it is an
-    /// outcome. If a node was asked and did not answer, it may have done what was asked; it is asked of another only if it
-    /// may be done twice.
+    /// outcome. What may have been done is asked of another only if it may be done twice; otherwise its outcome is
+    /// unknown.
     async fn ask_leader(
         &self,
         shard: ShardId,
@@ -167,64 +166,53 @@ impl Client {
         repeat: Repeat,
     ) -> Result<(NodeId, Response), ClientError> {
         let clock = &self.shell.clock;
-        let (began, until) = (clock.now(), clock.now() + self.timeout);
+        let mut attempt = Attempt::new(Access::Write, clock.now() + self.timeout);
         let nodes: Vec<NodeId> = self.nodes().into_iter().map(|node| node.node).collect();
-        let mut turn = nodes.iter().cycle();
+        let mut turn = nodes.iter().copied().cycle();
         let mut hinted = None;
-        let mut last = None;
-        while clock.now() < until {
-            let Some(node) = hinted.take().or_else(|| turn.next().copied()) else {
-                break;
+        loop {
+            let Some(node) = hinted.take().or_else(|| turn.next()) else {
+                return Err(ClientError::NoEndpoints);
             };
-            match self.ask(node, request.clone(), until).await {
-                Ok(response) if response.is_outcome() => return Ok((node, response)),
-                Ok(Response::Refused { code, text }) => {
+            attempt.sent_to(shard, node);
+            let setback = match self
+                .try_once(node, request.clone(), attempt.deadline)
+                .await?
+            {
+                Ending::Answered(Response::Refused { code, text }) => {
                     return Err(ClientError::Refused { node, code, text });
                 }
-                Ok(Response::NotLeader { leader }) => {
+                Ending::Answered(Response::NotLeader { leader }) => {
                     hinted = leader.filter(|leader| nodes.contains(leader) && *leader != node);
-                    last = Some(Setback::NotLeader { node, leader });
+                    Setback::NotLeader { node, leader }
                 }
-                Ok(Response::UnknownOutcome) if repeat == Repeat::Yes => {
-                    last = Some(Setback::NoAnswer { node });
+                Ending::Answered(Response::NotHere) => Setback::NotHere { node },
+                Ending::Answered(Response::Overloaded { .. }) => Setback::Overloaded { node },
+                Ending::Answered(Response::Unavailable { text }) => {
+                    Setback::Unavailable { node, text }
                 }
-                Ok(Response::UnknownOutcome) => {
-                    let cause = UnknownCause::Proposed;
+                Ending::Answered(Response::StaleEpoch { .. }) => Setback::StaleEpoch { node },
+                Ending::Answered(response) if response.is_outcome() => {
+                    return Ok((node, response));
+                }
+                Ending::Unanswered(failure) if failure.is_surely_not_sent() => {
+                    Setback::Unreachable { node }
+                }
+                _ if repeat == Repeat::Yes => Setback::NoAnswer { node },
+                ending => {
+                    let cause = ending.into_cause();
                     return Err(ClientError::UnknownOutcome { shard, node, cause });
                 }
-                Ok(Response::NotHere) => last = Some(Setback::NotHere { node }),
-                Ok(Response::Overloaded { .. }) => last = Some(Setback::Overloaded { node }),
-                Ok(Response::Unavailable { text }) => {
-                    last = Some(Setback::Unavailable { node, text });
-                }
-                Ok(_) => {
-                    return Err(ClientError::UnexpectedAnswer {
-                        node,
-                        expected: "what its leader did",
-                    });
-                }
-                // Nothing was asked of a node that cannot be reached.
-                Err(ClientError::Node {
-                    source: ChannelError::NotSent(_),
-                    ..
-                }) => last = Some(Setback::Unreachable { node }),
-                Err(ClientError::Node { .. }) if repeat == Repeat::Yes => {
-                    last = Some(Setback::NoAnswer { node });
-                }
-                Err(error) => return Err(error),
+            };
+            let (now, random) = (clock.now(), rand::random());
+            let verdict = match hinted {
+                Some(_) => attempt.again_soon(setback, now, random),
+                None => attempt.again(setback, now, random),
+            };
+            match verdict {
+                Verdict::Retry { after } => self.shell.pause(after).await,
+                _ => return Err(not_done(&attempt, self.timeout)),
             }
-            if hinted.is_none() {
-                tokio::time::sleep(MEMBERS_PAUSE).await;
-            }
-        }
-        let waited = clock.now() - began;
-        match last {
-            Some(last) => Err(ClientError::Unavailable {
-                shard,
-                waited,
-                last,
-            }),
-            None => Err(ClientError::NoEndpoints),
         }
     }
 
@@ -234,14 +222,15 @@ impl Client {
         request: Vec<u8>,
         until: Instant,
     ) -> Result<Response, ClientError> {
-        let shell = &self.shell;
-        let address = shell.address(node);
-        let address = address.ok_or(ClientError::UnknownNode { node })?;
-        let link = shell.link(&mut shell.shared.lock(), node);
-        let answer = shell.send(&link, request.into(), until).await;
-        let answer = answer.map_err(|failure| ClientError::Node {
+        let failure = match self.try_once(node, request, until).await? {
+            Ending::Answered(response) => return Ok(response),
+            Ending::Unreadable(source) => return Err(ClientError::Protocol { node, source }),
+            Ending::Unanswered(failure) => failure,
+        };
+        let address = self.shell.address(node);
+        Err(ClientError::Node {
             node,
-            address,
+            address: address.ok_or(ClientError::UnknownNode { node })?,
             source: match failure {
                 LinkFailure::TimedOut { sent: false } => ChannelError::NotSent(LinkError::TimedOut),
                 LinkFailure::TimedOut { sent: true } => {
@@ -250,8 +239,24 @@ impl Client {
                 LinkFailure::Down(error) => ChannelError::NotSent(error),
                 LinkFailure::Channel(error) => error,
             },
-        })?;
-        Response::decode(&answer).map_err(|source| ClientError::Protocol { node, source })
+        })
+    }
+
+    async fn try_once(
+        &self,
+        node: NodeId,
+        request: Vec<u8>,
+        until: Instant,
+    ) -> Result<Ending, ClientError> {
+        let shell = &self.shell;
+        let link = {
+            let mut shared = shell.shared.lock();
+            if !shared.addresses.contains_key(&node) {
+                return Err(ClientError::UnknownNode { node });
+            }
+            shell.link(&mut shared, node)
+        };
+        Ok(Ending::of(shell.send(&link, request.into(), until).await))
     }
 
     /// How all known nodes are, asked at the same time, ascending by id.

@@ -63,6 +63,15 @@ impl LinkFailure {
             | Self::Channel(ChannelError::NotSent(_)) => ChannelFailure::NotSent,
         }
     }
+
+    /// Whether the request cannot have been done.
+    pub(crate) const fn is_surely_not_sent(&self) -> bool {
+        match self {
+            Self::TimedOut { sent } => !*sent,
+            Self::Down(_) => true,
+            Self::Channel(error) => error.surely_not_sent(),
+        }
+    }
 }
 
 impl Link {

@@ -229,34 +229,28 @@ impl Shell {
         attempt: &mut Attempt,
         result: Result<Bytes, LinkFailure>,
     ) -> (Verdict, Ending) {
-        let decoded = match result {
-            Ok(answer) => Response::decode(&answer).map_err(Ending::Unreadable),
-            Err(failure) => Err(Ending::Unanswered(failure)),
-        };
+        let ending = Ending::of(result);
         let now = self.clock.now();
         // Drawn only when there is something to jitter.
-        let random = match &decoded {
-            Ok(response) if response.is_outcome() => 0,
+        let random = match &ending {
+            Ending::Answered(response) if response.is_outcome() => 0,
             _ => rand::random(),
         };
         let mut shared = self.shared.lock();
         let router = &mut shared.router;
-        match decoded {
-            Ok(response) => {
-                let verdict = router.handle_response(attempt, &response, now, random);
-                (verdict, Ending::Answered(response))
+        let verdict = match &ending {
+            Ending::Answered(response) => router.handle_response(attempt, response, now, random),
+            Ending::Unanswered(failure) => {
+                router.handle_failure(attempt, failure.kind(), now, random)
             }
-            Err(ending) => {
-                let kind = match &ending {
-                    Ending::Unanswered(failure) => failure.kind(),
-                    _ => ChannelFailure::Unreadable,
-                };
-                (router.handle_failure(attempt, kind, now, random), ending)
+            Ending::Unreadable(_) => {
+                router.handle_failure(attempt, ChannelFailure::Unreadable, now, random)
             }
-        }
+        };
+        (verdict, ending)
     }
 
-    async fn pause(&self, after: Duration) {
+    pub(crate) async fn pause(&self, after: Duration) {
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
@@ -375,14 +369,22 @@ enum Directed {
 }
 
 /// How a try ended.
-enum Ending {
+pub(crate) enum Ending {
     Answered(Response),
     Unreadable(ProtocolError),
     Unanswered(LinkFailure),
 }
 
 impl Ending {
-    fn into_cause(self) -> UnknownCause {
+    pub(crate) fn of(result: Result<Bytes, LinkFailure>) -> Self {
+        match result.map(|answer| Response::decode(&answer)) {
+            Ok(Ok(response)) => Self::Answered(response),
+            Ok(Err(error)) => Self::Unreadable(error),
+            Err(failure) => Self::Unanswered(failure),
+        }
+    }
+
+    pub(crate) fn into_cause(self) -> UnknownCause {
         match self {
             Self::Answered(_) => UnknownCause::Proposed,
             Self::Unreadable(error) => UnknownCause::Unreadable(error),
@@ -392,7 +394,7 @@ impl Ending {
             Self::Unanswered(LinkFailure::Channel(ChannelError::Abandoned)) => {
                 UnknownCause::Abandoned
             }
-            Self::Unanswered(failure) if failure.kind() != ChannelFailure::TimedOut => {
+            Self::Unanswered(failure) if failure.is_surely_not_sent() => {
                 unreachable!("what was not sent has no unknown outcome: {failure:?}")
             }
             Self::Unanswered(_) => UnknownCause::NoAnswer,
@@ -416,7 +418,7 @@ impl Ending {
 }
 
 /// The deadline passed and nothing was done; the last setback tells the cause.
-fn not_done(attempt: &Attempt, waited: Duration) -> ClientError {
+pub(crate) fn not_done(attempt: &Attempt, waited: Duration) -> ClientError {
     let shard = attempt.asked.map_or(ShardId::META, |(shard, _)| shard);
     match attempt.last_setback.clone() {
         None => ClientError::Deadline { waited },

@@ -189,6 +189,52 @@ fn members_are_changed_by_the_leader_wherever_it_is_and_a_refusal_is_final() {
 }
 
 #[test]
+fn a_change_of_members_without_an_answer_is_an_unknown_outcome() {
+    let mut cluster = Cluster::start(&[]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        let shard = client.map().await.unwrap().shards().next().unwrap().shard;
+        let add = [MemberStep::AddLearner(NodeId(9))];
+        client.change_members(shard, &add).await.unwrap();
+        cluster.world.lock().mute.insert(ONE);
+        let hasty = client.with_timeout(Duration::from_millis(300));
+        let silent = hasty.change_members(shard, &add).await.unwrap_err();
+        assert!(silent.is_unknown_outcome(), "{silent}");
+        // The node gives the request up.
+        let (given_up, ()) = tokio::join!(client.change_members(shard, &add), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            cluster.world.lock().held.clear();
+        });
+        let given_up = given_up.unwrap_err();
+        assert!(given_up.is_unknown_outcome(), "{given_up}");
+        // The node dies over it.
+        let (lost, ()) = tokio::join!(client.change_members(shard, &add), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            cluster.kill(ONE);
+        });
+        let lost = lost.unwrap_err();
+        assert!(lost.is_unknown_outcome(), "{lost}");
+    });
+}
+
+#[test]
+fn nodes_that_name_each_other_as_leaders_are_not_asked_in_a_tight_loop() {
+    let cluster = Cluster::start(&[]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        let shard = client.map().await.unwrap().shards().next().unwrap().shard;
+        let two = NodeId(2);
+        cluster.world.lock().deny = [(ONE, two), (two, ONE)].into();
+        let before = cluster.requests.load(Ordering::SeqCst);
+        let hasty = client.with_timeout(Duration::from_secs(1));
+        let error = hasty.mark(shard).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
+        let asked = cluster.requests.load(Ordering::SeqCst) - before;
+        assert!(asked < 100, "{asked}");
+    });
+}
+
+#[test]
 fn a_mark_goes_to_the_leader_wherever_it_is_and_a_state_is_asked_of_one_node() {
     let cluster = Cluster::start(&[b"g"]);
     run(async {

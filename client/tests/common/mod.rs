@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) map: ClusterMap,
     /// Who leads; a shard without an entry has no leader.
     pub(crate) leaders: HashMap<ShardId, NodeId>,
+    /// Nodes that say of every shard that another leads it, and which one.
+    pub(crate) deny: HashMap<NodeId, NodeId>,
     pub(crate) data: BTreeMap<Bytes, Bytes>,
     /// Nodes that take requests and answer nothing.
     pub(crate) mute: HashSet<NodeId>,
@@ -78,6 +80,7 @@ impl Cluster {
         let world = Arc::new(Mutex::new(World {
             map,
             leaders,
+            deny: HashMap::new(),
             data: BTreeMap::new(),
             mute: HashSet::new(),
             held: Vec::new(),
@@ -199,7 +202,7 @@ impl FakeNode {
                 Response::UnknownOutcome
             }
             RequestBody::Members { shard, steps } => {
-                let leader = world.leaders.get(&shard).copied();
+                let leader = self.leader(world, shard);
                 if leader != Some(self.node) {
                     return Response::NotLeader { leader };
                 }
@@ -210,7 +213,7 @@ impl FakeNode {
                 }
                 Response::Written
             }
-            RequestBody::Mark { shard } => match world.leaders.get(&shard).copied() {
+            RequestBody::Mark { shard } => match self.leader(world, shard) {
                 Some(leader) if leader == self.node => Response::Marked(LogIndex(90)),
                 leader => Response::NotLeader { leader },
             },
@@ -259,8 +262,14 @@ impl FakeNode {
         }
     }
 
+    /// Who leads a shard, by this node's words.
+    fn leader(&self, world: &World, shard: ShardId) -> Option<NodeId> {
+        let denied = world.deny.get(&self.node);
+        denied.or_else(|| world.leaders.get(&shard)).copied()
+    }
+
     fn refusal(&self, world: &mut World, shard: ShardId, epoch: Epoch) -> Option<Response> {
-        let leader = world.leaders.get(&shard).copied();
+        let leader = self.leader(world, shard);
         if leader != Some(self.node) {
             return Some(Response::NotLeader { leader });
         }
