@@ -21,8 +21,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long a read waits for one node before it asks another. Default 2 s.
     pub read_try_timeout: Duration,
-    /// A node that owes answers and has given none for this long is passed over by new requests.
-    /// Default 1 s.
+    /// A node that was asked and has given no answer for this long is passed over by new requests, but for
+    /// one in each such time. Default 1 s.
     pub stall_timeout: Duration,
     /// A connection on which not even acknowledgements arrive for this long is given up, and what was
     /// sent on it and not answered becomes an unknown outcome. Default 2 s.

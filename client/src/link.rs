@@ -3,8 +3,9 @@
 //! A link connects when it is first needed and, once it broke, in the background, with backoff, for as
 //! long as the client lives; meanwhile requests to the node fail at once and go elsewhere.
 //!
-//! Two measures tell a dead node from a slow one. A node that owes answers and has given none for
-//! `stall_timeout` is passed over by new requests; what it owes is waited for. Only when not even the
+//! Two measures tell a dead node from a slow one. A node that has been asked, and has answered nothing at all for
+//! `stall_timeout` since, is passed over by new requests, but for one in each such time, which finds out whether it
+//! was only the request that is slow; what the node owes is waited for. Only when not even the
 //! acknowledgements of QUIC arrive, for `dead_timeout`, is the connection given up, because from then on
 //! an answer is not to be hoped for.
 
@@ -24,8 +25,10 @@ pub(crate) struct Link {
     state: watch::Sender<State>,
     /// Requests that were sent and neither answered nor given up.
     owed: AtomicUsize,
-    /// When the last answer came, or when the node began to owe one, in nanoseconds of the client's clock.
-    heard_at_nanos: AtomicU64,
+    /// When the first request since the last answer was sent, in nanoseconds of the client's clock; 0 if none was.
+    asked_at_nanos: AtomicU64,
+    /// When a request last passed the node over, or tried it all the same; likewise.
+    passed_over_at_nanos: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +94,8 @@ impl Link {
             node,
             state: watch::Sender::new(state),
             owed: AtomicUsize::new(0),
-            heard_at_nanos: AtomicU64::new(0),
+            asked_at_nanos: AtomicU64::new(0),
+            passed_over_at_nanos: AtomicU64::new(0),
         }
     }
 
@@ -120,11 +124,24 @@ impl Link {
         })
     }
 
-    /// Whether the node owes answers and has given none for `stall_timeout`.
-    pub(crate) fn is_stalled(&self, now: Instant, stall_timeout: Duration) -> bool {
-        self.owed.load(Ordering::Relaxed) > 0
-            && now - Instant::from_nanos(self.heard_at_nanos.load(Ordering::Relaxed))
-                >= stall_timeout
+    /// Whether a new request should go elsewhere, because the node has answered nothing for `stall_timeout`. Of
+    /// those that ask, one after the other, one is let through in each further `stall_timeout`.
+    pub(crate) fn is_passed_over(&self, now: Instant, stall_timeout: Duration) -> bool {
+        let asked_at = self.asked_at_nanos.load(Ordering::Relaxed);
+        let is_stalled = self.owed.load(Ordering::Relaxed) > 0
+            && asked_at > 0
+            && now - Instant::from_nanos(asked_at) >= stall_timeout;
+        if !is_stalled {
+            return false;
+        }
+        let last = self.passed_over_at_nanos.load(Ordering::Relaxed);
+        let is_first = last < asked_at;
+        if !is_first && now - Instant::from_nanos(last) < stall_timeout {
+            return true;
+        }
+        self.passed_over_at_nanos
+            .store(now.as_nanos(), Ordering::Relaxed);
+        is_first
     }
 
     /// The connection; if the first one is being made, waits for it until `until`.
@@ -161,17 +178,12 @@ impl Link {
         let answer = timeout_at(clock.to_runtime(until), channel.request(body));
         match answer.await {
             Ok(Ok(answer)) => {
-                self.heard(clock);
+                self.asked_at_nanos.store(0, Ordering::Relaxed);
                 Ok(answer)
             }
             Ok(Err(error)) => Err(LinkFailure::Channel(error)),
             Err(_) => Err(LinkFailure::TimedOut { sent: true }),
         }
-    }
-
-    fn heard(&self, clock: Clock) {
-        let now_nanos = clock.now().as_nanos();
-        self.heard_at_nanos.store(now_nanos, Ordering::Relaxed);
     }
 }
 
@@ -180,8 +192,10 @@ struct Owed<'a>(&'a AtomicUsize);
 
 impl<'a> Owed<'a> {
     fn begin(link: &'a Link, clock: Clock) -> Self {
-        if link.owed.fetch_add(1, Ordering::Relaxed) == 0 {
-            link.heard(clock);
+        let is_first = link.owed.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first || link.asked_at_nanos.load(Ordering::Relaxed) == 0 {
+            let now_nanos = clock.now().as_nanos();
+            link.asked_at_nanos.store(now_nanos, Ordering::Relaxed);
         }
         Self(&link.owed)
     }

@@ -190,7 +190,7 @@ impl Shell {
                 }
                 Target::Send { node, shard } => {
                     let link = self.link(&mut shared, node);
-                    if turn < 2 && link.is_stalled(now, self.config.stall_timeout) {
+                    if turn < 2 && link.is_passed_over(now, self.config.stall_timeout) {
                         let until = now + self.config.stall_timeout;
                         shared.router.handle_stalled(node, until);
                         continue;

@@ -328,6 +328,66 @@ fn a_write_without_an_answer_is_an_unknown_outcome_and_is_sent_once() {
     });
 }
 
+#[test]
+fn one_slow_request_keeps_nobody_from_the_other_shards_of_its_node() {
+    let cluster = Cluster::start(&[b"g"]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        cluster.world.lock().leaders.insert(ShardId(2), ONE);
+        cluster.world.lock().leaders.insert(ShardId(3), ONE);
+        client.put(b"a", b"1").await.unwrap();
+        client.put(b"h", b"1").await.unwrap();
+        cluster.world.lock().hold = 1;
+        let slow = client.with_timeout(Duration::from_secs(20));
+        let held = tokio::spawn(async move { slow.put(b"a", b"2").await });
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let hasty = client.with_timeout(Duration::from_secs(4));
+        let started = Instant::now();
+        hasty.put(b"h", b"2").await.unwrap();
+        let first = started.elapsed();
+        assert!(first < Duration::from_secs(2), "{first:?}");
+        // It has answered what it was asked since: it is well, however long the slow one takes.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        for _ in 0..3 {
+            let started = Instant::now();
+            hasty.put(b"h", b"3").await.unwrap();
+            let later = started.elapsed();
+            assert!(later < Duration::from_millis(500), "{later:?}");
+        }
+        assert!(!held.is_finished());
+        held.abort();
+    });
+}
+
+#[test]
+fn of_many_requests_few_try_a_node_that_answers_nothing() {
+    let cluster = Cluster::start(&[]);
+    run(async {
+        let client = Client::connect(cluster.config()).await.unwrap();
+        client.put(b"a", b"1").await.unwrap();
+        cluster.world.lock().mute.insert(ONE);
+        let slow = client.with_timeout(Duration::from_secs(20));
+        let held = tokio::spawn(async move { slow.put(b"a", b"2").await });
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let mut writers = Vec::new();
+        for _ in 0..32 {
+            let client = client.with_timeout(Duration::from_millis(2_500));
+            writers.push(tokio::spawn(async move { client.put(b"a", b"3").await }));
+        }
+        let mut unknown = 0;
+        for writer in writers {
+            match writer.await.unwrap().unwrap_err() {
+                error if error.is_unknown_outcome() => unknown += 1,
+                ClientError::Unavailable { .. } => {}
+                error => panic!("{error}"),
+            }
+        }
+        // One a second finds out whether it still says nothing.
+        assert!((1..=3).contains(&unknown), "{unknown}");
+        held.abort();
+    });
+}
+
 /// One of three nodes dies without a word while many clients write; its shards get new leaders a second
 /// later, as an election would have it.
 #[test]

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) mute: HashSet<NodeId>,
     /// Requests that were taken and are never answered.
     pub(crate) held: Vec<Responder>,
+    /// Take this many requests and answer them when the test does.
+    pub(crate) hold: u32,
     /// Answer this many requests with "overloaded" first.
     pub(crate) overloads: u32,
     /// So many marks and changes of members come to nothing that is known.
@@ -84,6 +86,7 @@ impl Cluster {
             data: BTreeMap::new(),
             mute: HashSet::new(),
             held: Vec::new(),
+            hold: 0,
             overloads: 0,
             unknown: 0,
             applied: HashMap::new(),
@@ -169,7 +172,8 @@ impl ClientHandler for FakeNode {
     fn handle_request(&self, responder: Responder, body: Bytes) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let mut world = self.world.lock();
-        if world.mute.contains(&self.node) {
+        if world.mute.contains(&self.node) || world.hold > 0 {
+            world.hold = world.hold.saturating_sub(1);
             world.held.push(responder);
             return;
         }
