@@ -337,7 +337,7 @@ impl Channel {
             .saturating_sub(body.len() + FRAME_HEADER_BYTES);
         let pushed = shared.outbox.push(most, |gather, ordinal| {
             let id = shared.waiting.lock().insert(sender, ordinal);
-            gather.put_message_bytes(FrameKind::Request, id, body);
+            gather.put_message(FrameKind::Request, id, body);
         });
         match pushed {
             Ok(()) => PendingAnswer {

@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use pontoon_types::codec::varint_len;
 
-use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, header};
+use crate::frame::{Frame, FrameKind, header};
 
 /// From this length on a piece is not copied. A copy of 8 KiB costs about as much as the bookkeeping
 /// of a slice through its life in the send buffer.
@@ -71,33 +71,8 @@ impl Gather {
         self.put_slice(body);
     }
 
-    /// A numbered message whose body `encode` appends in place. Nothing is put, and `false` returned,
-    /// if the body comes out longer than `max_len`.
-    pub(crate) fn put_message(
-        &mut self,
-        kind: FrameKind,
-        id: u64,
-        max_len: usize,
-        encode: impl FnOnce(&mut BytesMut),
-    ) -> bool {
-        self.reserve(256);
-        let start = self.open.len();
-        self.open.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-        put_id(&mut self.open, id);
-        let body_at = self.open.len();
-        encode(&mut self.open);
-        if self.open.len() - body_at > max_len {
-            self.open.truncate(start);
-            return false;
-        }
-        let len = self.open.len() - start - FRAME_HEADER_BYTES;
-        self.open[start..start + FRAME_HEADER_BYTES].copy_from_slice(&header(kind, len));
-        self.len += FRAME_HEADER_BYTES + len;
-        true
-    }
-
     /// A numbered message with a body that is not copied if it is long.
-    pub(crate) fn put_message_bytes(&mut self, kind: FrameKind, id: u64, body: Bytes) {
+    pub(crate) fn put_message(&mut self, kind: FrameKind, id: u64, body: Bytes) {
         self.put_slice(&header(kind, varint_len(id) + body.len()));
         let before = self.open.len();
         put_id(&mut self.open, id);

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pontoon_types::codec::Reader;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
@@ -147,33 +147,21 @@ impl Responder {
 
     /// Answers with a copy of `body`.
     pub fn respond(self, body: &[u8]) {
-        self.respond_with(|out| out.extend_from_slice(body));
+        self.respond_bytes(Bytes::copy_from_slice(body));
     }
 
     /// Answers with `body`; if it is long it is not copied.
     pub fn respond_bytes(mut self, body: Bytes) {
-        let max = self.stream.client.limits.max_request_bytes;
-        if body.len() <= max {
-            let id = self.id;
-            self.push(|gather| gather.put_message_bytes(FrameKind::Response, id, body));
+        if body.len() <= self.stream.client.limits.max_request_bytes {
+            self.push(FrameKind::Response, body);
         }
     }
 
-    /// Answers with what `encode` appends to the outgoing buffer. It runs under the buffer's lock, so
-    /// it must only encode.
-    pub fn respond_with(mut self, encode: impl FnOnce(&mut BytesMut)) {
-        let (id, max) = (self.id, self.stream.client.limits.max_request_bytes);
-        self.push(|gather| {
-            if !gather.put_message(FrameKind::Response, id, max, encode) {
-                gather.put_message(FrameKind::Abandoned, id, max, |_| {});
-            }
-        });
-    }
-
-    fn push(&mut self, encode: impl FnOnce(&mut Gather)) {
+    fn push(&mut self, kind: FrameKind, body: Bytes) {
         self.answered = true;
-        let max = self.stream.client.limits.max_unread_bytes;
-        match self.stream.outbox.push(max, |gather, _| encode(gather)) {
+        let (id, max) = (self.id, self.stream.client.limits.max_unread_bytes);
+        let put = |gather: &mut Gather, _| gather.put_message(kind, id, body);
+        match self.stream.outbox.push(max, put) {
             Ok(()) | Err(OutboxError::Closed) => {}
             Err(OutboxError::Full) => self.stream.client.cut_off(),
         }
@@ -183,10 +171,7 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
-            let id = self.id;
-            self.push(|gather| {
-                gather.put_message(FrameKind::Abandoned, id, usize::MAX, |_| {});
-            });
+            self.push(FrameKind::Abandoned, Bytes::new());
         }
         self.stream.client.leave_place(self.request_bytes);
     }
