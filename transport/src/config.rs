@@ -110,8 +110,9 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Bytes of requests under way per client connection; then reading pauses. Default 32 MiB.
     pub max_in_flight_bytes: usize,
-    /// Bytes of answers waiting for a client to read them; over it the client is cut off. From an
-    /// eighth of it on no more requests are taken. Default 64 MiB.
+    /// Bytes of answers waiting for a client to read them, and as many again that are being written; over it only
+    /// short answers are given, and the client is told of others that none will come. From an eighth of it on no more
+    /// requests are taken. Default 64 MiB.
     pub max_unread_bytes: usize,
     /// A client that reads nothing for this long while answers wait is cut off. Default 30 s.
     pub stall_timeout: Duration,

@@ -7,7 +7,8 @@
 //! buffer.
 //!
 //! Everything that a client can make a node hold is bounded: requests under way by count and bytes
-//! (reading pauses), answers that it does not read (it is cut off).
+//! (reading pauses), answers that wait for it by bytes (long ones are given up, and a client that reads
+//! nothing at all is cut off).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,12 +31,16 @@ use crate::handler::ClientHandler;
 use crate::hello::{CLIENT_VERSION, ClientHello, ServerHello};
 use crate::link::task_failed;
 use crate::name::PeerName;
-use crate::outbox::{Outbox, OutboxError};
+use crate::outbox::Outbox;
 use crate::peer::close;
 use crate::shared::Shared;
 use crate::stats::ClientCounters;
 use crate::stream::{FrameReader, write_error};
 use crate::tls::CLIENT_ALPN;
+
+/// Answers up to this length are given however much waits for the client: those to writes, which cannot be asked
+/// again, but for a long value that kept a swap from being made. The requests under way bound how many there can be.
+const SHORT_ANSWER_BYTES: usize = 1024;
 
 /// The longest first frame of a client.
 const MAX_CLIENT_HELLO_BYTES: usize = 256;
@@ -150,28 +155,31 @@ impl Responder {
         self.respond_bytes(Bytes::copy_from_slice(body));
     }
 
-    /// Answers with `body`; if it is long it is not copied.
+    /// Answers with `body`; if it is long it is not copied. If it is over what an answer may have, or long and more
+    /// waits for the client already than it may leave unread, the client is told that none will come.
     pub fn respond_bytes(mut self, body: Bytes) {
-        if body.len() <= self.stream.client.limits.max_request_bytes {
-            self.push(FrameKind::Response, body);
+        let limits = &self.stream.client.limits;
+        let most = if body.len() <= SHORT_ANSWER_BYTES {
+            usize::MAX
+        } else {
+            limits.max_unread_bytes.saturating_sub(body.len())
+        };
+        if body.len() <= limits.max_request_bytes {
+            self.answered = self.push(most, FrameKind::Response, body);
         }
     }
 
-    fn push(&mut self, kind: FrameKind, body: Bytes) {
-        self.answered = true;
-        let (id, max) = (self.id, self.stream.client.limits.max_unread_bytes);
-        let put = |gather: &mut Gather, _| gather.put_message(kind, id, body);
-        match self.stream.outbox.push(max, put) {
-            Ok(()) | Err(OutboxError::Closed) => {}
-            Err(OutboxError::Full) => self.stream.client.cut_off(),
-        }
+    /// Whether it was taken: not if more than `most` bytes wait already, or the client is gone.
+    fn push(&self, most: usize, kind: FrameKind, body: Bytes) -> bool {
+        let put = |gather: &mut Gather, _| gather.put_message(kind, self.id, body);
+        self.stream.outbox.push(most, put).is_ok()
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
-            self.push(FrameKind::Abandoned, Bytes::new());
+            self.push(usize::MAX, FrameKind::Abandoned, Bytes::new());
         }
         self.stream.client.leave_place(self.request_bytes);
     }
@@ -362,9 +370,13 @@ async fn write_answers(stream: &ClientStream, mut send: SendStream) -> Result<()
         tokio::task::yield_now().await;
         let answers = stream.outbox.take(&mut gather);
         let bytes = gather.len() as u64;
-        for part in gather.finish().chunks_mut(WRITE_CHUNKS) {
-            match timeout(client.limits.stall_timeout, send.write_all_chunks(part)).await {
-                Ok(written) => written.map_err(|error| write_error(error, CLIENT_ALPN))?,
+        let (chunks, mut at) = (gather.finish(), 0);
+        while at < chunks.len() {
+            // Returns as soon as anything was taken, so the time-out is one of progress.
+            let written = send.write_chunks(&mut chunks[at..]);
+            match timeout(client.limits.stall_timeout, written).await {
+                Ok(Ok(written)) => at += written.chunks,
+                Ok(Err(error)) => return Err(write_error(error, CLIENT_ALPN)),
                 Err(_) => {
                     client.cut_off();
                     return Err(LinkError::ClosedHere);
@@ -385,6 +397,3 @@ async fn write_answers(stream: &ClientStream, mut send: SendStream) -> Result<()
     }
     Ok(())
 }
-
-/// Slices per write call, so that the time-out is one of progress and not of a whole backlog.
-const WRITE_CHUNKS: usize = 64;

@@ -267,35 +267,103 @@ async fn a_client_that_never_says_hello_is_not_waited_for() {
     assert!(end.contains("no answer in time"), "{end}");
 }
 
+/// A client that has asked for forty-eight answers, of which the node lets 8 MiB wait.
+struct Backlog {
+    setup: Setup,
+    hold: Arc<Hold>,
+    raw: raw::Raw,
+}
+
+impl Backlog {
+    async fn new(stall_timeout: Duration) -> Self {
+        let set = certificates();
+        let dir = tempfile::tempdir().unwrap();
+        set.write_to(dir.path()).unwrap();
+        let hold = Arc::new(Hold::default());
+        let node = lone_node_with(&set, hold.clone(), |config| {
+            config.limits.max_unread_bytes = 8 << 20;
+            config.limits.stall_timeout = stall_timeout;
+        })
+        .await;
+        let setup = Setup { node, set, dir };
+        let mut raw = setup
+            .connect(Who::Client, b"pontoon-client/1")
+            .await
+            .unwrap();
+        let mut bytes = client_hello();
+        for _ in 0..48 {
+            bytes.extend(frame(4, &[1]));
+        }
+        raw.send.write_all(&bytes).await.unwrap();
+        hold.wait_for(48).await;
+        Self { setup, hold, raw }
+    }
+
+    fn answer(&self, count: usize, bytes: usize) {
+        for (responder, _) in self.hold.0.lock().drain(..count) {
+            responder.respond_bytes(bytes::Bytes::from(vec![0; bytes]));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_cut_off() {
-    let set = certificates();
-    let dir = tempfile::tempdir().unwrap();
-    set.write_to(dir.path()).unwrap();
-    let hold = Arc::new(Hold::default());
-    let node = lone_node_with(&set, hold.clone(), |config| {
-        config.limits.max_unread_bytes = 4 << 20;
-    })
-    .await;
-    let setup = Setup { node, set, dir };
-    let raw = setup
-        .connect(Who::Client, b"pontoon-client/1")
-        .await
-        .unwrap();
-    let (connection, mut send) = (raw.connection.clone(), raw.send);
-    let mut bytes = client_hello();
-    for _ in 0..40 {
-        bytes.extend(frame(4, &[1]));
-    }
-    send.write_all(&bytes).await.unwrap();
-    hold.wait_for(40).await;
-    for (responder, _) in std::mem::take(&mut *hold.0.lock()) {
-        responder.respond_bytes(bytes::Bytes::from(vec![0; 1 << 20]));
-    }
-    eventually("a cut", || setup.node.stats().clients.cut_off == 1).await;
+    let backlog = Backlog::new(Duration::from_millis(500)).await;
+    backlog.answer(48, 1 << 20);
+    let node = &backlog.setup.node;
+    eventually("a cut", || node.stats().clients.cut_off == 1).await;
     // How it ends for the client is left open: the one packet that says why may be lost in the flood
     // that it did not read.
-    let end = tokio::time::timeout(PATIENCE, connection.closed()).await;
+    let end = tokio::time::timeout(PATIENCE, backlog.raw.connection.closed()).await;
     assert!(end.is_ok(), "the client is still connected");
-    eventually("an end", || setup.node.stats().clients.connections == 0).await;
+    eventually("an end", || node.stats().clients.connections == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_slowly_gets_what_fits_and_stays() {
+    // Far less than reading all of it takes, and far more than lies between two of its reads.
+    let mut backlog = Backlog::new(Duration::from_secs(1)).await;
+    backlog.answer(48, 1 << 20);
+    let mut recv = backlog.raw.recv.take().unwrap();
+    let mut kinds = [0; 256];
+    let (mut header, mut body) = ([0; FRAME_HEADER_BYTES], vec![0; 64 << 10]);
+    while kinds[5] + kinds[6] < 48 {
+        recv.read_exact(&mut header).await.unwrap();
+        kinds[usize::from(header[4])] += 1;
+        let mut left = u32::from_le_bytes(header[..4].try_into().unwrap()) as usize;
+        while left > 0 {
+            let piece = left.min(body.len());
+            recv.read_exact(&mut body[..piece]).await.unwrap();
+            left -= piece;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // As much as may wait, and what was being written meanwhile; the rest was given up.
+    let (answered, given_up) = (kinds[5], kinds[6]);
+    assert!((7..=20).contains(&answered), "{answered}");
+    assert_eq!(answered + given_up, 48);
+    assert_eq!(backlog.setup.node.stats().clients.cut_off, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_answers_fit_however_much_waits() {
+    let mut backlog = Backlog::new(PATIENCE).await;
+    backlog.answer(20, 1 << 20);
+    // Whatever the writer has taken meanwhile, after these not even 2 KiB fit any more.
+    for shift in (11..20).rev() {
+        backlog.answer(2, 1 << shift);
+    }
+    backlog.answer(10, 1_000);
+    let mut recv = backlog.raw.recv.take().unwrap();
+    let mut header = [0; FRAME_HEADER_BYTES];
+    let (mut read, mut short) = (0, 0);
+    // The hello comes first.
+    while read < 49 {
+        recv.read_exact(&mut header).await.unwrap();
+        let len = u32::from_le_bytes(header[..4].try_into().unwrap()) as usize;
+        recv.read_exact(&mut vec![0; len]).await.unwrap();
+        read += 1;
+        short += usize::from(header[4] == 5 && len < 1_100);
+    }
+    assert_eq!(short, 10);
 }

@@ -21,7 +21,7 @@ pub(crate) struct Shows<'a> {
 pub(crate) struct Raw {
     pub(crate) connection: quinn::Connection,
     pub(crate) send: quinn::SendStream,
-    _recv: Option<quinn::RecvStream>,
+    pub(crate) recv: Option<quinn::RecvStream>,
     _endpoint: quinn::Endpoint,
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn connect(
         Err(_) => Ok(Raw {
             connection,
             send,
-            _recv: recv,
+            recv,
             _endpoint: endpoint,
         }),
     }
