@@ -32,8 +32,8 @@ use crate::tls::{CLIENT_ALPN, NODE_ALPN};
 /// Streams that a node may open: its append lanes, control and snapshots.
 pub(crate) const NODE_STREAMS: u32 = MAX_APPEND_LANES as u32 + 2;
 
-/// A client reads and writes a few streams; this much of them may be under way.
-const CLIENT_WINDOW_STREAMS: u64 = 2;
+/// So many windows of a stream may be under way on a client's connection each way.
+const CLIENT_WINDOWS: u64 = 2;
 
 /// Takes connections until the transport stops.
 pub(crate) async fn run(
@@ -136,10 +136,10 @@ impl Door {
                 return;
             };
             let limits = self.shared.limits();
-            let window = limits.stream_window_bytes * CLIENT_WINDOW_STREAMS;
+            let window = limits.stream_window_bytes * CLIENT_WINDOWS;
             connection.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
             connection.set_send_window(window);
-            connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.client_streams));
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(1));
             drop(place);
             server::serve(self.shared, self.clients, connection, name, client).await;
             return;

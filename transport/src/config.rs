@@ -116,8 +116,6 @@ pub struct Limits {
     pub max_unread_bytes: usize,
     /// A client that reads nothing for this long while answers wait is cut off. Default 30 s.
     pub stall_timeout: Duration,
-    /// Long-lived streams per client connection. Default 8.
-    pub client_streams: u32,
     /// Client connections in all. Default 4,096.
     pub max_clients: usize,
     /// Client connections per address (IPv6: per /64). Default 1,024.
@@ -153,7 +151,6 @@ impl Default for Limits {
             max_in_flight_bytes: 32 << 20,
             max_unread_bytes: 64 << 20,
             stall_timeout: Duration::from_secs(30),
-            client_streams: 8,
             max_clients: 4_096,
             max_clients_per_address: 1_024,
             max_handshakes: 256,

@@ -1,10 +1,9 @@
 //! The clients' side of a node: requests in, answers out, many at a time.
 //!
-//! A client keeps one or a few long-lived streams open and sends numbered requests on them. Two tasks
-//! serve a stream: the reader decodes all requests that a wake-up brought and hands them to the host
-//! in one go; the writer takes all answers that have been gathered and writes them with one call. The
-//! host answers through a [`Responder`], from any thread, by encoding into the stream's outgoing
-//! buffer.
+//! A client opens one long-lived stream and sends numbered requests on it. The reader decodes all
+//! requests that a wake-up brought and hands them to the host in one go; the writer takes all answers
+//! that have been gathered and writes them with one call. The host answers through a [`Responder`], from
+//! any thread, by encoding into the client's outgoing buffer.
 //!
 //! Everything that a client can make a node hold is bounded: requests under way by count and bytes
 //! (reading pauses), answers that wait for it by bytes (long ones are given up, and a client that reads
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use pontoon_types::codec::Reader;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, SendStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -45,17 +44,17 @@ const SHORT_ANSWER_BYTES: usize = 1024;
 /// The longest first frame of a client.
 const MAX_CLIENT_HELLO_BYTES: usize = 256;
 
-/// A client's connection.
+/// A client's connection, and the one stream on it.
 #[derive(Debug)]
 pub struct ClientConnection {
     connection: Connection,
     name: PeerName,
     limits: Limits,
     counters: Arc<ClientCounters>,
+    outbox: Outbox,
     requests: AtomicUsize,
     request_bytes: AtomicUsize,
-    /// Streams whose readers wait until there is room again.
-    paused: AtomicUsize,
+    /// Tells the reader that there may be room again.
     resume: Notify,
 }
 
@@ -75,6 +74,7 @@ impl ClientConnection {
     fn is_over_bounds(&self) -> bool {
         self.requests.load(Ordering::SeqCst) >= self.limits.max_in_flight
             || self.request_bytes.load(Ordering::SeqCst) >= self.limits.max_in_flight_bytes
+            || self.outbox.len() > self.limits.max_unread_bytes / 8
     }
 
     fn take_place(&self, bytes: usize) {
@@ -85,8 +85,20 @@ impl ClientConnection {
     fn leave_place(&self, bytes: usize) {
         self.requests.fetch_sub(1, Ordering::SeqCst);
         self.request_bytes.fetch_sub(bytes, Ordering::SeqCst);
-        if self.paused.load(Ordering::SeqCst) > 0 && !self.is_over_bounds() {
-            self.resume.notify_waiters();
+        self.resume.notify_one();
+    }
+
+    /// Waits until the client has room for more requests.
+    async fn room(&self) {
+        while self.is_over_bounds() {
+            self.resume.notified().await;
+        }
+    }
+
+    /// Waits until all requests are answered.
+    async fn idle(&self) {
+        while self.requests.load(Ordering::SeqCst) > 0 {
+            self.resume.notified().await;
         }
     }
 
@@ -104,40 +116,11 @@ impl ClientConnection {
     }
 }
 
-#[derive(Debug)]
-struct ClientStream {
-    client: Arc<ClientConnection>,
-    outbox: Outbox,
-}
-
-impl ClientStream {
-    fn has_too_much_unread(&self) -> bool {
-        self.outbox.len() > self.client.limits.max_unread_bytes / 8
-    }
-
-    /// Waits until the client has room for more requests.
-    async fn room(&self) {
-        let client = &self.client;
-        let full = || client.is_over_bounds() || self.has_too_much_unread();
-        while full() {
-            client.paused.fetch_add(1, Ordering::SeqCst);
-            // Told first and asked again afterwards: what is answered in between is not missed.
-            let resumed = client.resume.notified();
-            tokio::pin!(resumed);
-            resumed.as_mut().enable();
-            if full() {
-                resumed.await;
-            }
-            client.paused.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-}
-
 /// The way to answer one request, once, from any thread, without waiting. Dropped without an answer,
 /// it tells the client that none will come.
 #[derive(Debug)]
 pub struct Responder {
-    stream: Arc<ClientStream>,
+    client: Arc<ClientConnection>,
     id: u64,
     request_bytes: usize,
     answered: bool,
@@ -147,7 +130,7 @@ impl Responder {
     /// The connection that the request came on.
     #[must_use]
     pub fn connection(&self) -> &Arc<ClientConnection> {
-        &self.stream.client
+        &self.client
     }
 
     /// Answers with a copy of `body`.
@@ -158,7 +141,7 @@ impl Responder {
     /// Answers with `body`; if it is long it is not copied. If it is over what an answer may have, or long and more
     /// waits for the client already than it may leave unread, the client is told that none will come.
     pub fn respond_bytes(mut self, body: Bytes) {
-        let limits = &self.stream.client.limits;
+        let limits = &self.client.limits;
         let most = if body.len() <= SHORT_ANSWER_BYTES {
             usize::MAX
         } else {
@@ -172,7 +155,7 @@ impl Responder {
     /// Whether it was taken: not if more than `most` bytes wait already, or the client is gone.
     fn push(&self, most: usize, kind: FrameKind, body: Bytes) -> bool {
         let put = |gather: &mut Gather, _| gather.put_message(kind, self.id, body);
-        self.stream.outbox.push(most, put).is_ok()
+        self.client.outbox.push(most, put).is_ok()
     }
 }
 
@@ -181,7 +164,7 @@ impl Drop for Responder {
         if !self.answered {
             self.push(usize::MAX, FrameKind::Abandoned, Bytes::new());
         }
-        self.stream.client.leave_place(self.request_bytes);
+        self.client.leave_place(self.request_bytes);
     }
 }
 
@@ -200,56 +183,33 @@ pub(crate) async fn serve(
         name,
         limits: shared.limits.clone(),
         counters: shared.client_counters.clone(),
+        outbox: Outbox::new(),
         requests: AtomicUsize::new(0),
         request_bytes: AtomicUsize::new(0),
-        paused: AtomicUsize::new(0),
         resume: Notify::new(),
     });
     let mut stop = shared.stop.subscribe();
-    let mut streams = JoinSet::new();
-    let mut outboxes: Vec<std::sync::Weak<ClientStream>> = Vec::new();
-    let reason = loop {
-        tokio::select! {
-            accepted = connection.accept_bi() => match accepted {
-                Ok((send, recv)) => {
-                    let stream = Arc::new(ClientStream {
-                        client: client.clone(),
-                        outbox: Outbox::new(),
-                    });
-                    outboxes.retain(|other| other.strong_count() > 0);
-                    outboxes.push(Arc::downgrade(&stream));
-                    let (shared, handler) = (shared.clone(), handler.clone());
-                    streams.spawn(serve_stream(shared, handler, stream, send, recv));
-                }
-                Err(error) => break LinkError::from_connection(error, CLIENT_ALPN),
-            },
-            Some(ended) = streams.join_next() => match ended.unwrap_or_else(|e| Err(task_failed(e))) {
-                Ok(()) => {}
-                Err(error) => break error,
-            },
-            _ = stop.wait_for(|stop| *stop) => break LinkError::ClosedHere,
-        }
+    let mut stream = JoinSet::new();
+    stream.spawn(serve_stream(shared, handler, client.clone()));
+    let ended = tokio::select! {
+        Some(ended) = stream.join_next() => Some(ended.unwrap_or_else(|e| Err(task_failed(e)))),
+        lost = connection.closed() => Some(Err(LinkError::from_connection(lost, CLIENT_ALPN))),
+        _ = stop.wait_for(|stop| *stop) => None,
     };
-    if matches!(reason, LinkError::ClosedHere) && connection.close_reason().is_none() {
-        for stream in outboxes.iter().filter_map(std::sync::Weak::upgrade) {
-            stream.outbox.close();
-        }
+    if ended.is_none() {
+        client.outbox.close();
         // What has been answered should still arrive.
-        let _ = timeout(FLUSH_TIMEOUT, async {
-            while streams.join_next().await.is_some() {}
-        })
-        .await;
+        let _ = timeout(FLUSH_TIMEOUT, stream.join_next()).await;
     }
+    let reason = ended.and_then(Result::err).unwrap_or(LinkError::ClosedHere);
     let code = match &reason {
         LinkError::Protocol(_) | LinkError::Hello { .. } => CloseCode::Protocol,
         LinkError::TimedOut => CloseCode::HandshakeTimeout,
         _ => CloseCode::Shutdown,
     };
     close(&connection, code, &reason.to_string());
-    streams.shutdown().await;
-    for stream in outboxes.iter().filter_map(std::sync::Weak::upgrade) {
-        stream.outbox.discard();
-    }
+    stream.shutdown().await;
+    client.outbox.discard();
     debug!(%remote, %reason, "a client is gone");
 }
 
@@ -259,20 +219,20 @@ const FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500)
 async fn serve_stream(
     shared: Arc<Shared>,
     handler: Arc<dyn ClientHandler>,
-    stream: Arc<ClientStream>,
-    send: SendStream,
-    recv: RecvStream,
+    client: Arc<ClientConnection>,
 ) -> Result<(), LinkError> {
-    let mut reader = FrameReader::new(
-        recv,
-        MAX_CLIENT_HELLO_BYTES,
+    let first = async {
+        let accepted = client.connection.accept_bi().await;
+        let (send, recv) =
+            accepted.map_err(|error| LinkError::from_connection(error, CLIENT_ALPN))?;
         // A request's frame also holds its number.
-        shared.limits.max_request_bytes + MAX_VARINT_BYTES,
-        Bodies::Slices,
-        CLIENT_ALPN,
-    );
-    let limit = shared.limits.handshake_timeout;
-    let hello = timeout(limit, reader.first(FrameKind::Hello))
+        let max_len = shared.limits.max_request_bytes + MAX_VARINT_BYTES;
+        let (first_max_len, bodies) = (MAX_CLIENT_HELLO_BYTES, Bodies::Slices);
+        let mut reader = FrameReader::new(recv, first_max_len, max_len, bodies, CLIENT_ALPN);
+        let hello = reader.first(FrameKind::Hello).await?;
+        Ok::<_, LinkError>((send, reader, hello))
+    };
+    let (send, reader, hello) = timeout(shared.limits.handshake_timeout, first)
         .await
         .map_err(|_| LinkError::TimedOut)??;
     check_hello(&shared, &hello)?;
@@ -283,14 +243,13 @@ async fn serve_stream(
         node: shared.node,
         max_request_bytes: shared.limits.max_request_bytes as u64,
     };
-    let _ = stream.outbox.push(usize::MAX, |gather, _| {
+    let _ = client.outbox.push(usize::MAX, |gather, _| {
         gather.put_plain(FrameKind::Hello, &answer.encode());
     });
-    let mut writer = std::pin::pin!(write_answers(&stream, send));
+    let mut writer = std::pin::pin!(write_answers(&client, send));
     tokio::select! {
-        read = read_requests(&stream, handler.as_ref(), reader) => {
+        read = read_requests(&client, handler.as_ref(), reader) => {
             read?;
-            // The client sends no more; what it asked for is still answered.
             writer.await
         }
         written = &mut writer => written,
@@ -314,12 +273,12 @@ fn check_hello(shared: &Shared, body: &[u8]) -> Result<(), LinkError> {
     Ok(())
 }
 
+/// Hands on requests until the client sends no more, and all that it sent are answered.
 async fn read_requests(
-    stream: &Arc<ClientStream>,
+    client: &Arc<ClientConnection>,
     handler: &dyn ClientHandler,
     mut reader: FrameReader,
 ) -> Result<(), LinkError> {
-    let client = &stream.client;
     let mut requests = Vec::new();
     loop {
         let (mut count, mut bytes) = (0, 0);
@@ -328,7 +287,7 @@ async fn read_requests(
             client.take_place(body.len());
             (count, bytes) = (count + 1, bytes + body.len() as u64);
             let responder = Responder {
-                stream: stream.clone(),
+                client: client.clone(),
                 id,
                 request_bytes: body.len(),
                 answered: false,
@@ -341,8 +300,10 @@ async fn read_requests(
             handler.handle_requests(&mut requests);
             requests.clear();
         }
-        stream.room().await;
+        client.room().await;
         if !reader.fill().await? {
+            client.idle().await;
+            client.outbox.close();
             return Ok(());
         }
     }
@@ -361,14 +322,13 @@ fn request(kind: FrameKind, mut frame: Bytes) -> Result<(u64, Bytes), LinkError>
     Ok((id, frame.split_off(at)))
 }
 
-async fn write_answers(stream: &ClientStream, mut send: SendStream) -> Result<(), LinkError> {
-    let client = &stream.client;
+async fn write_answers(client: &ClientConnection, mut send: SendStream) -> Result<(), LinkError> {
     let mut gather = Gather::default();
-    while stream.outbox.ready().await {
+    while client.outbox.ready().await {
         // Everything else that is ready to run goes first: it may have more to answer, and then one
         // write and one packet carry all of it.
         tokio::task::yield_now().await;
-        let answers = stream.outbox.take(&mut gather);
+        let answers = client.outbox.take(&mut gather);
         let bytes = gather.len() as u64;
         let (chunks, mut at) = (gather.finish(), 0);
         while at < chunks.len() {
@@ -387,9 +347,7 @@ async fn write_answers(stream: &ClientStream, mut send: SendStream) -> Result<()
         client.counters.responses.add(answers);
         client.counters.writes.add(1);
         client.counters.bytes_sent.add(bytes);
-        if client.paused.load(Ordering::SeqCst) > 0 {
-            client.resume.notify_waiters();
-        }
+        client.resume.notify_one();
     }
     // Closed by us or by the client's end of requests: what was written should still arrive.
     if send.finish().is_ok() {

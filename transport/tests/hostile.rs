@@ -267,6 +267,40 @@ async fn a_client_that_never_says_hello_is_not_waited_for() {
     assert!(end.contains("no answer in time"), "{end}");
 }
 
+/// More than once at a time, so that what the first leaves behind would be in the way of the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_ends_its_requests_gets_its_answers_and_leaves_nothing_behind() {
+    let set = certificates();
+    let dir = tempfile::tempdir().unwrap();
+    set.write_to(dir.path()).unwrap();
+    let hold = Arc::new(Hold::default());
+    let node = lone_node(&set, hold.clone()).await;
+    let setup = Setup { node, set, dir };
+    for _ in 0..3 {
+        let mut raw = setup
+            .connect(Who::Client, b"pontoon-client/1")
+            .await
+            .unwrap();
+        let requests = [client_hello(), frame(4, &[7, b'a']), frame(4, &[8, b'b'])];
+        raw.send.write_all(&requests.concat()).await.unwrap();
+        raw.send.finish().unwrap();
+        hold.wait_for(2).await;
+        // The node has seen the end of the requests before it gives the first answer.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let held = std::mem::take(&mut *hold.0.lock());
+        for (responder, body) in held {
+            responder.respond(&body);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut recv = raw.recv.take().unwrap();
+        let all = tokio::time::timeout(PATIENCE, recv.read_to_end(1_000)).await;
+        let all = all.expect("the node keeps the stream open").unwrap();
+        let answers = [frame(5, &[7, b'a']), frame(5, &[8, b'b'])].concat();
+        assert!(all.ends_with(&answers), "{all:?}");
+        eventually("an end", || setup.node.stats().clients.connections == 0).await;
+    }
+}
+
 /// A client that has asked for forty-eight answers, of which the node lets 8 MiB wait.
 struct Backlog {
     setup: Setup,
