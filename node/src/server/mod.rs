@@ -21,6 +21,7 @@ mod peers;
 mod process;
 mod requests;
 mod state;
+mod statuses;
 
 pub use config::ServerConfig;
 pub use error::ServerError;

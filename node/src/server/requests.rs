@@ -100,9 +100,23 @@ impl ClientHandler for Reception {
 }
 
 fn answer(responder: Responder, response: &Response) {
+    responder.respond_bytes(encoded(response));
+}
+
+fn encoded(response: &Response) -> Bytes {
     let mut out = Vec::with_capacity(64);
     response.encode(&mut out);
-    responder.respond_bytes(out.into());
+    out.into()
+}
+
+/// Waits for the workers, so it must not run on the transport's thread.
+fn status(node: &Node) -> Response {
+    match serde_json::to_vec(&node.status()) {
+        Ok(json) => Response::Status(json.into()),
+        Err(error) => Response::Unavailable {
+            text: error.to_string(),
+        },
+    }
 }
 
 impl ClientRequests {
@@ -180,16 +194,15 @@ impl ClientRequests {
                 None => answer(responder, &Response::NotHere),
             },
             RequestBody::Status => {
-                // Waits for the workers, so it must not run on the transport's thread.
                 let node = self.node.clone();
-                tokio::task::spawn_blocking(move || {
-                    let response = match serde_json::to_vec(&node.status()) {
-                        Ok(json) => Response::Status(json.into()),
-                        Err(error) => Response::Unavailable {
-                            text: error.to_string(),
-                        },
+                tokio::spawn(async move {
+                    let make = {
+                        let node = node.clone();
+                        move || encoded(&status(&node))
                     };
-                    answer(responder, &response);
+                    if let Some(status) = node.statuses.get(make).await {
+                        responder.respond_bytes(status);
+                    }
                 });
             }
         }

@@ -4,6 +4,7 @@ use super::config::ServerConfig;
 use super::forced::Forced;
 use super::process;
 use super::requests::Replica;
+use super::statuses::Statuses;
 use crate::config::SyncWhen;
 use crate::status::{
     DamagedLog, DamagedTable, GroupStatus, HeldStatus, KeyRange, LogStatus, LostReplicas,
@@ -35,6 +36,7 @@ pub(super) struct Node {
     meta: ShardDescriptor,
     nodes: Vec<NodeDescriptor>,
     pub(super) forced: Forced,
+    pub(super) statuses: Statuses,
     started: Instant,
 }
 
@@ -66,6 +68,7 @@ impl Node {
                 })
                 .collect(),
             forced,
+            statuses: Statuses::default(),
             started: Instant::now(),
         }
     }
