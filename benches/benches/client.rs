@@ -3,12 +3,10 @@
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pontoon_benches::{EPOCH, key, put};
-use pontoon_client::protocol::{Request, RequestBody, Response, encode_command, encode_get};
+use pontoon_client::protocol::{Request, Response, encode_command, encode_get};
 use pontoon_types::{Command, GroupId, ShardId};
 use std::hint::black_box;
-use std::time::Duration;
 
-const BUDGET: Duration = Duration::from_secs(10);
 const VALUE: [u8; 128] = [7; 128];
 
 /// A put, as a client writes it, and as a node reads it: the request, and the command in it to check
@@ -18,19 +16,19 @@ fn requests(c: &mut Criterion) {
     let (key, mut message) = (key(123_456), Vec::new());
     let command = put(GroupId(60), key.as_bytes(), &VALUE);
 
-    encode_command(&mut message, BUDGET, &command);
+    encode_command(&mut message, &command);
     let bytes = Bytes::from(message.clone());
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("put 128B, encode", |bencher| {
         bencher.iter(|| {
             message.clear();
-            encode_command(&mut message, BUDGET, black_box(&command));
+            encode_command(&mut message, black_box(&command));
         });
     });
     group.bench_function("put 128B, decode", |bencher| {
         bencher.iter(|| {
             let request = Request::decode(black_box(&bytes)).expect("a request");
-            let RequestBody::Command(command) = &request.body else {
+            let Request::Command(command) = &request else {
                 panic!("a put is a command");
             };
             black_box(Command::decode(command).expect("a command"));
@@ -40,7 +38,7 @@ fn requests(c: &mut Criterion) {
     let mut message = Vec::new();
     let encode = |message: &mut Vec<u8>| {
         message.clear();
-        encode_get(message, BUDGET, ShardId(60), EPOCH, key.as_bytes());
+        encode_get(message, ShardId(60), EPOCH, key.as_bytes());
     };
     encode(&mut message);
     let bytes = Bytes::from(message.clone());

@@ -29,7 +29,7 @@ impl Client {
     /// If the node is not known, cannot be reached or does not answer in time.
     pub async fn status(&self, node: NodeId) -> Result<Bytes, ClientError> {
         let mut request = Vec::new();
-        encode_status(&mut request, self.timeout);
+        encode_status(&mut request);
         let until = self.shell.clock.now() + self.timeout;
         match self.ask(node, request, until).await? {
             Response::Status(status) => Ok(status),
@@ -53,7 +53,7 @@ impl Client {
         steps: &[MemberStep],
     ) -> Result<(), ClientError> {
         let mut request = Vec::new();
-        encode_members(&mut request, self.timeout, shard, steps);
+        encode_members(&mut request, shard, steps);
         match self.ask_leader(shard, request, Repeat::No).await? {
             (_, Response::Written) => Ok(()),
             (node, _) => Err(ClientError::UnknownOutcome {
@@ -72,7 +72,7 @@ impl Client {
     /// If no leader was found in time.
     pub async fn mark(&self, shard: ShardId) -> Result<LogIndex, ClientError> {
         let mut request = Vec::new();
-        encode_mark(&mut request, self.timeout, shard);
+        encode_mark(&mut request, shard);
         // One more of them changes nothing.
         match self.ask_leader(shard, request, Repeat::Yes).await? {
             (_, Response::Marked(index)) => Ok(index),
@@ -95,7 +95,7 @@ impl Client {
         index: LogIndex,
     ) -> Result<DigestState, ClientError> {
         let mut request = Vec::new();
-        encode_digest(&mut request, self.timeout, shard, index);
+        encode_digest(&mut request, shard, index);
         match self.ask_one(node, shard, request).await? {
             Response::Digest(digest) => Ok(digest),
             _ => Err(ClientError::UnexpectedAnswer {
@@ -119,7 +119,7 @@ impl Client {
         max_bytes: u32,
     ) -> Result<(Vec<Row>, bool), ClientError> {
         let mut request = Vec::new();
-        encode_page(&mut request, self.timeout, shard, index, max_bytes, after);
+        encode_page(&mut request, shard, index, max_bytes, after);
         match self.ask_one(node, shard, request).await? {
             Response::Rows { rows, more } => Ok((rows, more)),
             _ => Err(ClientError::UnexpectedAnswer {

@@ -103,7 +103,7 @@ async fn ask_endpoint(
 
 fn hints_request() -> Bytes {
     let mut request = Vec::new();
-    encode_hints(&mut request, HINTS_TIMEOUT);
+    encode_hints(&mut request);
     request.into()
 }
 

@@ -3,7 +3,6 @@
 use crate::protocol::{ScanRange, encode_command, encode_get, encode_scan};
 use crate::routing::{Access, Place};
 use bytes::Bytes;
-use core::time::Duration;
 use pontoon_shard_router::ShardDescriptor;
 use pontoon_types::{Command, Operation};
 
@@ -51,8 +50,8 @@ impl Ask<'_> {
         }
     }
 
-    /// The request as it goes to `shard`, with `budget` left.
-    pub(crate) fn encode(&mut self, shard: &ShardDescriptor, budget: Duration) -> Bytes {
+    /// The request as it goes to `shard`.
+    pub(crate) fn encode(&mut self, shard: &ShardDescriptor) -> Bytes {
         let payload_bytes = match self {
             Self::Command { payload_bytes, .. } => *payload_bytes,
             Self::Get { key } => key.len(),
@@ -65,11 +64,11 @@ impl Ask<'_> {
             Self::Command { command, .. } => {
                 command.request.shard = shard.shard;
                 command.request.epoch = shard.epoch;
-                encode_command(&mut out, budget, command);
+                encode_command(&mut out, command);
             }
-            Self::Get { key } => encode_get(&mut out, budget, shard.shard, shard.epoch, key),
+            Self::Get { key } => encode_get(&mut out, shard.shard, shard.epoch, key),
             Self::ScanMap(range) => {
-                encode_scan(&mut out, budget, shard.shard, shard.epoch, range);
+                encode_scan(&mut out, shard.shard, shard.epoch, range);
             }
             Self::Scan(range) => {
                 let clipped = ScanRange {
@@ -77,7 +76,7 @@ impl Ask<'_> {
                     to: clip(range.to.as_ref(), shard.end.as_ref()),
                     ..*range
                 };
-                encode_scan(&mut out, budget, shard.shard, shard.epoch, &clipped);
+                encode_scan(&mut out, shard.shard, shard.epoch, &clipped);
             }
         }
         out.into()
@@ -95,13 +94,11 @@ pub(crate) fn clip(to: Option<&Bytes>, end: Option<&Bytes>) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Request, RequestBody};
+    use crate::protocol::Request;
     use pontoon_shard_router::Replica;
     use pontoon_types::{
         Epoch, GroupId, Mutation, NodeId, ReplicaId, Sequence, SessionId, ShardId,
     };
-
-    const BUDGET: Duration = Duration::from_millis(250);
 
     fn shard(id: u64, range: u64, end: &'static [u8]) -> ShardDescriptor {
         ShardDescriptor {
@@ -135,10 +132,9 @@ mod tests {
             payload_bytes: 3,
         };
         for (id, range) in [(2, 1), (9, 4)] {
-            let message = ask.encode(&shard(id, range, b"z"), BUDGET);
+            let message = ask.encode(&shard(id, range, b"z"));
             let request = Request::decode(&message).unwrap();
-            assert_eq!(request.budget, BUDGET);
-            let RequestBody::Command(bytes) = request.body else {
+            let Request::Command(bytes) = request else {
                 panic!("{request:?}");
             };
             let sent = Command::decode(&bytes).unwrap().request;
@@ -160,9 +156,9 @@ mod tests {
             (Some(&b"z"[..]), b"m", b"m"),
             (Some(b"c"), b"m", b"c"),
         ] {
-            let message = Ask::Scan(range(to)).encode(&shard(2, 1, end), BUDGET);
+            let message = Ask::Scan(range(to)).encode(&shard(2, 1, end));
             let request = Request::decode(&message).unwrap();
-            let RequestBody::Scan { range: asked, .. } = request.body else {
+            let Request::Scan { range: asked, .. } = request else {
                 panic!("{request:?}");
             };
             assert_eq!(asked.to.as_deref(), Some(&expected[..]));

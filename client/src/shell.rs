@@ -136,7 +136,7 @@ impl Shell {
                 Access::Write => attempt.deadline,
                 Access::Read => attempt.deadline.min(now + self.config.read_try_timeout),
             };
-            let body = ask.encode(&shard, until - now);
+            let body = ask.encode(&shard);
             let result = self.send(&link, body, until).await;
             let (verdict, ending) = self.judge(&mut attempt, result);
             match verdict {

@@ -6,7 +6,7 @@
 //! (invariant S12).
 //!
 //! ```text
-//! request:   version u8 1, kind u8, budget in ms, then by kind
+//! request:   version u8 1, kind u8, then by kind
 //!    1 command   an encoded pontoon_types::Command, to the end of the message
 //!    2 get       shard, range epoch, membership epoch, key to the end of the message
 //!    3 scan      shard, range epoch, membership epoch, from, option of to, max rows, max bytes
@@ -51,8 +51,8 @@ mod request;
 mod response;
 
 pub use request::{
-    MemberStep, Request, RequestBody, ScanRange, encode_command, encode_digest, encode_get,
-    encode_hints, encode_mark, encode_members, encode_page, encode_scan, encode_status,
+    MemberStep, Request, ScanRange, encode_command, encode_digest, encode_get, encode_hints,
+    encode_mark, encode_members, encode_page, encode_scan, encode_status,
 };
 pub use response::{Digest, DigestState, Hints, RefusalCode, Response};
 

@@ -2,7 +2,6 @@
 
 use super::{PROTOCOL_VERSION, ProtocolError, put_option, read_kind, read_option};
 use bytes::Bytes;
-use core::time::Duration;
 use pontoon_types::codec::{DecodeError, Reader, put_bytes, put_varint};
 use pontoon_types::{Command, Epoch, LogIndex, NodeId, ShardId};
 
@@ -21,17 +20,7 @@ const MAX_MEMBER_STEPS: usize = 64;
 
 /// A request as a node reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// How long the client still waits, in whole milliseconds; what cannot be answered in that time need
-    /// not be started. A span and not a moment, because clocks of two machines cannot be compared.
-    pub budget: Duration,
-    /// What is asked.
-    pub body: RequestBody,
-}
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestBody {
+pub enum Request {
     /// Propose a command. These are the bytes of a [`Command`], not decoded yet; as they are they become
     /// the payload of the entry.
     Command(Bytes),
@@ -141,27 +130,21 @@ pub struct ScanRange {
 }
 
 /// Appends a request with a command.
-pub fn encode_command(out: &mut Vec<u8>, budget: Duration, command: &Command<'_>) {
-    put_head(out, COMMAND, budget);
+pub fn encode_command(out: &mut Vec<u8>, command: &Command<'_>) {
+    put_head(out, COMMAND);
     command.encode(out);
 }
 
 /// Appends a request to read a key.
-pub fn encode_get(out: &mut Vec<u8>, budget: Duration, shard: ShardId, epoch: Epoch, key: &[u8]) {
-    put_head(out, GET, budget);
+pub fn encode_get(out: &mut Vec<u8>, shard: ShardId, epoch: Epoch, key: &[u8]) {
+    put_head(out, GET);
     put_route(out, shard, epoch);
     out.extend_from_slice(key);
 }
 
 /// Appends a request to read a part of a shard.
-pub fn encode_scan(
-    out: &mut Vec<u8>,
-    budget: Duration,
-    shard: ShardId,
-    epoch: Epoch,
-    range: &ScanRange,
-) {
-    put_head(out, SCAN, budget);
+pub fn encode_scan(out: &mut Vec<u8>, shard: ShardId, epoch: Epoch, range: &ScanRange) {
+    put_head(out, SCAN);
     put_route(out, shard, epoch);
     put_bytes(out, &range.from);
     put_option(out, range.to.as_deref());
@@ -170,18 +153,18 @@ pub fn encode_scan(
 }
 
 /// Appends a request for [`Hints`](super::Hints).
-pub fn encode_hints(out: &mut Vec<u8>, budget: Duration) {
-    put_head(out, HINTS, budget);
+pub fn encode_hints(out: &mut Vec<u8>) {
+    put_head(out, HINTS);
 }
 
 /// Appends a request for the node's status.
-pub fn encode_status(out: &mut Vec<u8>, budget: Duration) {
-    put_head(out, STATUS, budget);
+pub fn encode_status(out: &mut Vec<u8>) {
+    put_head(out, STATUS);
 }
 
 /// Appends a request to change the members of a shard's group.
-pub fn encode_members(out: &mut Vec<u8>, budget: Duration, shard: ShardId, steps: &[MemberStep]) {
-    put_head(out, MEMBERS, budget);
+pub fn encode_members(out: &mut Vec<u8>, shard: ShardId, steps: &[MemberStep]) {
+    put_head(out, MEMBERS);
     put_varint(out, shard.0);
     put_varint(out, steps.len() as u64);
     for step in steps {
@@ -192,14 +175,14 @@ pub fn encode_members(out: &mut Vec<u8>, budget: Duration, shard: ShardId, steps
 }
 
 /// Appends a request to put a mark into the log of a shard's group.
-pub fn encode_mark(out: &mut Vec<u8>, budget: Duration, shard: ShardId) {
-    put_head(out, MARK, budget);
+pub fn encode_mark(out: &mut Vec<u8>, shard: ShardId) {
+    put_head(out, MARK);
     put_varint(out, shard.0);
 }
 
 /// Appends a request for the digest of the state at a mark.
-pub fn encode_digest(out: &mut Vec<u8>, budget: Duration, shard: ShardId, index: LogIndex) {
-    put_head(out, DIGEST, budget);
+pub fn encode_digest(out: &mut Vec<u8>, shard: ShardId, index: LogIndex) {
+    put_head(out, DIGEST);
     put_varint(out, shard.0);
     put_varint(out, index.0);
 }
@@ -207,23 +190,20 @@ pub fn encode_digest(out: &mut Vec<u8>, budget: Duration, shard: ShardId, index:
 /// Appends a request for rows of the state at a mark.
 pub fn encode_page(
     out: &mut Vec<u8>,
-    budget: Duration,
     shard: ShardId,
     index: LogIndex,
     max_bytes: u32,
     after: Option<&[u8]>,
 ) {
-    put_head(out, PAGE, budget);
+    put_head(out, PAGE);
     for number in [shard.0, index.0, u64::from(max_bytes)] {
         put_varint(out, number);
     }
     put_option(out, after);
 }
 
-fn put_head(out: &mut Vec<u8>, kind: u8, budget: Duration) {
-    let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
+fn put_head(out: &mut Vec<u8>, kind: u8) {
     out.extend_from_slice(&[PROTOCOL_VERSION, kind]);
-    put_varint(out, u64::from(budget_ms));
 }
 
 fn put_route(out: &mut Vec<u8>, shard: ShardId, epoch: Epoch) {
@@ -235,29 +215,28 @@ fn put_route(out: &mut Vec<u8>, shard: ShardId, epoch: Epoch) {
 impl Request {
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let budget = self.budget;
-        match &self.body {
-            RequestBody::Command(command) => {
-                put_head(out, COMMAND, budget);
+        match self {
+            Request::Command(command) => {
+                put_head(out, COMMAND);
                 out.extend_from_slice(command);
             }
-            RequestBody::Get { shard, epoch, key } => encode_get(out, budget, *shard, *epoch, key),
-            RequestBody::Scan {
+            Request::Get { shard, epoch, key } => encode_get(out, *shard, *epoch, key),
+            Request::Scan {
                 shard,
                 epoch,
                 range,
-            } => encode_scan(out, budget, *shard, *epoch, range),
-            RequestBody::Hints => encode_hints(out, budget),
-            RequestBody::Status => encode_status(out, budget),
-            RequestBody::Members { shard, steps } => encode_members(out, budget, *shard, steps),
-            RequestBody::Mark { shard } => encode_mark(out, budget, *shard),
-            RequestBody::Digest { shard, index } => encode_digest(out, budget, *shard, *index),
-            RequestBody::Page {
+            } => encode_scan(out, *shard, *epoch, range),
+            Request::Hints => encode_hints(out),
+            Request::Status => encode_status(out),
+            Request::Members { shard, steps } => encode_members(out, *shard, steps),
+            Request::Mark { shard } => encode_mark(out, *shard),
+            Request::Digest { shard, index } => encode_digest(out, *shard, *index),
+            Request::Page {
                 shard,
                 index,
                 max_bytes,
                 after,
-            } => encode_page(out, budget, *shard, *index, *max_bytes, after.as_deref()),
+            } => encode_page(out, *shard, *index, *max_bytes, after.as_deref()),
         }
     }
 
@@ -269,12 +248,11 @@ impl Request {
     pub fn decode(message: &Bytes) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new(message);
         let kind = read_kind(&mut reader)?;
-        let budget = Duration::from_millis(u64::from(u32_of(&mut reader)?));
-        let body = match kind {
-            COMMAND => RequestBody::Command(message.slice(reader.position()..)),
+        let request = match kind {
+            COMMAND => Request::Command(message.slice(reader.position()..)),
             GET => {
                 let (shard, epoch) = read_route(&mut reader)?;
-                RequestBody::Get {
+                Request::Get {
                     shard,
                     epoch,
                     key: message.slice(reader.position()..),
@@ -289,7 +267,7 @@ impl Request {
                     max_bytes: u32_of(&mut reader)?,
                 };
                 reader.finish()?;
-                RequestBody::Scan {
+                Request::Scan {
                     shard,
                     epoch,
                     range,
@@ -298,9 +276,9 @@ impl Request {
             HINTS | STATUS => {
                 reader.finish()?;
                 if kind == HINTS {
-                    RequestBody::Hints
+                    Request::Hints
                 } else {
-                    RequestBody::Status
+                    Request::Status
                 }
             }
             MEMBERS => {
@@ -318,18 +296,18 @@ impl Request {
                     )?);
                 }
                 reader.finish()?;
-                RequestBody::Members { shard, steps }
+                Request::Members { shard, steps }
             }
             MARK => {
                 let shard = ShardId(reader.varint()?);
                 reader.finish()?;
-                RequestBody::Mark { shard }
+                Request::Mark { shard }
             }
             DIGEST => {
                 let shard = ShardId(reader.varint()?);
                 let index = LogIndex(reader.varint()?);
                 reader.finish()?;
-                RequestBody::Digest { shard, index }
+                Request::Digest { shard, index }
             }
             PAGE => {
                 let shard = ShardId(reader.varint()?);
@@ -337,7 +315,7 @@ impl Request {
                 let max_bytes = u32_of(&mut reader)?;
                 let after = read_option(&mut reader)?.map(|after| message.slice_ref(after));
                 reader.finish()?;
-                RequestBody::Page {
+                Request::Page {
                     shard,
                     index,
                     max_bytes,
@@ -346,7 +324,7 @@ impl Request {
             }
             kind => return Err(ProtocolError::UnknownKind { kind }),
         };
-        Ok(Self { budget, body })
+        Ok(request)
     }
 }
 
@@ -374,7 +352,7 @@ mod tests {
         any::<Vec<u8>>().prop_map(Bytes::from)
     }
 
-    fn any_body() -> impl Strategy<Value = RequestBody> {
+    fn any_request() -> impl Strategy<Value = Request> {
         let route = any::<(u64, u64, u64)>()
             .prop_map(|(shard, range, membership)| (ShardId(shard), Epoch { range, membership }));
         let range = (any_bytes(), any::<Option<Vec<u8>>>(), any::<(u32, u32)>()).prop_map(
@@ -386,28 +364,28 @@ mod tests {
             },
         );
         prop_oneof![
-            any_bytes().prop_map(RequestBody::Command),
-            (route.clone(), any_bytes()).prop_map(|((shard, epoch), key)| RequestBody::Get {
+            any_bytes().prop_map(Request::Command),
+            (route.clone(), any_bytes()).prop_map(|((shard, epoch), key)| Request::Get {
                 shard,
                 epoch,
                 key
             }),
-            (route, range).prop_map(|((shard, epoch), range)| RequestBody::Scan {
+            (route, range).prop_map(|((shard, epoch), range)| Request::Scan {
                 shard,
                 epoch,
                 range
             }),
-            Just(RequestBody::Hints),
-            Just(RequestBody::Status),
-            any::<u64>().prop_map(|shard| RequestBody::Mark {
+            Just(Request::Hints),
+            Just(Request::Status),
+            any::<u64>().prop_map(|shard| Request::Mark {
                 shard: ShardId(shard)
             }),
-            any::<(u64, u64)>().prop_map(|(shard, index)| RequestBody::Digest {
+            any::<(u64, u64)>().prop_map(|(shard, index)| Request::Digest {
                 shard: ShardId(shard),
                 index: LogIndex(index),
             }),
             any::<(u64, u64, u32, Option<Vec<u8>>)>().prop_map(
-                |(shard, index, max_bytes, after)| RequestBody::Page {
+                |(shard, index, max_bytes, after)| Request::Page {
                     shard: ShardId(shard),
                     index: LogIndex(index),
                     max_bytes,
@@ -418,7 +396,7 @@ mod tests {
                 any::<u64>(),
                 prop::collection::vec((1u8..=4, any::<u64>()), 0..4)
             )
-                .prop_map(|(shard, steps)| RequestBody::Members {
+                .prop_map(|(shard, steps)| Request::Members {
                     shard: ShardId(shard),
                     steps: steps
                         .into_iter()
@@ -430,16 +408,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_reads_back(body in any_body(), budget_ms: u32) {
-            let request = Request { budget: Duration::from_millis(u64::from(budget_ms)), body };
+        fn a_request_reads_back(request in any_request()) {
             let mut message = Vec::new();
             request.encode(&mut message);
             prop_assert_eq!(Request::decode(&message.into()), Ok(request));
         }
 
         #[test]
-        fn a_cut_request_is_never_taken_for_another_kind(body in any_body(), at: prop::sample::Index) {
-            let request = Request { budget: Duration::from_millis(777), body };
+        fn a_cut_request_is_never_taken_for_another_kind(request in any_request(), at: prop::sample::Index) {
             let mut message = Vec::new();
             request.encode(&mut message);
             message.truncate(at.index(message.len()));
@@ -447,10 +423,10 @@ mod tests {
                 // Only what runs to the end of the message can be cut without a trace; the transport's
                 // frames carry the length of that.
                 prop_assert_eq!(
-                    core::mem::discriminant(&back.body),
-                    core::mem::discriminant(&request.body)
+                    core::mem::discriminant(&back),
+                    core::mem::discriminant(&request)
                 );
-                let open = matches!(back.body, RequestBody::Command(_) | RequestBody::Get { .. });
+                let open = matches!(back, Request::Command(_) | Request::Get { .. });
                 prop_assert!(open);
             }
         }
@@ -468,10 +444,8 @@ mod tests {
         let decoded_with = |count| {
             let steps = vec![MemberStep::Remove(NodeId(1)); count];
             let shard = ShardId(1);
-            let body = RequestBody::Members { shard, steps };
-            let budget = Duration::from_secs(1);
             let mut message = Vec::new();
-            Request { budget, body }.encode(&mut message);
+            Request::Members { shard, steps }.encode(&mut message);
             Request::decode(&message.into())
         };
         assert!(decoded_with(MAX_MEMBER_STEPS).is_ok());
@@ -494,9 +468,9 @@ mod tests {
             operation: Operation::Write(vec![Mutation::Delete { key: b"k" }]),
         };
         let mut message = Vec::new();
-        encode_command(&mut message, Duration::from_secs(1), &command);
+        encode_command(&mut message, &command);
         let request = Request::decode(&message.into()).unwrap();
-        let RequestBody::Command(bytes) = request.body else {
+        let Request::Command(bytes) = request else {
             panic!("{request:?}");
         };
         let mut alone = Vec::new();
@@ -506,25 +480,25 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_laid_out_as_described() {
+        let epoch = Epoch {
+            range: 4,
+            membership: 5,
+        };
+        let mut message = Vec::new();
+        encode_get(&mut message, ShardId(300), epoch, b"key");
+        assert_eq!(message, [&[1, 2, 0xac, 2, 4, 5][..], b"key"].concat());
+    }
+
+    #[test]
     fn what_this_build_does_not_know_is_named() {
         let unknown = |bytes: &'static [u8]| Request::decode(&Bytes::from_static(bytes));
         let version = 9;
         assert_eq!(
-            unknown(&[9, 1, 0]),
+            unknown(&[9, 1]),
             Err(ProtocolError::UnknownVersion { version })
         );
         let kind = 99;
-        assert_eq!(
-            unknown(&[1, 99, 0]),
-            Err(ProtocolError::UnknownKind { kind })
-        );
-    }
-
-    #[test]
-    fn a_budget_without_end_is_cut_to_what_fits() {
-        let mut message = Vec::new();
-        encode_hints(&mut message, Duration::MAX);
-        let budget = Request::decode(&message.into()).unwrap().budget;
-        assert_eq!(budget, Duration::from_millis(u64::from(u32::MAX)));
+        assert_eq!(unknown(&[1, 99]), Err(ProtocolError::UnknownKind { kind }));
     }
 }

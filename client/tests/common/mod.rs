@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pontoon_client::ClientConfig;
-use pontoon_client::protocol::{DigestState, Hints, RefusalCode, Request, RequestBody, Response};
+use pontoon_client::protocol::{DigestState, Hints, RefusalCode, Request, Response};
 use pontoon_shard_router::{ClusterMap, Manifest, ShardDescriptor, rows};
 use pontoon_transport::certs::{self, CertificateSet};
 use pontoon_transport::{
@@ -178,7 +178,7 @@ impl ClientHandler for FakeNode {
             return;
         }
         let response = match Request::decode(&body) {
-            Ok(request) => self.answer(&mut world, request.body),
+            Ok(request) => self.answer(&mut world, request),
             Err(error) => Response::Refused {
                 code: RefusalCode::Malformed,
                 text: error.to_string(),
@@ -191,21 +191,21 @@ impl ClientHandler for FakeNode {
 }
 
 impl FakeNode {
-    fn answer(&self, world: &mut World, body: RequestBody) -> Response {
-        match body {
-            RequestBody::Hints => Response::Hints(Hints {
+    fn answer(&self, world: &mut World, request: Request) -> Response {
+        match request {
+            Request::Hints => Response::Hints(Hints {
                 cluster: CLUSTER,
                 node: self.node,
                 meta: ShardDescriptor::clone(world.map.meta()),
                 meta_leader: world.leaders.get(&ShardId::META).copied(),
                 nodes: world.map.nodes().cloned().collect(),
             }),
-            RequestBody::Status => Response::Status(format!("{{\"node\":{}}}", self.node).into()),
-            RequestBody::Members { .. } | RequestBody::Mark { .. } if world.unknown > 0 => {
+            Request::Status => Response::Status(format!("{{\"node\":{}}}", self.node).into()),
+            Request::Members { .. } | Request::Mark { .. } if world.unknown > 0 => {
                 world.unknown -= 1;
                 Response::UnknownOutcome
             }
-            RequestBody::Members { shard, steps } => {
+            Request::Members { shard, steps } => {
                 let leader = self.leader(world, shard);
                 if leader != Some(self.node) {
                     return Response::NotLeader { leader };
@@ -217,26 +217,26 @@ impl FakeNode {
                 }
                 Response::Written
             }
-            RequestBody::Mark { shard } => match self.leader(world, shard) {
+            Request::Mark { shard } => match self.leader(world, shard) {
                 Some(leader) if leader == self.node => Response::Marked(LogIndex(90)),
                 leader => Response::NotLeader { leader },
             },
-            RequestBody::Digest { .. } => Response::Digest(DigestState::Underway),
-            RequestBody::Page { .. } => {
+            Request::Digest { .. } => Response::Digest(DigestState::Underway),
+            Request::Page { .. } => {
                 let text = "no state is held at that index".to_owned();
                 Response::Unavailable { text }
             }
-            RequestBody::Command(bytes) => {
+            Request::Command(bytes) => {
                 let command = Command::decode(&bytes).unwrap();
                 let request = command.request;
                 let refusal = self.refusal(world, request.shard, request.epoch);
                 refusal.unwrap_or_else(|| apply(world, &command))
             }
-            RequestBody::Get { shard, epoch, key } => {
+            Request::Get { shard, epoch, key } => {
                 let refusal = self.refusal(world, shard, epoch);
                 refusal.unwrap_or_else(|| Response::Value(world.data.get(&key).cloned()))
             }
-            RequestBody::Scan {
+            Request::Scan {
                 shard,
                 epoch,
                 range,

@@ -7,8 +7,7 @@ use super::Node;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use pontoon_client::protocol::{
-    Digest, DigestState, MAX_SCAN_BYTES, MemberStep, RefusalCode, Request, RequestBody, Response,
-    ScanRange,
+    Digest, DigestState, MAX_SCAN_BYTES, MemberStep, RefusalCode, Request, Response, ScanRange,
 };
 use pontoon_engine::worker::{Read, ReadQuery};
 use pontoon_engine::{Reply, Waiter};
@@ -121,15 +120,15 @@ fn status(node: &Node) -> Response {
 
 impl ClientRequests {
     fn serve(&self, responder: Responder, request: Request) {
-        match request.body {
-            RequestBody::Command(command) => self.write(responder, command),
-            RequestBody::Get { shard, epoch, key } => {
+        match request {
+            Request::Command(command) => self.write(responder, command),
+            Request::Get { shard, epoch, key } => {
                 if let Err(error) = self.node.limits.check_key(&key) {
                     return refuse(responder, RefusalCode::TooLarge, error.to_string());
                 }
                 self.read(responder, shard, epoch, key.clone(), ReadQuery::Get { key });
             }
-            RequestBody::Scan {
+            Request::Scan {
                 shard,
                 epoch,
                 range,
@@ -148,11 +147,11 @@ impl ClientRequests {
                 };
                 self.read(responder, shard, epoch, from, query);
             }
-            RequestBody::Hints => {
+            Request::Hints => {
                 let hints = self.node.hints();
                 answer(responder, &Response::Hints(hints));
             }
-            RequestBody::Members { shard, steps } => match self.node.replica(shard) {
+            Request::Members { shard, steps } => match self.node.replica(shard) {
                 Some(replica) => {
                     let group = replica.record.group;
                     let steps = steps.into_iter().map(step).collect();
@@ -161,14 +160,14 @@ impl ClientRequests {
                 }
                 None => answer(responder, &Response::NotHere),
             },
-            RequestBody::Mark { shard } => match self.node.replica(shard) {
+            Request::Mark { shard } => match self.node.replica(shard) {
                 Some(replica) => {
                     let group = replica.record.group;
                     self.node.engine().mark(group, waiter(responder, replica));
                 }
                 None => answer(responder, &Response::NotHere),
             },
-            RequestBody::Digest { shard, index } => {
+            Request::Digest { shard, index } => {
                 let response = match self.node.replica(shard) {
                     Some(replica) => {
                         let digest = self.node.engine().digest(replica.record.group, index);
@@ -178,7 +177,7 @@ impl ClientRequests {
                 };
                 answer(responder, &response);
             }
-            RequestBody::Page {
+            Request::Page {
                 shard,
                 index,
                 max_bytes,
@@ -193,7 +192,7 @@ impl ClientRequests {
                 }
                 None => answer(responder, &Response::NotHere),
             },
-            RequestBody::Status => {
+            Request::Status => {
                 let node = self.node.clone();
                 tokio::spawn(async move {
                     let make = {
