@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 use pontoon_shard_router::MapError;
 use pontoon_transport::{ChannelError, LinkError};
-use pontoon_types::{ClusterId, LimitsError, NodeId, ShardId};
+use pontoon_types::{LimitsError, NodeId, ShardId};
 use thiserror::Error;
 
 /// What came of a request that did not succeed.
@@ -23,16 +23,6 @@ pub enum ClientError {
     Connect {
         /// What each endpoint came to.
         failures: Vec<EndpointFailure>,
-    },
-    /// A node belongs to another cluster than the one connected to.
-    #[error("node {node} is of cluster {found}, not of cluster {expected}")]
-    OtherCluster {
-        /// The node.
-        node: NodeId,
-        /// The cluster this client is connected to.
-        expected: ClusterId,
-        /// The node's.
-        found: ClusterId,
     },
     /// A key, value or command is over a limit, or a key is empty.
     #[error(transparent)]

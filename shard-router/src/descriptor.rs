@@ -86,13 +86,6 @@ impl ShardDescriptor {
         self.replicas.iter().find(|r| r.node == node).copied()
     }
 
-    /// The node that holds `replica`.
-    #[must_use]
-    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        let found = self.replicas.iter().find(|r| r.replica == replica);
-        found.map(|r| r.node)
-    }
-
     /// The group's configuration: every replica votes.
     #[must_use]
     pub fn conf_state(&self) -> ConfState {
