@@ -33,7 +33,7 @@ pub enum PeerEvent {
         /// What [`NodeHandler::hello`] gave on its side.
         hello: Bytes,
     },
-    /// The connection is gone. Comes after its last frame.
+    /// The connection is gone. Frames that had been read by then may still come after this.
     Disconnected {
         /// Why.
         reason: LinkError,

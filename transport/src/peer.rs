@@ -336,7 +336,8 @@ impl PeerTask {
             reason: end_connection(&connection, ended.reason),
             next: ended.next,
         };
-        // After this no task of the connection runs, so the event below comes after its last frame.
+        // The lanes' readers end by themselves, each at its next wait: what one hands on just now may come after the
+        // event below.
         tasks.shutdown().await;
         for queue in link.queues() {
             self.peer.counters.frames_dropped.add(queue.dropped());
