@@ -205,7 +205,7 @@ pub enum EndpointError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// The node answered something else than hints.
-    #[error("the node answers something else than who leads the meta group")]
+    #[error("the node answers something else than who holds the meta group")]
     Unexpected,
     /// The node refused or could not answer yet.
     #[error("{text}")]

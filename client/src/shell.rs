@@ -317,7 +317,7 @@ impl Shell {
 impl Shared {
     /// Takes in what a node knows of the meta group and the nodes.
     pub(crate) fn handle_hints(&mut self, hints: &Hints) {
-        self.router.handle_meta(&hints.meta, hints.meta_leader);
+        self.router.handle_meta(&hints.meta);
         self.handle_nodes(&hints.nodes);
         self.refreshes += 1;
     }

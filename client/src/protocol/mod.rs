@@ -23,8 +23,7 @@
 //!    3 not swapped    option of the value that was there
 //!    4 value          option of the value
 //!    5 rows           flag "more", count, per row: key, value
-//!    6 hints          cluster u64, node, meta shard descriptor, option of the meta leader's node,
-//!                     count, node descriptors
+//!    6 hints          cluster u64, node, meta shard descriptor, count, node descriptors
 //!    7 status         to the end of the message; JSON, opaque here
 //!    8 marked         index
 //!    9 digest         state u8: 0 not held, 1 under way, 2 failed, 3 known: replica, rows, bytes, hash (16 bytes)

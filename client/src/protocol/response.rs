@@ -185,8 +185,6 @@ pub struct Hints {
     pub node: NodeId,
     /// The meta shard, with its epoch and replicas.
     pub meta: ShardDescriptor,
-    /// The node that leads the meta group, as far as this one knows.
-    pub meta_leader: Option<NodeId>,
     /// Every node that this one knows, itself included.
     pub nodes: Vec<NodeDescriptor>,
 }
@@ -387,7 +385,6 @@ impl Hints {
         out.extend_from_slice(&self.cluster.0.to_le_bytes());
         put_varint(out, self.node.0);
         self.meta.encode(out);
-        put_node(out, self.meta_leader);
         put_varint(out, self.nodes.len() as u64);
         for node in &self.nodes {
             node.encode(out);
@@ -398,7 +395,6 @@ impl Hints {
         let cluster = ClusterId(reader.u64()?);
         let node = NodeId(reader.varint()?);
         let meta = ShardDescriptor::decode_from(reader)?;
-        let meta_leader = read_node(reader)?;
         let count = reader.count(3)?;
         let mut nodes = Vec::with_capacity(count.min(64));
         for _ in 0..count {
@@ -408,7 +404,6 @@ impl Hints {
             cluster,
             node,
             meta,
-            meta_leader,
             nodes,
         })
     }
@@ -480,21 +475,18 @@ mod tests {
 
     fn any_hints() -> impl Strategy<Value = Hints> {
         let nodes = prop::collection::vec((1u64.., "[a-z]{1,9}:[0-9]{1,5}"), 0..5);
-        (any::<(u64, u64)>(), any_shard(), any_node(), nodes).prop_map(
-            |((cluster, node), meta, meta_leader, nodes)| Hints {
-                cluster: ClusterId(cluster),
-                node: NodeId(node),
-                meta,
-                meta_leader,
-                nodes: nodes
-                    .into_iter()
-                    .map(|(node, address)| NodeDescriptor {
-                        node: NodeId(node),
-                        address,
-                    })
-                    .collect(),
-            },
-        )
+        (any::<(u64, u64)>(), any_shard(), nodes).prop_map(|((cluster, node), meta, nodes)| Hints {
+            cluster: ClusterId(cluster),
+            node: NodeId(node),
+            meta,
+            nodes: nodes
+                .into_iter()
+                .map(|(node, address)| NodeDescriptor {
+                    node: NodeId(node),
+                    address,
+                })
+                .collect(),
+        })
     }
 
     fn any_response() -> impl Strategy<Value = Response> {

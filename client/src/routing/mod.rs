@@ -120,20 +120,17 @@ impl Router {
 
     /// Takes in a map that was read from the meta group.
     pub fn handle_map(&mut self, read: ClusterMap) {
-        self.handle_meta(read.meta(), None);
+        self.handle_meta(read.meta());
         match &mut self.map {
             Some(map) => map.refresh(read),
             None => self.map = Some(read),
         }
     }
 
-    /// Takes in what a node says of the meta shard and its leader.
-    pub fn handle_meta(&mut self, meta: &ShardDescriptor, leader: Option<NodeId>) {
+    /// Takes in what a node says of the meta shard.
+    pub fn handle_meta(&mut self, meta: &ShardDescriptor) {
         if meta.shard == ShardId::META && meta.is_newer_than(&self.meta) {
             self.meta = Arc::new(meta.clone());
-        }
-        if let Some(leader) = leader {
-            self.leaders.entry(ShardId::META).or_insert(leader);
         }
     }
 
@@ -379,7 +376,7 @@ impl Router {
     fn learn(&mut self, descriptor: &ShardDescriptor) -> bool {
         if descriptor.shard == ShardId::META {
             let newer = descriptor.is_newer_than(&self.meta);
-            self.handle_meta(descriptor, None);
+            self.handle_meta(descriptor);
             return newer;
         }
         let map = self.map.as_mut();

@@ -197,7 +197,6 @@ impl FakeNode {
                 cluster: CLUSTER,
                 node: self.node,
                 meta: ShardDescriptor::clone(world.map.meta()),
-                meta_leader: world.leaders.get(&ShardId::META).copied(),
                 nodes: world.map.nodes().cloned().collect(),
             }),
             Request::Status => Response::Status(format!("{{\"node\":{}}}", self.node).into()),

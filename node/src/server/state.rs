@@ -127,7 +127,6 @@ impl Node {
             cluster: self.cluster,
             node: self.id,
             meta: meta.map_or_else(|| self.meta.clone(), |meta| meta.descriptor.clone()),
-            meta_leader: None,
             nodes: self.nodes.clone(),
         }
     }
