@@ -80,7 +80,6 @@ impl NodeHandler for NodeLinks {
     fn handle_peer(&self, peer: NodeId, event: PeerEvent) {
         match event {
             PeerEvent::Connected { hello, .. } => {
-                tracing::info!(node = %peer, "connected");
                 if let Some(node) = self.node() {
                     node.forced.note_connected(peer);
                 }
