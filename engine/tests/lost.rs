@@ -4,9 +4,10 @@
 mod common;
 
 use bytes::Bytes;
+use common::Cluster;
 use pontoon_engine::frame::{FrameBuilder, FrameReader, Item, Origin};
-use pontoon_engine::worker::{Input, Output, Worker};
-use pontoon_engine::{EngineConfig, LostReplicas, RoleName};
+use pontoon_engine::worker::{Input, MemberStep, Output, SnapshotOrder, Worker};
+use pontoon_engine::{EngineConfig, LostReplicas, RoleName, Waiter};
 use pontoon_raft::{Message, MessageBody, Restored};
 use pontoon_types::{
     ConfState, GroupId, HardState, Instant, LogIndex, LogPosition, Members, NodeId, ReplicaId, Term,
@@ -261,4 +262,134 @@ fn a_replica_is_lost_once_and_no_longer_when_its_group_says_that_it_has_left() {
         node.hear(|frame| frame.push_gone(GROUP, ReplicaId(3), LogPosition::ZERO));
         assert_eq!(node.worker.counters().lost, expected);
     }
+}
+
+/// Node 3 is down while its replica is removed, and comes back with a damaged log.
+fn removed_while_down() -> Cluster {
+    let config = EngineConfig {
+        workers: 1,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    let now = cluster.now;
+    let remove = Input::ChangeMembers {
+        group: GROUP,
+        steps: vec![MemberStep::Remove(NodeId(3))],
+        waiter: Waiter::new(|_| ()),
+    };
+    cluster.node(1).worker.handle(remove, now);
+    turn_without_third(&mut cluster);
+    let config = EngineConfig {
+        seed: LIFE,
+        ..config
+    };
+    let mut worker = Worker::new(NodeId(3), 0, &config);
+    worker.quarantine(common::record(GROUP, 3, 3), now);
+    cluster.node(3).worker = worker;
+    cluster
+}
+
+/// Lets nodes 1 and 2 say to each other whatever they have to.
+fn turn_without_third(cluster: &mut Cluster) {
+    for _ in 0..20 {
+        for id in [1, 2] {
+            cluster.cycle(id);
+            cluster.sync(id);
+        }
+        cluster.wire.retain(|(_, to, ..)| *to != NodeId(3));
+        cluster.deliver(|_, _| true);
+    }
+}
+
+#[test]
+fn a_quarantined_replica_that_was_removed_leaves() {
+    let mut cluster = removed_while_down();
+    let is_stopped = |cluster: &mut Cluster| !cluster.node(3).worker.status().is_empty();
+    assert!(is_stopped(&mut cluster));
+    cluster.pass(std::time::Duration::from_millis(2_500));
+    assert!(!is_stopped(&mut cluster));
+    // Nothing is said of it any more, and the next one there is taken for the new one that it is.
+    cluster.cycle(3);
+    assert_eq!(cluster.wire, []);
+    let now = cluster.now;
+    let add = Input::ChangeMembers {
+        group: GROUP,
+        steps: vec![MemberStep::AddLearner(NodeId(3))],
+        waiter: Waiter::new(|_| ()),
+    };
+    cluster.node(1).worker.handle(add, now);
+    cluster.pass(std::time::Duration::from_millis(500));
+    let wanted = SnapshotOrder::Wanted {
+        group: GROUP,
+        peer: ReplicaId(4),
+        to: NodeId(3),
+    };
+    assert_eq!(cluster.node(1).orders, [wanted]);
+}
+
+#[test]
+fn nobody_who_may_be_deposed_says_which_replicas_are_new() {
+    let mut cluster = removed_while_down();
+    let hear_lost = |cluster: &mut Cluster| -> Vec<Item> {
+        let mut builder = FrameBuilder::new(Origin {
+            worker: 0,
+            workers: 1,
+        });
+        builder.push_lost(GROUP, ReplicaId(3), LIFE);
+        let (from, frame) = (NodeId(3), builder.finish().to_bytes());
+        let now = cluster.now;
+        cluster
+            .node(1)
+            .worker
+            .handle(Input::Frame { from, frame }, now);
+        cluster.cycle(1);
+        cluster.sync(1);
+        let to_third = cluster.wire.iter().filter(|(_, to, ..)| *to == NodeId(3));
+        let said = to_third.flat_map(|(.., frame)| items(frame.clone()));
+        let said = said
+            .filter(|item| matches!(item, Item::Fresh(..)))
+            .collect();
+        cluster.wire.retain(|(_, to, ..)| *to != NodeId(3));
+        said
+    };
+    // Node 2 may lead meanwhile, and have given replica 4 to node 3, which may have voted with it in an earlier life.
+    for _ in 0..3 {
+        assert_eq!(hear_lost(&mut cluster), []);
+    }
+    turn_without_third(&mut cluster);
+    assert_eq!(hear_lost(&mut cluster), [Item::Fresh(ReplicaId(4), LIFE)]);
+}
+
+#[test]
+fn a_lost_replica_says_so_to_nodes_that_it_has_never_met_and_believes_them() {
+    let mut node = Node::new();
+    let mut elsewhere = common::record(GroupId(2), 3, 3);
+    elsewhere.members = Members::new([(ReplicaId(3), NodeId(3)), (ReplicaId(4), NodeId(4))]);
+    elsewhere.conf_state = ConfState::of_voters([3, 4].map(ReplicaId));
+    for record in [common::record(GROUP, 3, 3), elsewhere] {
+        let restored = Restored {
+            conf_state: record.conf_state.clone(),
+            ..Restored::default()
+        };
+        node.worker.add_group(record, restored, node.now).unwrap();
+    }
+    node.worker
+        .handle(Input::LogUnreadable { group: GROUP }, node.now);
+    let out = node.hear(|_| ());
+    let lost = Item::Lost(ReplicaId(3), LIFE);
+    let frames = out.frames.iter();
+    let told = frames.filter(|(.., frame)| items(frame.to_bytes()).contains(&lost));
+    let told: BTreeSet<_> = told.map(|(to, ..)| *to).collect();
+    assert_eq!(told, BTreeSet::from([1, 2, 4].map(NodeId)));
+    // All of node 3's old peers have left as well.
+    let mut builder = FrameBuilder::new(Origin {
+        worker: 0,
+        workers: 1,
+    });
+    builder.push_gone(GROUP, ReplicaId(3), LogPosition::ZERO);
+    let (from, frame) = (NodeId(4), builder.finish().to_bytes());
+    node.worker.handle(Input::Frame { from, frame }, node.now);
+    let status = node.worker.status();
+    assert!(status.iter().all(|status| status.group != GROUP));
 }

@@ -283,6 +283,15 @@ impl Raft {
         self.propose_as(EntryKind::Mark, &[], now)
     }
 
+    /// Appends an entry that changes nothing. Once it is committed in its term, this replica knows that it still led when it
+    /// proposed it, and that whatever was committed by others until then is before it.
+    ///
+    /// # Errors
+    /// If it was not appended.
+    pub fn propose_empty(&mut self, now: Instant) -> Result<LogPosition, ProposeError> {
+        self.propose_as(EntryKind::Empty, &[], now)
+    }
+
     fn propose_as(
         &mut self,
         kind: EntryKind,

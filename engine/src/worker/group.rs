@@ -10,7 +10,7 @@ use pontoon_types::{
     ConfChange, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, NodeId, ReplicaId,
     Term, mutant,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Raft's limits per peer and group that are no user's business.
 mod limits {
@@ -62,6 +62,9 @@ pub(crate) struct Group {
     pub(crate) is_doubled: bool,
     /// The replica that this leader has made for a node that has lost one, and in which life of that node.
     pub(crate) made: Option<(u64, ReplicaId)>,
+    /// Per node that has lost a replica and is to have none: the life in which it said so, and the entry that this leader has
+    /// proposed since.
+    pub(crate) heard_of: BTreeMap<NodeId, (u64, LogPosition)>,
     /// The replica of which this leader has said, in its term, that it can be spared.
     pub(crate) spared: Option<(Term, ReplicaId)>,
     /// Where the rows were with whose damage this replica has asked whether it can be spared.
@@ -128,6 +131,7 @@ impl Group {
             changes: VecDeque::new(),
             is_doubled: false,
             made: None,
+            heard_of: BTreeMap::new(),
             spared: None,
             damaged: None,
             leave_at: None,

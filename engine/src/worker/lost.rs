@@ -6,7 +6,9 @@
 //! all that is committed, its vote in exchange for the lost one's.
 //!
 //! A damaged log may have forgotten as well which replicas were here. So a node that has lost one believes nobody that a
-//! replica is new but a leader that has made it since, in answer to the notice of this very life of the node.
+//! replica is new but a leader that has made it since, in answer to the notice of this very life of the node. If it is to have
+//! none any more, the leader names the next id that it would give: it has to make sure first that it still leads, for a later leader
+//! may have given that id to this very node.
 
 use super::Worker;
 use super::group::Group;
@@ -40,7 +42,12 @@ impl Worker {
         let group = &mut self.groups[slot];
         let id = group.id();
         if group.has_left(lost) {
-            return self.tell_gone(from, slot, lost);
+            // Enough for one whose log is whole.
+            self.tell_gone(from, slot, lost);
+        }
+        let group = &mut self.groups[slot];
+        if group.is_initialised() && group.live_on(from).is_none() {
+            return self.let_go(from, slot, life, now);
         }
         if let Some((of, made)) = group.made
             && of == life
@@ -67,8 +74,26 @@ impl Worker {
         }
     }
 
-    /// A leader has made a replica for this node after it had heard that one is lost: ids only rise, so whichever were here
-    /// before are below it, and this one has promised nothing yet.
+    /// A node that has lost a replica is to have none. What it had before its present life was given to it by entries that were
+    /// committed before that; so they come before what this leader proposes now, and what follows on that is new to the node.
+    fn let_go(&mut self, node: NodeId, slot: usize, life: u64, now: Instant) {
+        let group = &mut self.groups[slot];
+        let heard = group.heard_of.get(&node).copied();
+        if let Some((_, at)) = heard.filter(|(of, at)| *of == life && at.term == group.raft.term())
+        {
+            if at.index <= group.raft.applied() {
+                let (id, next) = (group.id(), group.record.members.next_replica());
+                let frame = self.frame_to(node, Lane::Control);
+                frame.push_fresh(id, next, life);
+            }
+        } else if let Ok(position) = group.raft.propose_empty(now) {
+            group.heard_of.insert(node, (life, position));
+            self.touch(slot);
+        }
+    }
+
+    /// A leader has given an id for this node, or would give it, after it had heard that a replica is lost: ids only rise, so
+    /// whichever were here before are below it, and this one has promised nothing yet.
     pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
         let Some(lost) = self.quarantined.get(&group) else {
             return;
@@ -110,7 +135,9 @@ impl Worker {
             .map(|group| &group.record)
             .chain(quarantined)
             .flat_map(|record| {
-                let nodes: BTreeSet<_> = record.members.iter().map(|(_, node)| node).collect();
+                // Not just the members that it knows: all of them may have left since, for others that it has never met.
+                let nodes = record.members.iter().map(|(_, node)| node);
+                let nodes: BTreeSet<_> = nodes.chain(self.others.iter().copied()).collect();
                 let nodes = nodes.into_iter();
                 nodes.map(|node| (node, record.group, record.replica))
             })

@@ -414,7 +414,7 @@ impl Worker {
         if let Some(slot) = self.slot(group) {
             let group = &self.groups[slot];
             let is_known = if group.is_initialised() {
-                group.live_on(from).is_some() || group.has_asked
+                group.live_on(from).is_some() || group.has_asked || group.is_lost()
             } else {
                 group.record.members.iter().any(|(_, node)| node == from)
             };

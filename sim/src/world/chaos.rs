@@ -199,19 +199,22 @@ impl World {
     }
 
     /// Asks for a change of some group's members, of whoever may lead it. A group keeps the replicas that it needs to
-    /// heal from damage, if there is some.
+    /// heal from damage, if there is some: then only those of the damaged node go and come.
     fn change_members(&mut self) {
         let groups: Vec<GroupId> = self.map.shards().map(|shard| shard.group).collect();
         let group = *self.dice.pick(&groups);
-        if self.nodes.iter().any(|node| node.is_damaged) {
-            return;
-        }
-        self.members_asked = true;
+        let damaged = self.nodes.iter().find(|node| node.is_damaged);
+        let damaged = damaged.map(|node| node.id);
+        self.members_asked |= damaged.is_none();
         let count = self.nodes.len() as u64;
         let node = |dice: &mut Dice| NodeId(1 + dice.below(count));
         let one = node(&mut self.dice);
         let other = node(&mut self.dice);
         let steps = match self.dice.below(7) {
+            kind if let Some(damaged) = damaged => vec![match kind {
+                0..4 => MemberStep::Remove(damaged),
+                _ => MemberStep::AddLearner(damaged),
+            }],
             0 => vec![MemberStep::AddLearner(one)],
             1 | 2 => vec![MemberStep::AddVoter(one)],
             3 => vec![MemberStep::Demote(one)],
