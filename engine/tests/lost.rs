@@ -14,6 +14,7 @@ use pontoon_types::{
 };
 use pontoon_wal::Record;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
 const LIFE: u64 = 77;
@@ -46,7 +47,7 @@ impl Node {
         fill(&mut builder);
         let (from, frame) = (NodeId(1), builder.finish().to_bytes());
         self.worker.handle(Input::Frame { from, frame }, self.now);
-        self.now = self.now + std::time::Duration::from_secs(1);
+        self.now = self.now + Duration::from_secs(1);
         let mut out = Output::default();
         self.worker.run(self.now, &mut out);
         out
@@ -272,22 +273,27 @@ fn removed_while_down() -> Cluster {
     };
     let mut cluster = Cluster::new(3, 1, &config);
     cluster.elect(1, 1);
-    let now = cluster.now;
-    let remove = Input::ChangeMembers {
-        group: GROUP,
-        steps: vec![MemberStep::Remove(NodeId(3))],
-        waiter: Waiter::new(|_| ()),
-    };
-    cluster.node(1).worker.handle(remove, now);
+    change(&mut cluster, MemberStep::Remove(NodeId(3)));
     turn_without_third(&mut cluster);
     let config = EngineConfig {
         seed: LIFE,
         ..config
     };
     let mut worker = Worker::new(NodeId(3), 0, &config);
-    worker.quarantine(common::record(GROUP, 3, 3), now);
+    worker.quarantine(common::record(GROUP, 3, 3), cluster.now);
     cluster.node(3).worker = worker;
     cluster
+}
+
+/// Has the leader on node 1 change the members.
+fn change(cluster: &mut Cluster, step: MemberStep) {
+    let now = cluster.now;
+    let change = Input::ChangeMembers {
+        group: GROUP,
+        steps: vec![step],
+        waiter: Waiter::new(|_| ()),
+    };
+    cluster.node(1).worker.handle(change, now);
 }
 
 /// Lets nodes 1 and 2 say to each other whatever they have to.
@@ -307,19 +313,13 @@ fn a_quarantined_replica_that_was_removed_leaves() {
     let mut cluster = removed_while_down();
     let is_stopped = |cluster: &mut Cluster| !cluster.node(3).worker.status().is_empty();
     assert!(is_stopped(&mut cluster));
-    cluster.pass(std::time::Duration::from_millis(2_500));
+    cluster.pass(Duration::from_millis(2_500));
     assert!(!is_stopped(&mut cluster));
     // Nothing is said of it any more, and the next one there is taken for the new one that it is.
     cluster.cycle(3);
     assert_eq!(cluster.wire, []);
-    let now = cluster.now;
-    let add = Input::ChangeMembers {
-        group: GROUP,
-        steps: vec![MemberStep::AddLearner(NodeId(3))],
-        waiter: Waiter::new(|_| ()),
-    };
-    cluster.node(1).worker.handle(add, now);
-    cluster.pass(std::time::Duration::from_millis(500));
+    change(&mut cluster, MemberStep::AddLearner(NodeId(3)));
+    cluster.pass(Duration::from_millis(500));
     let wanted = SnapshotOrder::Wanted {
         group: GROUP,
         peer: ReplicaId(4),
@@ -392,4 +392,27 @@ fn a_lost_replica_says_so_to_nodes_that_it_has_never_met_and_believes_them() {
     node.worker.handle(Input::Frame { from, frame }, node.now);
     let status = node.worker.status();
     assert!(status.iter().all(|status| status.group != GROUP));
+}
+
+#[test]
+fn with_a_replica_goes_the_lost_one_that_it_was_to_replace() {
+    let config = EngineConfig {
+        workers: 1,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    let mut worker = Worker::new(NodeId(3), 0, &config);
+    worker.quarantine(common::record(GROUP, 3, 3), cluster.now);
+    cluster.node(3).worker = worker;
+    let members = |cluster: &mut Cluster| -> Vec<u64> {
+        let status = cluster.node(1).worker.status();
+        let members = status[0].members.iter();
+        members.map(|member| member.replica.0).collect()
+    };
+    cluster.pass(Duration::from_millis(100));
+    assert_eq!(members(&mut cluster), [1, 2, 3, 4]);
+    change(&mut cluster, MemberStep::Remove(NodeId(3)));
+    cluster.pass(Duration::from_millis(100));
+    assert_eq!(members(&mut cluster), [1, 2]);
 }

@@ -243,7 +243,7 @@ pub enum MemberStep {
     AddVoter(NodeId),
     /// The voter on the node loses its vote, and goes on as a learner.
     Demote(NodeId),
-    /// The replica on the node is no member any more, and leaves the node.
+    /// The replica on the node is no member any more, and leaves the node. So does a lost one whose place it was to take.
     Remove(NodeId),
 }
 

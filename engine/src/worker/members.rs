@@ -436,10 +436,13 @@ impl Group {
 
     /// The member on a node that is alive: the latest.
     pub(super) fn live_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.members_on(node).max()
+    }
+
+    /// The members on a node: the one that is alive, and lost ones that it is to replace.
+    fn members_on(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
         let members = self.raft.conf_state().members().into_iter();
-        members
-            .filter(|member| self.node_of(*member) == Some(node))
-            .max()
+        members.filter(move |member| self.node_of(*member) == Some(node))
     }
 
     /// The change that makes these steps.
@@ -455,7 +458,7 @@ impl Group {
         };
         let absent = |node| format!("node {node} has no replica of the group");
         for step in steps {
-            changes.push(match *step {
+            let change = match *step {
                 MemberStep::AddLearner(node) => match self.live_on(node) {
                     Some(_) => {
                         return Err(format!("node {node} has a replica of the group already"));
@@ -477,9 +480,14 @@ impl Group {
                     None => return Err(absent(node)),
                 },
                 MemberStep::Remove(node) => {
-                    MemberChange::Remove(self.live_on(node).ok_or_else(|| absent(node))?)
+                    let live = self.live_on(node).ok_or_else(|| absent(node))?;
+                    // A lost one that it was to replace would stay for ever.
+                    let older = self.members_on(node).filter(|one| *one < live);
+                    changes.extend(older.map(MemberChange::Remove));
+                    MemberChange::Remove(live)
                 }
-            });
+            };
+            changes.push(change);
         }
         if changes.is_empty() {
             return Err("nothing is to be changed".to_owned());
