@@ -416,3 +416,39 @@ fn with_a_replica_goes_the_lost_one_that_it_was_to_replace() {
     cluster.pass(Duration::from_millis(100));
     assert_eq!(members(&mut cluster), [1, 2]);
 }
+
+/// Node 3 has a replica 4 that waits for its first snapshot; what it had before has left.
+fn blank() -> Cluster {
+    let config = EngineConfig {
+        workers: 1,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    change(&mut cluster, MemberStep::Remove(NodeId(3)));
+    cluster.pass(Duration::from_secs(3));
+    change(&mut cluster, MemberStep::AddLearner(NodeId(3)));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(cluster.node(3).tombstones, [(GROUP, ReplicaId(3))]);
+    cluster
+}
+
+#[test]
+fn a_replica_that_was_removed_before_its_snapshot_came_leaves() {
+    let mut cluster = blank();
+    change(&mut cluster, MemberStep::Remove(NodeId(3)));
+    cluster.settle();
+    let left = [3, 4].map(|replica| (GROUP, ReplicaId(replica)));
+    assert_eq!(cluster.node(3).tombstones, left);
+}
+
+#[test]
+fn a_replica_that_waits_for_its_snapshot_and_has_missed_its_removal_asks() {
+    let mut cluster = blank();
+    change(&mut cluster, MemberStep::Remove(NodeId(3)));
+    turn_without_third(&mut cluster);
+    assert_eq!(cluster.node(3).tombstones.len(), 1);
+    cluster.pass(Duration::from_secs(10));
+    let left = [3, 4].map(|replica| (GROUP, ReplicaId(replica)));
+    assert_eq!(cluster.node(3).tombstones, left);
+}

@@ -2,8 +2,8 @@
 //!
 //! A replica is made known to its node by the first message for it, and knows nothing: it may vote, takes no entries
 //! and asks for a snapshot, which brings everything else (`pontoon_raft::membership`). It leaves when its removal is
-//! applied, or when it hears that it was removed: for that it asks when it is alone, and when its node is called by the id of a
-//! later replica. One that has nothing yet just makes room for the later one. What it leaves behind is a tombstone
+//! applied, or when it hears that it was removed: whenever it answers somebody who knows, and for that it asks when it is alone, and
+//! when its node is called by the id of a later replica. One that has nothing yet just makes room for the later one. What it leaves behind is a tombstone
 //! in the log: ids only rise, so whatever is said to a replica up to that one is about somebody who is gone.
 
 use super::group::Group;
@@ -180,6 +180,11 @@ impl Worker {
             Ok(()) => {
                 self.dormant.remove(&group);
                 self.blank += 1;
+                if self.blank == MAX_BLANK {
+                    tracing::warn!(
+                        "{MAX_BLANK} replicas wait for their first snapshots; no more are taken on until some have them"
+                    );
+                }
                 tracing::info!(%group, replica = %message.to, "took on a new replica");
                 self.slot(group)
             }
@@ -352,11 +357,16 @@ impl Worker {
         self.proposed(slot, proposed, waiter);
     }
 
-    /// A replica that has left and does not know it wants to be elected. Others would never call on it, and its log would
-    /// stay for ever.
+    /// A replica that has left and does not know it wants to be elected, answers the last word of its leader or still asks for a
+    /// snapshot. Others would never call on it, and it would stay for ever, with its log.
     pub(super) fn tell_if_gone(&mut self, slot: usize, from: NodeId, message: &Message) {
         let group = &self.groups[slot];
-        let asks = matches!(message.body, MessageBody::RequestVote { .. });
+        let asks = matches!(
+            message.body,
+            MessageBody::RequestVote { .. }
+                | MessageBody::HeartbeatResponse { .. }
+                | MessageBody::AppendRejected { .. }
+        );
         if asks && group.has_left(message.from) {
             self.tell_gone(from, slot, message.from);
         }
@@ -413,11 +423,12 @@ impl Worker {
     ) {
         if let Some(slot) = self.slot(group) {
             let group = &self.groups[slot];
-            let is_known = if group.is_initialised() {
-                group.live_on(from).is_some() || group.has_asked || group.is_lost()
+            let is_member = if group.is_initialised() {
+                group.live_on(from).is_some()
             } else {
                 group.record.members.iter().any(|(_, node)| node == from)
             };
+            let is_known = is_member || group.has_asked || group.is_lost();
             if group.raft.id() == gone && is_known {
                 let id = group.id();
                 self.note_healed(id);
@@ -531,7 +542,7 @@ impl Group {
     /// has no leader for long, a learner, which never finds out that it has none, when it hears nothing for long.
     pub(super) fn ask_later(&mut self, now: Instant, patience: Duration) {
         let is_voter = self.raft.conf_state().is_voter(self.raft.id());
-        let may_be_gone = self.is_initialised() && (!is_voter || self.raft.leader().is_none());
+        let may_be_gone = !is_voter || self.raft.leader().is_none();
         self.ask_at = may_be_gone.then_some(now + patience);
     }
 

@@ -37,6 +37,8 @@ pub struct Node {
     pub unsynced: Vec<u64>,
     /// The envelopes of all entries that the log was handed, in order.
     pub logged: Vec<Bytes>,
+    /// The replicas of which the log was told that they have left, in order.
+    pub tombstones: Vec<(GroupId, ReplicaId)>,
 }
 
 /// What one cycle put out, in numbers.
@@ -117,7 +119,7 @@ impl Cluster {
                 worker.add_group(record, restored, now).unwrap();
             }
             let stage = ApplyStage::new(machine);
-            let (orders, unsynced, logged) = Default::default();
+            let (orders, unsynced, logged, tombstones) = Default::default();
             Node {
                 id: NodeId(id),
                 worker,
@@ -125,6 +127,7 @@ impl Cluster {
                 orders,
                 unsynced,
                 logged,
+                tombstones,
             }
         };
         Self {
@@ -162,6 +165,12 @@ impl Cluster {
                         _ => None,
                     }),
             );
+            let records = batch.batch.records().iter();
+            node.tombstones
+                .extend(records.filter_map(|record| match record {
+                    Record::Tombstone(group, replica) => Some((*group, *replica)),
+                    _ => None,
+                }));
             node.unsynced.push(batch.sequence);
         }
         node.orders.extend(out.snapshots);
