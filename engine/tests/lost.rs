@@ -308,6 +308,27 @@ fn turn_without_third(cluster: &mut Cluster) {
     }
 }
 
+/// Node 3 says to another that it has lost replica 3. Returns which one that calls new.
+fn hear_lost(cluster: &mut Cluster, by: u64, life: u64) -> Vec<Item> {
+    let mut builder = FrameBuilder::new(Origin {
+        worker: 0,
+        workers: 1,
+    });
+    builder.push_lost(GROUP, ReplicaId(3), life);
+    let (from, frame) = (NodeId(3), builder.finish().to_bytes());
+    let now = cluster.now;
+    cluster
+        .node(by)
+        .worker
+        .handle(Input::Frame { from, frame }, now);
+    cluster.cycle(by);
+    cluster.sync(by);
+    let to_third = cluster.wire.iter().filter(|(_, to, ..)| *to == NodeId(3));
+    let said = to_third.flat_map(|(.., frame)| items(frame.clone()));
+    said.filter(|item| matches!(item, Item::Fresh(..)))
+        .collect()
+}
+
 #[test]
 fn a_quarantined_replica_that_was_removed_leaves() {
     let mut cluster = removed_while_down();
@@ -331,34 +352,59 @@ fn a_quarantined_replica_that_was_removed_leaves() {
 #[test]
 fn nobody_who_may_be_deposed_says_which_replicas_are_new() {
     let mut cluster = removed_while_down();
-    let hear_lost = |cluster: &mut Cluster| -> Vec<Item> {
-        let mut builder = FrameBuilder::new(Origin {
-            worker: 0,
-            workers: 1,
-        });
-        builder.push_lost(GROUP, ReplicaId(3), LIFE);
-        let (from, frame) = (NodeId(3), builder.finish().to_bytes());
-        let now = cluster.now;
-        cluster
-            .node(1)
-            .worker
-            .handle(Input::Frame { from, frame }, now);
-        cluster.cycle(1);
-        cluster.sync(1);
-        let to_third = cluster.wire.iter().filter(|(_, to, ..)| *to == NodeId(3));
-        let said = to_third.flat_map(|(.., frame)| items(frame.clone()));
-        let said = said
-            .filter(|item| matches!(item, Item::Fresh(..)))
-            .collect();
-        cluster.wire.retain(|(_, to, ..)| *to != NodeId(3));
-        said
-    };
     // Node 2 may lead meanwhile, and have given replica 4 to node 3, which may have voted with it in an earlier life.
     for _ in 0..3 {
-        assert_eq!(hear_lost(&mut cluster), []);
+        assert_eq!(hear_lost(&mut cluster, 1, LIFE), []);
     }
     turn_without_third(&mut cluster);
-    assert_eq!(hear_lost(&mut cluster), [Item::Fresh(ReplicaId(4), LIFE)]);
+    assert_eq!(
+        hear_lost(&mut cluster, 1, LIFE),
+        [Item::Fresh(ReplicaId(4), LIFE)]
+    );
+}
+
+#[test]
+fn nobody_calls_a_replica_new_that_another_leader_has_made() {
+    let config = EngineConfig {
+        workers: 1,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    // Node 2 leads behind node 1's back, and makes replica 4, which may vote.
+    let now = cluster.now;
+    let members = |cluster: &mut Cluster, id| cluster.node(id).worker.status()[0].members.len();
+    let without_first = |cluster: &mut Cluster| {
+        for _ in 0..60 {
+            cluster.now = cluster.now + Duration::from_millis(100);
+            for id in [2, 3] {
+                cluster.cycle(id);
+                cluster.sync(id);
+            }
+            let of_first = |from: NodeId, to| from == NodeId(1) || to == NodeId(1);
+            cluster.wire.retain(|(from, to, ..)| !of_first(*from, *to));
+            if members(cluster, 2) == 4 {
+                return cluster.wire.clear();
+            }
+            cluster.deliver(|_, _| true);
+        }
+    };
+    without_first(&mut cluster);
+    hear_lost(&mut cluster, 2, LIFE - 1);
+    without_first(&mut cluster);
+    // In node 3's next life, node 1 wants to make one under the same id.
+    let later = std::mem::replace(&mut cluster.now, now);
+    hear_lost(&mut cluster, 1, LIFE);
+    cluster.now = later + Duration::from_secs(1);
+    turn_without_third(&mut cluster);
+    let now = cluster.now;
+    let to = NodeId(1);
+    let transfer = Input::TransferLeadership { group: GROUP, to };
+    cluster.node(2).worker.handle(transfer, now);
+    turn_without_third(&mut cluster);
+    let role = cluster.node(1).worker.status()[0].role;
+    assert_eq!((role, members(&mut cluster, 1)), (RoleName::Leader, 4));
+    assert_eq!(hear_lost(&mut cluster, 1, LIFE), []);
 }
 
 #[test]

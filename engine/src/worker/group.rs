@@ -60,8 +60,8 @@ pub(crate) struct Group {
     changes: VecDeque<(LogIndex, ConfChange)>,
     /// Whether some node has several members: a lost one, and another that takes its place.
     pub(crate) is_doubled: bool,
-    /// The replica that this leader has made for a node that has lost one, and in which life of that node.
-    pub(crate) made: Option<(u64, ReplicaId)>,
+    /// The replica that this leader has made in its term for a node that has lost one, and in which life of that node.
+    pub(crate) made: Option<(u64, Term, ReplicaId)>,
     /// Per node that has lost a replica and is to have none: the life in which it said so, and the entry that this leader has
     /// proposed since.
     pub(crate) heard_of: BTreeMap<NodeId, (u64, LogPosition)>,

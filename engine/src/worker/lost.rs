@@ -49,8 +49,9 @@ impl Worker {
         if group.is_initialised() && group.live_on(from).is_none() {
             return self.let_go(from, slot, life, now);
         }
-        if let Some((of, made)) = group.made
-            && of == life
+        // In another term it may be somebody else who made it, before that life.
+        if let Some((of, term, made)) = group.made
+            && (of, term) == (life, group.raft.term())
             && group.raft.role() == Role::Leader
             && group.raft.conf_state().is_member(made)
             && group.live_on(from) == Some(made)
@@ -69,7 +70,7 @@ impl Worker {
         let change = ConfChange::one(MemberChange::AddLearner(next)).with_nodes([(next, from)]);
         if group.raft.propose_conf_change(&change, now).is_ok() {
             tracing::warn!(group = %id, node = %from, %lost, %next, "a replica is lost; another takes its place");
-            group.made = Some((life, next));
+            group.made = Some((life, group.raft.term(), next));
             self.touch(slot);
         }
     }
