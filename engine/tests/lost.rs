@@ -103,11 +103,9 @@ fn no_replica_is_new_to_a_node_that_may_have_forgotten_it() {
         let lost = ReplicaId(replica.max(3));
         assert_eq!(said(&out), [Item::Lost(lost, LIFE)]);
     }
-    // Neither is it enough that somebody says so of an earlier replica, or in answer to an earlier life.
-    for (fresh, life) in [(8, LIFE), (9, LIFE - 1)] {
-        node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(fresh), life));
-        assert!(node.is_asked(9).log.is_none());
-    }
+    // Neither is it enough that somebody says so in answer to an earlier life.
+    node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(9), LIFE - 1));
+    assert!(node.is_asked(9).log.is_none());
     let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(9), LIFE));
     let batch = out.log.unwrap();
     assert_eq!(
@@ -122,6 +120,32 @@ fn no_replica_is_new_to_a_node_that_may_have_forgotten_it() {
     let out = node.is_asked(9);
     assert!(out.log.is_some(), "it votes, when that is durable");
     assert_eq!(said(&out), []);
+}
+
+#[test]
+fn whatever_id_a_lost_replica_is_called_by_it_is_replaced() {
+    let called = 1 << 61;
+    let mut node = Node::new();
+    node.worker
+        .quarantine(common::record(GROUP, 3, 3), node.now);
+    let out = node.is_asked(called);
+    assert_eq!(said(&out), [Item::Lost(ReplicaId(called), LIFE)]);
+    // The group of the other two makes one all the same.
+    let config = EngineConfig {
+        workers: 1,
+        ..EngineConfig::default()
+    };
+    let mut cluster = Cluster::new(3, 1, &config);
+    cluster.elect(1, 1);
+    hear_lost(&mut cluster, 1, called, LIFE);
+    turn_without_third(&mut cluster);
+    let new = hear_lost(&mut cluster, 1, called, LIFE);
+    assert_eq!(new, [Item::Fresh(ReplicaId(4), LIFE)]);
+    // And the node takes it on.
+    let buried = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(4), LIFE));
+    let sequence = buried.log.unwrap().sequence;
+    node.worker.handle(Input::Durable { sequence }, node.now);
+    assert!(node.is_asked(4).log.is_some());
 }
 
 #[test]
@@ -308,13 +332,13 @@ fn turn_without_third(cluster: &mut Cluster) {
     }
 }
 
-/// Node 3 says to another that it has lost replica 3. Returns which one that calls new.
-fn hear_lost(cluster: &mut Cluster, by: u64, life: u64) -> Vec<Item> {
+/// Node 3 says to another that it has lost a replica. Returns which one that calls new.
+fn hear_lost(cluster: &mut Cluster, by: u64, lost: u64, life: u64) -> Vec<Item> {
     let mut builder = FrameBuilder::new(Origin {
         worker: 0,
         workers: 1,
     });
-    builder.push_lost(GROUP, ReplicaId(3), life);
+    builder.push_lost(GROUP, ReplicaId(lost), life);
     let (from, frame) = (NodeId(3), builder.finish().to_bytes());
     let now = cluster.now;
     cluster
@@ -354,11 +378,11 @@ fn nobody_who_may_be_deposed_says_which_replicas_are_new() {
     let mut cluster = removed_while_down();
     // Node 2 may lead meanwhile, and have given replica 4 to node 3, which may have voted with it in an earlier life.
     for _ in 0..3 {
-        assert_eq!(hear_lost(&mut cluster, 1, LIFE), []);
+        assert_eq!(hear_lost(&mut cluster, 1, 3, LIFE), []);
     }
     turn_without_third(&mut cluster);
     assert_eq!(
-        hear_lost(&mut cluster, 1, LIFE),
+        hear_lost(&mut cluster, 1, 3, LIFE),
         [Item::Fresh(ReplicaId(4), LIFE)]
     );
 }
@@ -390,11 +414,11 @@ fn nobody_calls_a_replica_new_that_another_leader_has_made() {
         }
     };
     without_first(&mut cluster);
-    hear_lost(&mut cluster, 2, LIFE - 1);
+    hear_lost(&mut cluster, 2, 3, LIFE - 1);
     without_first(&mut cluster);
     // In node 3's next life, node 1 wants to make one under the same id.
     let later = std::mem::replace(&mut cluster.now, now);
-    hear_lost(&mut cluster, 1, LIFE);
+    hear_lost(&mut cluster, 1, 3, LIFE);
     cluster.now = later + Duration::from_secs(1);
     turn_without_third(&mut cluster);
     let now = cluster.now;
@@ -404,7 +428,7 @@ fn nobody_calls_a_replica_new_that_another_leader_has_made() {
     turn_without_third(&mut cluster);
     let role = cluster.node(1).worker.status()[0].role;
     assert_eq!((role, members(&mut cluster, 1)), (RoleName::Leader, 4));
-    assert_eq!(hear_lost(&mut cluster, 1, LIFE), []);
+    assert_eq!(hear_lost(&mut cluster, 1, 3, LIFE), []);
 }
 
 #[test]

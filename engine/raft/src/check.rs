@@ -7,11 +7,8 @@ use crate::error::StepError;
 use crate::message::{Message, MessageBody};
 use crate::raft::Raft;
 use pontoon_types::{
-    ConfChange, Entry, EntryKind, GroupId, LogIndex, LogPosition, ReplicaId, Term,
+    ConfChange, Entry, EntryKind, GroupId, LogIndex, LogPosition, MAX_COUNT, ReplicaId, Term,
 };
-
-/// No group gets as far; above it counting could overflow.
-const MAX_COUNT: u64 = 1 << 62;
 
 impl Raft {
     pub(crate) fn check(&self, message: &Message) -> Result<(), StepError> {

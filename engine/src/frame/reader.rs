@@ -5,7 +5,9 @@ use crate::error::FrameError;
 use bytes::Bytes;
 use pontoon_raft::{Entries, ForwardedRound, Message, MessageBody};
 use pontoon_types::codec::{DecodeError, Reader};
-use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term, mutant};
+use pontoon_types::{
+    ConfState, Entry, GroupId, LogIndex, LogPosition, MAX_COUNT, ReplicaId, Term, mutant,
+};
 
 /// What a frame holds of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl FrameReader {
     /// The next item and its group; `None` at the end.
     ///
     /// # Errors
-    /// If what follows is not a whole item, or an entry in it is damaged or not its group's.
+    /// If what follows is not a whole item, names what cannot be, or an entry in it is damaged or not its group's.
     pub fn next_item(&mut self) -> Result<Option<(GroupId, Item)>, FrameError> {
         if self.at == self.frame.len() {
             return Ok(None);
@@ -84,7 +86,7 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
     let group = GroupId(reader.varint()?);
     match kind {
         kind::LOST | kind::FRESH => {
-            let (replica, life) = (ReplicaId(reader.varint()?), reader.varint()?);
+            let (replica, life) = (read_replica(reader)?, reader.varint()?);
             let item = if kind == kind::LOST {
                 Item::Lost(replica, life)
             } else {
@@ -93,7 +95,7 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
             return Ok((group, item));
         }
         kind::DAMAGED | kind::SPARED => {
-            let (replica, term) = (ReplicaId(reader.varint()?), Term(reader.varint()?));
+            let (replica, term) = (read_replica(reader)?, Term(reader.varint()?));
             let item = if kind == kind::DAMAGED {
                 Item::Damaged(replica, term)
             } else {
@@ -102,13 +104,13 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
             return Ok((group, item));
         }
         kind::GONE => {
-            let replica = ReplicaId(reader.varint()?);
+            let replica = read_replica(reader)?;
             return Ok((group, Item::Gone(replica, read_position(reader)?)));
         }
-        kind::QUESTION => return Ok((group, Item::Question(ReplicaId(reader.varint()?)))),
+        kind::QUESTION => return Ok((group, Item::Question(read_replica(reader)?))),
         _ => {}
     }
-    let (from, to) = (ReplicaId(reader.varint()?), ReplicaId(reader.varint()?));
+    let (from, to) = (read_replica(reader)?, read_replica(reader)?);
     let term = Term(reader.varint()?);
     let body = match kind {
         kind::REQUEST_VOTE => MessageBody::RequestVote {
@@ -168,10 +170,27 @@ fn read_item(frame: &Bytes, reader: &mut Reader<'_>) -> Result<(GroupId, Item), 
     Ok((group, Item::Message(message)))
 }
 
+/// An id that a replica can have. A node keeps the highest that it has heard of, so one that is out of bounds would be
+/// believed for ever.
+fn read_replica(reader: &mut Reader<'_>) -> Result<ReplicaId, DecodeError> {
+    match reader.varint()? {
+        id @ 1..=MAX_COUNT => Ok(ReplicaId(id)),
+        _ => Err(DecodeError::Invalid {
+            what: "a replica's id is out of bounds",
+        }),
+    }
+}
+
 fn read_position(reader: &mut Reader<'_>) -> Result<LogPosition, DecodeError> {
+    let (term, index) = (reader.varint()?, reader.varint()?);
+    if term.max(index) > MAX_COUNT {
+        return Err(DecodeError::Invalid {
+            what: "a position in a log is out of bounds",
+        });
+    }
     Ok(LogPosition {
-        term: Term(reader.varint()?),
-        index: LogIndex(reader.varint()?),
+        term: Term(term),
+        index: LogIndex(index),
     })
 }
 

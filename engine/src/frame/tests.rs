@@ -4,7 +4,7 @@ use super::*;
 use bytes::Bytes;
 use pontoon_raft::{Entries, ForwardedRound};
 use pontoon_types::EntryKind;
-use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, ReplicaId, Term};
+use pontoon_types::{ConfState, Entry, GroupId, LogIndex, LogPosition, MAX_COUNT, ReplicaId, Term};
 use proptest::prelude::*;
 
 const ORIGIN: Origin = Origin {
@@ -158,6 +158,71 @@ fn a_damaged_entry_is_refused() {
     *bytes.last_mut().unwrap() ^= 1;
     let mut reader = FrameReader::new(bytes.into()).unwrap();
     assert!(matches!(reader.next_message(), Err(FrameError::Entry(_))));
+}
+
+#[test]
+fn ids_and_positions_that_cannot_be_are_refused() {
+    let refused = |fill: &dyn Fn(&mut FrameBuilder)| {
+        let mut builder = FrameBuilder::new(ORIGIN);
+        fill(&mut builder);
+        let mut reader = FrameReader::new(builder.finish().to_bytes()).unwrap();
+        matches!(
+            reader.next_item(),
+            Err(FrameError::Decode(DecodeError::Invalid { .. }))
+        )
+    };
+    let group = GroupId(70);
+    for (id, is_refused) in [
+        (0, true),
+        (1, false),
+        (MAX_COUNT, false),
+        (MAX_COUNT + 1, true),
+    ] {
+        let id = ReplicaId(id);
+        let term = Term(9);
+        let vote = message(MessageBody::TimeoutNow);
+        let fills: [&dyn Fn(&mut FrameBuilder); 8] = [
+            &|frame| frame.push_lost(group, id, 7),
+            &|frame| frame.push_fresh(group, id, 7),
+            &|frame| frame.push_gone(group, id, LogPosition::ZERO),
+            &|frame| frame.push_question(group, id),
+            &|frame| frame.push_damaged(group, id, term),
+            &|frame| frame.push_spared(group, id, term),
+            &|frame| {
+                frame.push(
+                    group,
+                    &Message {
+                        from: id,
+                        ..vote.clone()
+                    },
+                )
+            },
+            &|frame| {
+                frame.push(
+                    group,
+                    &Message {
+                        to: id,
+                        ..vote.clone()
+                    },
+                )
+            },
+        ];
+        for (at, fill) in fills.into_iter().enumerate() {
+            assert_eq!(refused(fill), is_refused, "{at}, {id}");
+        }
+    }
+    for (term, index, is_refused) in [
+        (MAX_COUNT, MAX_COUNT, false),
+        (MAX_COUNT + 1, 1, true),
+        (1, MAX_COUNT + 1, true),
+    ] {
+        let position = LogPosition {
+            term: Term(term),
+            index: LogIndex(index),
+        };
+        let fill = |frame: &mut FrameBuilder| frame.push_gone(group, ReplicaId(1), position);
+        assert_eq!(refused(&fill), is_refused, "{position:?}");
+    }
 }
 
 proptest! {

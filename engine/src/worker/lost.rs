@@ -27,7 +27,7 @@ use std::time::Duration;
 const LOST_NOTICE: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// A node says that its replica is lost.
+    /// A node says that its replica is lost; with it, whichever came before.
     pub(super) fn hear_lost(
         &mut self,
         from: NodeId,
@@ -60,9 +60,7 @@ impl Worker {
             return frame.push_fresh(id, made, life);
         }
         let is_known = group.raft.role() == Role::Leader
-            && group.record.members.node_of(lost) == Some(from)
-            && group.raft.conf_state().is_member(lost)
-            && group.live_on(from) == Some(lost);
+            && group.live_on(from).is_some_and(|live| live <= lost);
         if !is_known {
             return;
         }
@@ -96,11 +94,11 @@ impl Worker {
     /// A leader has given an id for this node, or would give it, after it had heard that a replica is lost: ids only rise, so
     /// whichever were here before are below it, and this one has promised nothing yet.
     pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
-        let Some(lost) = self.quarantined.get(&group) else {
-            return;
-        };
-        if life == self.config.seed && fresh >= lost.replica && fresh > ReplicaId(1) {
-            self.quarantined.remove(&group);
+        // Not compared with who was called on in this life: anybody may call by any id, and none of them was made.
+        if life == self.config.seed
+            && fresh > ReplicaId(1)
+            && self.quarantined.remove(&group).is_some()
+        {
             // What was known here to be committed is not to be trusted.
             self.bury(group, ReplicaId(fresh.0 - 1), LogPosition::ZERO);
         }

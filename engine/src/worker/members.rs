@@ -70,8 +70,7 @@ impl Worker {
                 return None;
             }
         }
-        let is_possible = |replica: ReplicaId| (1..u64::MAX).contains(&replica.0);
-        if !is_possible(message.to) || !is_possible(message.from) || message.to == message.from {
+        if message.to == message.from {
             return None;
         }
         // A frame may hold what is for others, if its sender shares its groups out in another way.

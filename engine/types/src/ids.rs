@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// No term, log index or replica id gets as far, and whoever says otherwise is not believed; above it counting could overflow.
+pub const MAX_COUNT: u64 = 1 << 62;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

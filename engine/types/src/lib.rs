@@ -30,7 +30,9 @@ mod time;
 pub use command::{Command, Epoch, Limits, LimitsError, Mutation, Operation, Request, SessionId};
 pub use conf_change::{ConfChange, ConfChangeError, MemberChange, Transition};
 pub use entry::{ENTRY_HEADER_BYTES, Entry, EntryError, EntryKind, MAX_ENTRY_BYTES};
-pub use ids::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Sequence, ShardId, TabletId, Term};
+pub use ids::{
+    ClusterId, GroupId, LogIndex, MAX_COUNT, NodeId, ReplicaId, Sequence, ShardId, TabletId, Term,
+};
 pub use members::Members;
 pub use state::{ConfState, HardState, LogPosition};
 pub use time::Instant;
