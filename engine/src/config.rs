@@ -36,10 +36,10 @@ pub struct EngineConfig {
     /// applied. Over either, proposals get `Overloaded` and appends from peers are dropped, to be sent
     /// again later.
     pub max_backlog_bytes: usize,
-    /// Per worker: inputs that wait for it, and reads that are not answered yet, before requests get `Overloaded` and
-    /// frames are dropped.
+    /// Per worker: inputs that wait for it, and reads that are not answered yet, before requests get `Overloaded`; and frames of
+    /// peers, before others are dropped.
     pub max_queued_inputs: usize,
-    /// Per worker: bytes in them, beyond which the same happens.
+    /// Per worker: bytes in either, beyond which the same happens.
     pub max_queued_bytes: usize,
     /// How often the store's progress is taken to cut the log.
     pub compaction_interval: Duration,

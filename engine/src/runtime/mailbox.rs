@@ -27,18 +27,36 @@ struct Shared<T> {
 
 struct State<T> {
     items: Vec<T>,
-    /// What the offered ones among them hold.
-    bytes: usize,
+    /// Bytes in what clients want.
+    request_bytes: usize,
+    frames: Waiting,
     owner_sleeps: bool,
     /// The owner is gone: nothing is taken any more.
     closed: bool,
 }
 
-/// A mailbox; over `limit` waiting items or `limit_bytes` in them it refuses what is only offered.
+/// What peers have sent.
+#[derive(Default)]
+struct Waiting {
+    items: usize,
+    bytes: usize,
+}
+
+/// Who puts something in.
+#[derive(Clone, Copy)]
+enum Origin {
+    Engine,
+    Client { bytes: usize },
+    Peer { bytes: usize },
+}
+
+/// A mailbox; over `limit` waiting items or `limit_bytes` in them it refuses what is only offered. Frames of peers are counted by
+/// themselves, with the same limits.
 pub(super) fn mailbox<T>(limit: usize, limit_bytes: usize) -> (Mailbox<T>, Inbox<T>) {
     let state = State {
         items: Vec::new(),
-        bytes: 0,
+        request_bytes: 0,
+        frames: Waiting::default(),
         owner_sleeps: false,
         closed: false,
     };
@@ -67,32 +85,50 @@ impl<T> Clone for Mailbox<T> {
 impl<T> Mailbox<T> {
     /// For the engine's own news, which always gets in: it is bounded by what was asked for.
     pub(super) fn tell(&self, item: T) {
-        let _ = self.push(item, None, true);
+        let _ = self.push(item, Origin::Engine, true);
     }
 
     /// The same for news that can wait until the owner wakes up for something else.
     pub(super) fn tell_later(&self, item: T) {
-        let _ = self.push(item, None, false);
+        let _ = self.push(item, Origin::Engine, false);
     }
 
-    /// For what clients and peers want: given back if too much waits already (invariant S11), or if the
+    /// For what clients want: given back if too much waits already (invariant S11), or if the
     /// owner is gone. `bytes` is what it holds; an empty mailbox takes an item of any size.
     pub(super) fn offer(&self, item: T, bytes: usize) -> Option<T> {
-        self.push(item, Some(bytes), true)
+        self.push(item, Origin::Client { bytes }, true)
     }
 
-    fn push(&self, item: T, offered: Option<usize>, wake: bool) -> Option<T> {
+    /// The same for a frame of a peer. Heartbeats and votes are among them, which must not be kept out by however much clients want.
+    pub(super) fn offer_frame(&self, frame: T, bytes: usize) -> Option<T> {
+        self.push(frame, Origin::Peer { bytes }, true)
+    }
+
+    fn push(&self, item: T, from: Origin, wake: bool) -> Option<T> {
         let mut state = self.shared.state.lock();
         if state.closed {
             return Some(item);
         }
-        if let Some(bytes) = offered {
-            let bytes = state.bytes.saturating_add(bytes);
-            let too_long = state.bytes > 0 && bytes > self.shared.limit_bytes;
-            if too_long || state.items.len() >= self.shared.limit {
-                return Some(item);
+        let (limit, limit_bytes) = (self.shared.limit, self.shared.limit_bytes);
+        let is_over = |items, held: usize, bytes| {
+            items >= limit || held > 0 && held.saturating_add(bytes) > limit_bytes
+        };
+        let others = state.items.len() - state.frames.items;
+        match from {
+            Origin::Client { bytes } => {
+                if is_over(others, state.request_bytes, bytes) {
+                    return Some(item);
+                }
+                state.request_bytes += bytes;
             }
-            state.bytes = bytes;
+            Origin::Peer { bytes } => {
+                if is_over(state.frames.items, state.frames.bytes, bytes) {
+                    return Some(item);
+                }
+                state.frames.items += 1;
+                state.frames.bytes += bytes;
+            }
+            Origin::Engine => {}
         }
         state.items.push(item);
         let wakes = wake && std::mem::take(&mut state.owner_sleeps);
@@ -146,7 +182,8 @@ impl<T> Inbox<T> {
     }
 
     fn hand_over(state: &mut State<T>, items: &mut Vec<T>) {
-        state.bytes = 0;
+        state.request_bytes = 0;
+        state.frames = Waiting::default();
         if items.is_empty() {
             std::mem::swap(&mut state.items, items);
         } else {
@@ -193,6 +230,34 @@ mod tests {
         assert_eq!(mailbox.offer(3, 60), None);
         assert_eq!(mailbox.offer(4, 60), Some(4));
         assert_eq!(mailbox.offer(5, 40), None);
+    }
+
+    #[test]
+    fn frames_of_peers_get_in_beside_whatever_clients_want_up_to_a_bound_of_their_own() {
+        let (by_items, by_items_inbox) = mailbox(2, 100);
+        let (by_bytes, by_bytes_inbox) = mailbox(10, 100);
+        for item in [1, 2] {
+            assert_eq!(by_items.offer(item, 0), None);
+            assert_eq!(by_bytes.offer(item, 50), None);
+        }
+        assert_eq!(by_items.offer(3, 0), Some(3));
+        assert_eq!(by_bytes.offer(3, 1), Some(3));
+        let mut items = Vec::new();
+        for _ in 0..2 {
+            for frame in [4, 5] {
+                assert_eq!(by_items.offer_frame(frame, 0), None);
+                assert_eq!(by_bytes.offer_frame(frame, 50), None);
+            }
+            assert_eq!(by_items.offer_frame(6, 0), Some(6));
+            assert_eq!(by_bytes.offer_frame(6, 1), Some(6));
+            // Nor do frames keep clients out.
+            by_items_inbox.take(&mut items);
+            by_bytes_inbox.take(&mut items);
+        }
+        for frame in [7, 8] {
+            assert_eq!(by_items.offer_frame(frame, 0), None);
+        }
+        assert_eq!(by_items.offer(9, 0), None);
     }
 
     #[test]

@@ -218,13 +218,14 @@ impl Engine {
             Ok(Origin { worker, workers })
                 if usize::from(workers) == mailboxes.len() && worker < workers =>
             {
-                let _ = mailboxes[usize::from(worker)].offer(Input::Frame { from, frame }, bytes);
+                let _ =
+                    mailboxes[usize::from(worker)].offer_frame(Input::Frame { from, frame }, bytes);
             }
             // The peer shares its groups out differently: each worker picks out its own.
             Ok(_) => {
                 for mailbox in mailboxes {
                     let frame = frame.clone();
-                    let _ = mailbox.offer(Input::Frame { from, frame }, bytes);
+                    let _ = mailbox.offer_frame(Input::Frame { from, frame }, bytes);
                 }
             }
             Err(error) => tracing::warn!(%from, %error, "dropped a frame"),
