@@ -444,8 +444,12 @@ fn a_lost_replica_says_so_to_nodes_that_it_has_never_met_and_believes_them() {
         };
         node.worker.add_group(record, restored, node.now).unwrap();
     }
-    node.worker
-        .handle(Input::LogUnreadable { group: GROUP }, node.now);
+    let damaged = Input::StateDamaged {
+        group: GROUP,
+        pieces: common::record(GROUP, 3, 3).pieces,
+        is_stuck: true,
+    };
+    node.worker.handle(damaged, node.now);
     let out = node.hear(|_| ());
     let lost = Item::Lost(ReplicaId(3), LIFE);
     let frames = out.frames.iter();

@@ -189,7 +189,7 @@ fn ids_and_positions_that_cannot_be_are_refused() {
             &|frame| frame.push_damaged(group, id, term),
             &|frame| frame.push_spared(group, id, term),
             &|frame| {
-                frame.push(
+                frame.push(;
                     group,
                     &Message {
                         from: id,
@@ -198,7 +198,7 @@ fn ids_and_positions_that_cannot_be_are_refused() {
                 )
             },
             &|frame| {
-                frame.push(
+                frame.push(;
                     group,
                     &Message {
                         to: id,
