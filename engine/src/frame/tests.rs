@@ -189,22 +189,22 @@ fn ids_and_positions_that_cannot_be_are_refused() {
             &|frame| frame.push_damaged(group, id, term),
             &|frame| frame.push_spared(group, id, term),
             &|frame| {
-                frame.push(;
+                frame.push(
                     group,
                     &Message {
                         from: id,
                         ..vote.clone()
                     },
-                )
+                );
             },
             &|frame| {
-                frame.push(;
+                frame.push(
                     group,
                     &Message {
                         to: id,
                         ..vote.clone()
                     },
-                )
+                );
             },
         ];
         for (at, fill) in fills.into_iter().enumerate() {

@@ -117,6 +117,7 @@ pub(super) fn run<M: StateMachine>(
                 ApplyJob::Shed => {
                     let shed = patiently(shared, || stage.machine().shed(true))?;
                     sheds |= shed == Shed::Underway;
+                    has_garbage |= shed == Shed::Done;
                 }
                 ApplyJob::Finish => finish = true,
             }

@@ -70,7 +70,8 @@ impl Keeper {
             }
             // Asked for again while the log is full, but not on top of what is being flushed: memory is bounded, too.
             let helps = || self.store.stats().sealed_memtables == 0;
-            if crowds || covers || self.flush_interval.is_some_and(is_due) || full && helps() {
+            let wants_room = full || self.flush_interval.is_some_and(is_due);
+            if crowds || covers || wants_room && helps() {
                 flushed_at = now;
                 self.apply.tell(ApplyJob::Flush);
             }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use pontoon_store::keys::MAX_STORED_KEY_BYTES;
 use pontoon_store::{KvMachine, KvSnapshot, ReplicaRecord, Stager, Store, View};
 use pontoon_types::{GroupId, LogIndex, ReplicaId, TabletId};
 
@@ -98,13 +99,26 @@ fn rows_go_on_behind_any_key<H: Harness>() {
     let mut harness = H::new();
     let mut machine = machine(&mut harness, 1);
     fill(&mut machine, 0..20, "x");
+    // The longest key that there can be, and the one before it.
+    let longest = "1".repeat(MAX_STORED_KEY_BYTES);
+    for key in [&longest[1..], &longest] {
+        let index = machine.applied(GROUP).next().0;
+        apply(&mut machine, &[put(1, index, key, "x")]);
+    }
     let pinned = snapshot(&machine);
     let all: Vec<_> = pinned.rows(None).map(|row| row.unwrap().0).collect();
-    assert_eq!(all.len(), 20);
+    assert_eq!(all.len(), 22);
     for (at, key) in all.iter().enumerate() {
         let rest: Vec<_> = pinned.rows(Some(key)).map(|row| row.unwrap().0).collect();
         assert_eq!(rest, all[at + 1..]);
     }
+    // What nobody can have been told of.
+    let last = all.last().unwrap();
+    let (low, high) = (all[0].repeat(4_000), last.repeat(70_000));
+    assert!(low.len() > MAX_STORED_KEY_BYTES);
+    assert_eq!(pinned.rows(Some(&high)).count(), 0);
+    let behind = pinned.rows(Some(&low)).map(|row| row.unwrap().0);
+    assert!(behind.eq(all.iter().filter(|key| **key > low).cloned()));
 }
 
 fn a_crash_leaves_the_old_state_or_the_new_and_the_log_makes_it_the_new<H: Harness>() {

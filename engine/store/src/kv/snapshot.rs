@@ -1,7 +1,7 @@
 //! The state of one replica at one moment, to be sent to another.
 
 use super::ReplicaRecord;
-use crate::keys;
+use crate::keys::{self, MAX_STORED_KEY_BYTES};
 use crate::{Row, StoreError, View};
 use bytes::Bytes;
 use pontoon_types::LogIndex;
@@ -54,18 +54,32 @@ impl<V: View> KvSnapshot<V> {
     ) -> impl Iterator<Item = Result<Row, StoreError>> + Send + use<'_, V> {
         let view = &self.view;
         let after = after.map(<[u8]>::to_vec);
+        // Where a page begins anybody may say; the tree takes no longer bound than a key can be.
+        let mut bound = after.clone();
+        match &mut bound {
+            Some(bound) if bound.len() > MAX_STORED_KEY_BYTES => {
+                bound.truncate(MAX_STORED_KEY_BYTES)
+            }
+            Some(bound) => bound.push(0),
+            None => {}
+        }
         self.record.pieces.iter().flat_map(move |piece| {
             let tablet = keys::tablet_prefix(piece.tablet);
             let (mut from, to) = (piece.stored_start(), piece.stored_end());
-            if let Some(after) = &after {
-                from = from.max([&tablet[..], after, &[0]].concat());
+            if let Some(bound) = &bound {
+                from = from.max([&tablet[..], bound].concat());
             }
             // Behind the piece there is nothing.
             let rows = (from < to).then(|| view.range(&from, &to));
             let tablet_bytes = tablet.len();
             let key = move |stored: Bytes| stored.slice(tablet_bytes..);
             let rows = rows.into_iter().flatten();
-            rows.map(move |row| row.map(|(stored, value)| (key(stored), value)))
+            let rows = rows.map(move |row| row.map(|(stored, value)| (key(stored), value)));
+            let after = after.clone();
+            rows.skip_while(move |row| {
+                let key = row.as_ref().map(|(key, _)| &key[..]);
+                matches!((key, &after), (Ok(key), Some(after)) if key <= &after[..])
+            })
         })
     }
 

@@ -186,8 +186,9 @@ impl LsmStore {
         let keys = (range.min().clone(), range.max().clone());
         let within = version.iter_tables().filter(|one| lies_within(one, &keys));
         let left: Vec<_> = within.map(Table::id).collect();
-        // No row has a key in the last tablet there is.
-        let mut sentinel = keys::tablet_prefix(TabletId(u64::MAX)).to_vec();
+        // No row has the key at the end of a tablet, and one that comes later lies behind it.
+        let tablet = keys::tablet_of(&keys.1).unwrap_or(TabletId(u64::MAX));
+        let mut sentinel = keys::tablet_end(tablet).to_vec();
         if *sentinel <= *keys.1 {
             sentinel = keys.1.to_vec();
             sentinel.push(0);
