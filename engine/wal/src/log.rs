@@ -10,6 +10,7 @@ mod rewrite;
 use crate::error::{Operation, WalError};
 use crate::file::{Directory, LogFile};
 use crate::format::mark::{MARK_FILE_BYTES, Mark};
+use crate::format::segment::SEGMENT_HEADER_BYTES;
 use crate::index::{Pins, Place};
 use crate::reader::Shared;
 use crate::scrub::LogDamage;
@@ -173,6 +174,10 @@ impl<D: Directory> Log<D> {
         self.sync_segment(&active)?;
         self.durable = end;
         self.shared.durable.store(end.0, Release);
+        if end.generation() > self.mark.durable.generation() {
+            // Should the new segment be lost as a whole, nothing in the others says that there was more.
+            self.write_mark()?;
+        }
         if self.unlisted_from.is_some_and(|from| from <= end) {
             self.unneeded.extend(self.unlisted.drain(..));
         }
@@ -407,7 +412,10 @@ impl<D: Directory> Log<D> {
     /// more that could fill it.
     fn leave_oversized(&mut self) -> Result<(), WalError> {
         let active = &self.active;
-        if active.bytes <= self.config.segment_bytes || self.pins.holds(active.generation) {
+        // Behind a checkpoint that is larger than a usual segment the next one would be no smaller.
+        let least = SEGMENT_HEADER_BYTES as u64 + self.checkpoint_bytes();
+        let usual = self.config.segment_bytes;
+        if active.bytes <= usual || least > usual || self.pins.holds(active.generation) {
             return Ok(());
         }
         match self.roll(0) {

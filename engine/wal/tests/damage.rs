@@ -6,7 +6,7 @@ mod common;
 use common::model::{Dice, Model, Run, small_config};
 use common::{IDENTITY, batch_of, config, entry};
 use pontoon_types::{GroupId, LogIndex};
-use pontoon_wal::{BatchBuilder, Directory, Log, MemoryDisk, Recovered, WalError};
+use pontoon_wal::{BatchBuilder, Directory, Log, MemoryDisk, Recovered, WalConfig, WalError};
 
 const GROUPS: u64 = 6;
 
@@ -315,4 +315,63 @@ fn a_failed_sync_stops_the_log_for_good() {
     let (_, recovered) = Log::open(disk.crash(3), config(64 << 10), IDENTITY).unwrap();
     assert_eq!(recovered.groups[&GroupId(1)].last, LogIndex(1));
     assert!(recovered.damaged.is_empty());
+}
+
+#[test]
+fn the_segment_that_a_busy_log_writes_to_is_missed_when_it_is_lost_as_a_whole() {
+    type Loss = fn(&MemoryDisk, &str);
+    let losses: [Loss; 2] = [
+        |disk, name| assert!(disk.corrupt(name, 0, |bytes| bytes[..4096].fill(0))),
+        |disk, name| disk.remove(name).unwrap(),
+    ];
+    for lose in losses {
+        let disk = MemoryDisk::new();
+        let (mut log, _) = Log::open(disk.clone(), small_config(), IDENTITY).unwrap();
+        let first = log.end().generation();
+        let mut index = 0;
+        // It never rests, so that it writes no mark for that.
+        while log.end().generation() == first {
+            index += 1;
+            log.append(&batch_of(&[entry(1, 1, index, &[7; 1000])]))
+                .unwrap();
+            log.sync().unwrap();
+            log.maintain().unwrap();
+        }
+        let name = format!("{:010}.seg", log.end().generation());
+        drop(log);
+        let disk = disk.crash(1);
+        lose(&disk, &name);
+        let (_, recovered) = Log::open(disk, small_config(), IDENTITY).unwrap();
+        assert!(recovered.is_quarantined(GroupId(1)), "{recovered:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_larger_than_a_segment_does_not_make_an_idle_log_roll() {
+    let disk = MemoryDisk::new();
+    let config = WalConfig {
+        segment_bytes: 16 << 10,
+        ..WalConfig::default()
+    };
+    let (mut log, _) = Log::open(disk, config, IDENTITY).unwrap();
+    for group in 1..=300 {
+        let mut batch = BatchBuilder::new();
+        batch.hard_state(GroupId(group), &common::hard_state(1, None, 0));
+        log.append(&batch.seal()).unwrap();
+        log.sync().unwrap();
+        log.maintain().unwrap();
+    }
+    let turn = |log: &mut Log<MemoryDisk>| {
+        log.sync().unwrap();
+        log.maintain().unwrap();
+        log.end().generation()
+    };
+    for _ in 0..10 {
+        turn(&mut log);
+    }
+    let before = turn(&mut log);
+    for _ in 0..10 {
+        turn(&mut log);
+    }
+    assert_eq!(turn(&mut log), before);
 }

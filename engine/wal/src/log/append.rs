@@ -192,7 +192,7 @@ impl<D: Directory> Log<D> {
         generations
     }
 
-    fn checkpoint_bytes(&self) -> u64 {
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
         // One more segment than there are now: the checkpoint may be the first thing in it.
         let segments = self.shared.segments.read().len() + self.lost.len() + 1;
         let groups = |group: &GroupLog| record_bytes(group.state_bytes());

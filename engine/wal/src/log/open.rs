@@ -154,7 +154,9 @@ impl<D: Directory> Log<D> {
         log.lay_checkpoint()?;
         log.sync()?;
         log.update_pressure();
-        log.write_mark()?;
+        if log.mark_is_stale() {
+            log.write_mark()?;
+        }
         Ok((log, recovered))
     }
 }
