@@ -414,6 +414,63 @@ fn another_node_with_the_same_state_sends_the_rest() {
 }
 
 #[test]
+fn who_goes_on_from_another_nodes_rows_keeps_nobody_waiting() {
+    let mut world = World::new(SETTINGS);
+    let snapshot = world.sides[1].machine.snapshot(GROUP).unwrap();
+    let rows: Vec<_> = snapshot.rows(None).map(|row| row.unwrap()).collect();
+    let there = 3_000;
+    world.want(2);
+    let other = CarrierInput::Wanted {
+        group: GROUP,
+        peer: ReplicaId(1),
+        to: NodeId(1),
+    };
+    world.hand(2, other);
+    let offers: Vec<_> = world.wire.drain(..).collect();
+    assert_eq!(offers.len(), 2);
+    let now = world.now;
+    for (_, from, offer) in offers {
+        let after = match from {
+            NodeId(3) => rows[there].0.clone(),
+            _ => Bytes::new(),
+        };
+        let message = SnapshotMessage {
+            body: SnapshotBody::Pull { after },
+            ..SnapshotMessage::decode(&offer).unwrap()
+        };
+        let frame = message.encode().to_bytes();
+        let carrier = &mut world.side(2).carrier;
+        carrier.handle(CarrierInput::Frame { from, frame }, now);
+    }
+    let mut turns = 0;
+    let mut chunks_to = |world: &mut World, to| {
+        world.now = world.now + Duration::from_millis(1);
+        let now = world.now;
+        world.side(2).carrier.handle_timeout(now);
+        world.run_errands();
+        turns += 1;
+        let chunks = world.wire.iter().filter(|(_, receiver, frame)| {
+            let body = SnapshotMessage::decode(frame).unwrap().body;
+            *receiver == to && matches!(body, SnapshotBody::Chunk { .. })
+        });
+        chunks.count()
+    };
+    assert_eq!(chunks_to(&mut world, NodeId(1)), 1);
+    while chunks_to(&mut world, NodeId(3)) == 0 {
+        assert!(world.now - now < SETTINGS.patience, "it is not served");
+    }
+    let hashed: usize = rows[..=there]
+        .iter()
+        .map(|row| row.0.len() + row.1.len())
+        .sum();
+    // A row more than a chunk each time, at most.
+    assert!(
+        turns > hashed / (SETTINGS.chunk_bytes + 2 * VALUE_BYTES),
+        "{turns} turns"
+    );
+}
+
+#[test]
 fn rows_that_are_not_those_that_were_sent_are_never_put_in_place() {
     let tampers: [fn(&mut SnapshotMessage); 2] = [
         |message| {

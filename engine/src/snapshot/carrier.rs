@@ -268,6 +268,10 @@ impl<S: Store> Carrier<S> {
                 outgoing::State::Offered {
                     cursor: Some(cursor),
                     ..
+                } if cursor.is_unhashed() => Some(now),
+                outgoing::State::Offered {
+                    cursor: Some(cursor),
+                    ..
                 } => {
                     let has_room = cursor.has_room(self.settings.chunk_bytes);
                     has_room.then(|| self.budget.opens_at(now))

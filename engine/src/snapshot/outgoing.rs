@@ -53,6 +53,8 @@ struct Mark {
 pub(super) struct Cursor {
     /// What the receiver has. `None` until it has said so, or if that ends where no chunk from here did.
     held: Option<Mark>,
+    /// As far as that is hashed here, if the receiver has it from somebody else.
+    hashed: Mark,
     /// Behind the last key of this the receiver wants more; it is that of `held` if there is one.
     after: Bytes,
     /// The ends of the chunks that are under way, in order.
@@ -87,6 +89,9 @@ impl Cursor {
             }
         }
         self.after = after;
+        if self.hashed.key > self.after {
+            self.hashed = Mark::default();
+        }
         let is_further = self.after > self.furthest;
         if is_further {
             self.furthest = self.after.clone();
@@ -103,7 +108,39 @@ impl Cursor {
         }
     }
 
-    /// The next chunk.
+    /// Whether what the receiver has has to be hashed here first.
+    pub(super) fn is_unhashed(&self) -> bool {
+        self.under_way.is_empty() && self.held.is_none()
+    }
+
+    /// Hashes about so many bytes more of what the receiver has from somebody else.
+    fn hash_on<V: View>(
+        &mut self,
+        snapshot: &KvSnapshot<V>,
+        max_bytes: usize,
+    ) -> Result<(), StoreError> {
+        let mut mark = std::mem::take(&mut self.hashed);
+        let from = (!mark.key.is_empty()).then(|| mark.key.clone());
+        let mut bytes = 0;
+        for row in snapshot.rows(from.as_deref()) {
+            let (key, value) = row?;
+            if key > self.after {
+                break;
+            }
+            if bytes >= max_bytes {
+                self.hashed = mark;
+                return Ok(());
+            }
+            bytes += key.len() + value.len();
+            mark.hash.push(&key, &value);
+            mark.key = key;
+        }
+        mark.key = self.after.clone();
+        self.held = Some(mark);
+        Ok(())
+    }
+
+    /// The next chunk; `None` if this turn went into hashing what the receiver has from somebody else, as many bytes of it.
     ///
     /// # Errors
     /// If a row could not be read.
@@ -111,23 +148,10 @@ impl Cursor {
         &mut self,
         snapshot: &KvSnapshot<V>,
         max_bytes: usize,
-    ) -> Result<SnapshotBody, StoreError> {
-        let mut mark = match (self.under_way.back(), &self.held) {
-            (Some(mark), _) | (None, Some(mark)) => mark.clone(),
-            (None, None) => {
-                // The receiver has this from somebody else: what it holds is hashed here too.
-                let mut mark = Mark::default();
-                for row in snapshot.rows(None) {
-                    let (key, value) = row?;
-                    if key > self.after {
-                        break;
-                    }
-                    mark.hash.push(&key, &value);
-                }
-                mark.key = self.after.clone();
-                self.held = Some(mark.clone());
-                mark
-            }
+    ) -> Result<Option<SnapshotBody>, StoreError> {
+        let Some(mut mark) = self.under_way.back().or(self.held.as_ref()).cloned() else {
+            self.hash_on(snapshot, max_bytes)?;
+            return Ok(None);
         };
         let after = mark.key.clone();
         let mut rows = Vec::with_capacity(max_bytes.min(1 << 20));
@@ -146,11 +170,11 @@ impl Cursor {
         let hash = self.has_last.then(|| mark.hash.finish());
         mark.chunk_bytes = rows.len();
         self.under_way.push_back(mark);
-        Ok(SnapshotBody::Chunk {
+        Ok(Some(SnapshotBody::Chunk {
             after,
             hash,
             rows: rows.into(),
-        })
+        }))
     }
 }
 

@@ -127,12 +127,16 @@ impl<S: Store> Carrier<S> {
         let chunk_bytes = self.settings.chunk_bytes;
         let has_room = |cursor: &&mut Cursor| cursor.has_room(chunk_bytes);
         let cursor = cursor.as_deref_mut().filter(has_room);
-        let Some(cursor) = cursor.filter(|_| self.budget.opens_at(now) <= now) else {
+        // Hashing moves nothing, and the receiver does not wait for ever: it takes its turns, and no part of the budget.
+        let may_go_on =
+            |cursor: &&mut Cursor| cursor.is_unhashed() || self.budget.opens_at(now) <= now;
+        let Some(cursor) = cursor.filter(may_go_on) else {
             return;
         };
-        self.last_served = transfer;
         match cursor.chunk(snapshot, chunk_bytes) {
-            Ok(body) => {
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                self.last_served = transfer;
                 if let SnapshotBody::Chunk { rows, .. } = &body {
                     self.budget.charge(rows.len(), now);
                     self.counters.sent_bytes += rows.len() as u64;
