@@ -246,9 +246,9 @@ mod tests {
             // The hash of all is right all the same.
             let mut hash = None;
             while hash.is_none() {
-                let SnapshotBody::Chunk {
+                let Some(SnapshotBody::Chunk {
                     after, hash: of, ..
-                } = cursor.chunk(&state, CHUNK_BYTES).unwrap()
+                }) = cursor.chunk(&state, CHUNK_BYTES).unwrap()
                 else {
                     panic!("no chunk");
                 };

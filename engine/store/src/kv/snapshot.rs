@@ -58,7 +58,7 @@ impl<V: View> KvSnapshot<V> {
         let mut bound = after.clone();
         match &mut bound {
             Some(bound) if bound.len() > MAX_STORED_KEY_BYTES => {
-                bound.truncate(MAX_STORED_KEY_BYTES)
+                bound.truncate(MAX_STORED_KEY_BYTES);
             }
             Some(bound) => bound.push(0),
             None => {}
