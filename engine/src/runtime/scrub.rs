@@ -25,11 +25,12 @@ impl LogScrub {
     pub(super) fn run(&self) {
         let mut scrubber = self.shared.wal.scrubber();
         let mut due = self.schedule.first();
-        let mut began = Instant::now();
+        let (mut wanted, mut began) = (false, Instant::now());
         while !self.is_halting() {
-            let wanted = self.shared.scrub_is_wanted.swap(false, Ordering::AcqRel);
+            // It stays wanted while a pass is under way, which may have read by what it is wanted for.
+            wanted |= self.shared.scrub_is_wanted.swap(false, Ordering::AcqRel);
             if (wanted || due.is_some_and(|due| due <= Instant::now())) && scrubber.begin() {
-                began = Instant::now();
+                (wanted, began) = (false, Instant::now());
             }
             match scrubber.step() {
                 ScrubStep::Idle => park_timeout(LOOK_EVERY),

@@ -412,10 +412,13 @@ impl<D: Directory> Log<D> {
     /// more that could fill it.
     fn leave_oversized(&mut self) -> Result<(), WalError> {
         let active = &self.active;
-        // Behind a checkpoint that is larger than a usual segment the next one would be no smaller.
-        let least = SEGMENT_HEADER_BYTES as u64 + self.checkpoint_bytes();
         let usual = self.config.segment_bytes;
-        if active.bytes <= usual || least > usual || self.pins.holds(active.generation) {
+        if active.bytes <= usual || self.pins.holds(active.generation) {
+            return Ok(());
+        }
+        // Behind a checkpoint that is larger than a usual segment the next one would be hardly smaller.
+        let least = SEGMENT_HEADER_BYTES as u64 + self.checkpoint_bytes();
+        if active.bytes <= 2 * least {
             return Ok(());
         }
         match self.roll(0) {

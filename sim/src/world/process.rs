@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The local row that says that a node has begun.
+const IDENTITY: &str = "identity";
 /// How many inputs a cycle takes in, at most, as in production.
 const CYCLE_INPUTS: usize = 1024;
 /// How long a worker takes to look into its mailbox, in microseconds.
@@ -223,10 +225,15 @@ impl World {
             .take()
             .expect("a store is on its node or in its process");
         let mut machine = Machine::open_with(store, self.service).map_err(store_failed)?;
-        let is_blank = machine.replicas().next().is_none();
+        // Not for want of replicas: those that it began with may all have been removed.
+        let identity = machine.get_local(IDENTITY).map_err(store_failed)?;
+        let is_blank = identity.is_none();
         if is_blank {
             let records = records_of(&self.map, id);
-            machine.bootstrap(&records, &[]).map_err(store_failed)?;
+            let identity: (&str, &[u8]) = (IDENTITY, b"has begun");
+            machine
+                .bootstrap(&records, &[identity])
+                .map_err(store_failed)?;
         }
         redo(&mut recovered, &mut machine)
             .map_err(|error| Violation::new(Invariant::S6, format!("node {id}: {error}")))?;
