@@ -11,6 +11,7 @@ use real::{Cluster, GROUPS, HIT, key, value};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The row that is damaged.
 const ROW: u64 = 700;
@@ -27,7 +28,15 @@ trait Damage {
 impl Damage for Cluster {
     /// Flips a byte of a row in the tables of a node.
     fn flip(&self, node: u64) -> PathBuf {
-        self.flip_in(node, "store/tables", &value(HIT, ROW))
+        loop {
+            let path = self.flip_in(node, "store/tables", &value(HIT, ROW));
+            // A merge that had read it before leaves no damage behind.
+            std::thread::sleep(Duration::from_millis(300));
+            let is_met = self.engine(node).store().stats().scrub.damaged > 0;
+            if is_met || path.exists() {
+                return path;
+            }
+        }
     }
 
     fn flip_in(&self, node: u64, below: &str, needle: &[u8]) -> PathBuf {

@@ -106,6 +106,11 @@ fn no_replica_is_new_to_a_node_that_may_have_forgotten_it() {
     // Neither is it enough that somebody says so in answer to an earlier life.
     node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(9), LIFE - 1));
     assert!(node.is_asked(9).log.is_none());
+    // Nor can one be new that is known to have been here, or one before it.
+    for stale in [2, 3] {
+        let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(stale), LIFE));
+        assert!(out.log.is_none(), "replica {stale} is called new");
+    }
     let out = node.hear(|frame| frame.push_fresh(GROUP, ReplicaId(9), LIFE));
     let batch = out.log.unwrap();
     assert_eq!(

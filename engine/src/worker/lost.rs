@@ -94,11 +94,13 @@ impl Worker {
     /// A leader has given an id for this node, or would give it, after it had heard that a replica is lost: ids only rise, so
     /// whichever were here before are below it, and this one has promised nothing yet.
     pub(super) fn hear_fresh(&mut self, group: GroupId, fresh: ReplicaId, life: u64) {
-        // Not compared with who was called on in this life: anybody may call by any id, and none of them was made.
-        if life == self.config.seed
-            && fresh > ReplicaId(1)
-            && self.quarantined.remove(&group).is_some()
-        {
+        // Not compared with who was called on in this life: anybody may call by any id, and none of them was made. But who
+        // is known to have been here is never new, whoever says so.
+        let recorded = self.recorded.get(&group).copied();
+        let removed = self.removed.get(&group).map(|removed| removed.replica);
+        let floor = recorded.max(removed).unwrap_or(ReplicaId(1));
+        if life == self.config.seed && fresh > floor && self.quarantined.remove(&group).is_some() {
+            self.recorded.remove(&group);
             // What was known here to be committed is not to be trusted.
             self.bury(group, ReplicaId(fresh.0 - 1), LogPosition::ZERO);
         }

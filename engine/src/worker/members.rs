@@ -109,7 +109,7 @@ impl Worker {
         if self.condemned.contains(&group) || self.condemns_unknown && is_unknown {
             // What this one has promised is lost, if it was here before. Its group replaces it, if it was not as well.
             tracing::error!(%group, replica = %message.to, "a replica's log is damaged; quarantined it");
-            self.quarantine(self.blank(from, group, message), now);
+            self.condemn(self.blank(from, group, message), now);
             return None;
         }
         if self.blank >= MAX_BLANK {

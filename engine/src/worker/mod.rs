@@ -98,6 +98,8 @@ pub struct Worker {
     condemns_unknown: bool,
     /// The replicas whose logs were found damaged.
     quarantined: BTreeMap<GroupId, ReplicaRecord>,
+    /// Which of them the store has a record of: those, and all before them, have been here.
+    recorded: HashMap<GroupId, ReplicaId>,
     /// Groups that have lost replicas here and not healed since, with how many.
     unhealed: BTreeMap<GroupId, u64>,
     /// When the others are told again which replicas are lost; `None` if none are.
@@ -190,6 +192,7 @@ impl Worker {
             condemned: HashSet::new(),
             condemns_unknown: false,
             quarantined: BTreeMap::new(),
+            recorded: HashMap::new(),
             unhealed: BTreeMap::new(),
             notice_at: None,
             others: BTreeSet::new(),
@@ -250,6 +253,12 @@ impl Worker {
 
     /// Takes note of a replica whose log is damaged. It takes no part; the others hear of it.
     pub fn quarantine(&mut self, record: ReplicaRecord, now: Instant) {
+        self.recorded.insert(record.group, record.replica);
+        self.condemn(record, now);
+    }
+
+    /// The same for one of which there is no record, and which was called on.
+    fn condemn(&mut self, record: ReplicaRecord, now: Instant) {
         self.condemned.remove(&record.group);
         self.note_lost(record.group, Loss::Log, now);
         self.quarantined.insert(record.group, record);
