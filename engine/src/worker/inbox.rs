@@ -178,7 +178,8 @@ impl Worker {
             group.meet(message.from, from);
             self.others.insert(from);
         }
-        if group.ask_at.is_some() {
+        // A voter waits for a leader; who answers when it stands for election may have left as well.
+        if group.ask_at.is_some() && !group.is_voter() {
             group.has_asked = false;
             group.ask_later(now, ASK_AFTER * self.config.election_timeout);
         }

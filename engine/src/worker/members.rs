@@ -537,17 +537,22 @@ impl Group {
         self.raft.conf_state().is_member(self.raft.id())
     }
 
+    /// Whether it has a vote, as far as it knows.
+    pub(super) fn is_voter(&self) -> bool {
+        self.raft.conf_state().is_voter(self.raft.id())
+    }
+
     /// When it asks whether it still is a member: nobody calls on one that was removed while it was away. A voter asks when it
     /// has no leader for long, a learner, which never finds out that it has none, when it hears nothing for long.
     pub(super) fn ask_later(&mut self, now: Instant, patience: Duration) {
-        let is_voter = self.raft.conf_state().is_voter(self.raft.id());
-        let may_be_gone = !is_voter || self.raft.leader().is_none();
+        let may_be_gone = !self.is_voter() || self.raft.leader().is_none();
         self.ask_at = may_be_gone.then_some(now + patience);
     }
 
     /// The same after a cycle in which its leader may have come or gone.
     pub(super) fn ask_if_alone(&mut self, now: Instant, patience: Duration) {
         if self.raft.leader().is_none() != self.ask_at.is_some() {
+            self.has_asked = false;
             self.ask_later(now, patience);
         }
     }
