@@ -1,9 +1,12 @@
-//! What a node with the only replica of a group does by itself: it cuts the log, and gives up what keeps too much.
+//! What a node with the only replica of a group does by itself: it cuts the log, gives up what keeps too much, and turns away
+//! whom it has no room for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pontoon_engine::frame::{Frame, Lane};
 use pontoon_engine::held::DigestState;
+use pontoon_engine::worker::{Read, ReadQuery};
 use pontoon_engine::{Engine, EngineConfig, EngineError, Host, Opened, Reply, Waiter};
 use pontoon_store::{LsmSettings, Outcome, ReplicaRecord};
 use pontoon_types::{
@@ -34,12 +37,19 @@ impl Host for Alone {
 /// A node with the only replica of a group.
 fn start(path: &Path, flush_interval: Option<Duration>, settings: LsmSettings) -> Engine {
     let config = EngineConfig {
+        flush_interval,
+        ..EngineConfig::default()
+    };
+    start_with(path, config, settings)
+}
+
+fn start_with(path: &Path, config: EngineConfig, settings: LsmSettings) -> Engine {
+    let config = EngineConfig {
         compaction_interval: Duration::from_millis(10),
         election_timeout: Duration::from_millis(100),
         heartbeat_interval: Duration::from_millis(50),
         log_tail_entries: 0,
-        flush_interval,
-        ..EngineConfig::default()
+        ..config
     };
     let mut opened = Opened::open(path, ClusterId(1), NodeId(1), config, settings).unwrap();
     let record = ReplicaRecord {
@@ -156,4 +166,84 @@ fn states_that_are_held_beside_many_writes_keep_a_bounded_memory() {
         );
     }
     engine.shutdown(Duration::from_secs(5));
+}
+
+/// Reads that a node lets wait in the tests that follow.
+const PLACES: usize = 8;
+
+fn start_to_turn_away(path: &Path) -> Engine {
+    let config = EngineConfig {
+        workers: 1,
+        max_queued_inputs: PLACES,
+        ..EngineConfig::default()
+    };
+    start_with(path, config, LsmSettings::default())
+}
+
+fn read(engine: &Engine, waiter: Waiter) {
+    let read = Read {
+        shard: ShardId(1),
+        epoch: EPOCH,
+        query: ReadQuery::Get {
+            key: Bytes::from_static(b"key"),
+        },
+        waiter,
+    };
+    engine.read(GROUP, read);
+}
+
+/// Reads until it is answered with a value.
+fn read_until_served(engine: &Engine) {
+    loop {
+        if let Reply::Value(_) = ask(|waiter| read(engine, waiter)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn reads_behind_a_disk_that_hangs_are_turned_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = start_to_turn_away(directory.path());
+    read_until_served(&engine);
+
+    // Whoever serves a read is held up in it, as by a disk.
+    let disk = Arc::new(Mutex::new(()));
+    let hanging = disk.lock();
+    let (sender, answers) = mpsc::channel();
+    for _ in 0..3 * PLACES {
+        let (sender, disk) = (sender.clone(), Arc::clone(&disk));
+        let waiter = Waiter::new(move |reply| {
+            let is_served = matches!(reply, Reply::Value(_));
+            drop(is_served.then(|| disk.lock()));
+            let _ = sender.send(is_served);
+        });
+        read(&engine, waiter);
+        // The worker has taken it in: it waits for a reader, not for the worker.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let turned_away = answers.try_iter().collect::<Vec<_>>();
+    assert_eq!(turned_away, [false; 2 * PLACES]);
+
+    drop(hanging);
+    let served: Vec<_> = answers.iter().take(PLACES).collect();
+    assert_eq!(served, [true; PLACES]);
+    read_until_served(&engine);
+}
+
+#[test]
+fn who_comes_when_the_node_has_stopped_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = start_to_turn_away(directory.path());
+    read_until_served(&engine);
+    engine.shutdown(Duration::from_secs(10));
+
+    let stopped = Reply::Unavailable {
+        reason: "the node is stopping",
+    };
+    assert_eq!(ask(|waiter| read(&engine, waiter)), stopped);
+    let command = Bytes::from_static(b"a command");
+    let proposed = ask(|waiter| engine.propose(GROUP, command, waiter));
+    assert_eq!(proposed, stopped);
 }
